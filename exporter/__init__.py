@@ -1,0 +1,1 @@
+"""Labelled images in, a small and explainable vision transformer out, as one bundle."""
