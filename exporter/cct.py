@@ -17,6 +17,7 @@ dimensions of a head, V value dimensions of a head, F feed-forward units, K labe
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -116,7 +117,7 @@ class Tokenizer(nn.Module):
                     nn.ReLU(),
                     nn.MaxPool2d(3, 2, 1),
                 )
-                for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+                for before, after in pairwise(sizes)
             )
         )
 
@@ -144,10 +145,10 @@ class Attention(nn.Module):
         """What the sub-block adds (B, T, D), and `query`, `key` (B, T, H*Q) and `heads` (B, T, H*V)."""
         query, key, value = self.qkv(x_BTD).split(self.sizes, dim=-1)
         split = (self.shape.heads, -1)
+        query_BHTQ, key_BHTQ, value_BHTV = (part.unflatten(-1, split).transpose(1, 2) for part in (query, key, value))
+        dropout = self.dropout if self.training else 0.0
         heads_BHTV = functional.scaled_dot_product_attention(
-            *(part.unflatten(-1, split).transpose(1, 2) for part in (query, key, value)),
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=self.scale,
+            query_BHTQ, key_BHTQ, value_BHTV, dropout_p=dropout, scale=self.scale
         )
         heads_BTV = heads_BHTV.transpose(1, 2).flatten(2)
         return self.proj(heads_BTV), {"query": query, "key": key, "heads": heads_BTV}
@@ -276,12 +277,12 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(config: CCTConfig) -> int:
     """Multiply-accumulates of one image: convolutions, linears, attention and pooling; norms and the like are left out.
 
-    Source: counted from the shapes; 1.187 G for CCT-7/3x1 and 1.608 G for CCT-7/7x2, as published with attention.
+    Source: counted from the shapes: 1.182 G for CCT-7/3x1 and 1.605 G for CCT-7/7x2.
     """
     tokens, width = config.tokens, config.width
     total, side = 0, config.image_size
     channels = (config.channels, *config.conv_hidden_channels, width)
-    for before, after in zip(channels[:-1], channels[1:], strict=True):
+    for before, after in pairwise(channels):
         side = (side + 2 * config.conv_padding - config.conv_kernel) // config.conv_stride + 1
         total += side * side * before * after * config.conv_kernel**2
         side = (side - 1) // 2 + 1
