@@ -1,0 +1,242 @@
+"""Single-nodal performance (SNP): which labels each node recognises, and how much noise it adds.
+
+Tap points, for each encoder [our choice, where arXiv:2501.12900 is silent]: `heads` (the concatenated head outputs
+before the projection), `feed_forward_hidden` (after the GELU) and `feed_forward_out` (the stream after the encoder);
+and `readout`, the pooled nodes that the model's own classifier reads.
+
+Probe [the group's procedure, arXiv:2501.12880]: the model up to the tap is frozen; sequence pooling and ONE bias-free
+linear layer to the K labels learn on the training images. The field of node n on label j for image x is
+`z_n(x) W[j,n]`, z the pooled node values, the pooling weights computed with all nodes present. Hence
+- the fields of all nodes add up to the probe's output, exactly;
+- `M_n[i,j] = mean over held-out images of label i = mean_i(z_n) W[j,n]`: the class means of z and W, collected in ONE
+  pass over the images, hold the matrix of every node. No node is ever silenced. Each M_n has rank one.
+
+Clusters [the same group]: M_n over its maximum, clipped at a threshold (0.3) to a Boolean B_n. Candidates are the
+labels with B_n[j,j], ascending; the first free one opens a cluster, each later one joins that keeps the whole block
+ones; repeat. D_n is the union of the clusters; noise is the number of ones outside their blocks. A node whose maximal
+field is not positive has no cluster.
+
+Limits: B_n depends on the threshold, and the probe sees linear information only.
+
+"SNP" also names an unrelated pruning method, Structured Neuron-level Pruning (arXiv:2404.11630).
+
+Shape suffixes: B batch, T tokens, N nodes, K labels (rows of a matrix are true labels, columns outputs).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exporter.cct import CCT
+
+THRESHOLD = 0.3  # the group's
+READOUT = "readout"
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How probes are trained [our choice]."""
+
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 5e-3
+    seed: int = 0
+
+
+class Probe(nn.Module):
+    """Sequence pooling and one bias-free linear layer on the values of a tap point (B, T, N)."""
+
+    def __init__(self, nodes: int, labels: int) -> None:
+        super().__init__()
+        self.attention_pool = nn.Linear(nodes, 1)
+        self.fc = nn.Linear(nodes, labels, bias=False)
+
+    def pool(self, values_BTN: Tensor) -> Tensor:
+        """Pooled node values z (B, N)."""
+        weights_BT1 = self.attention_pool(values_BTN).softmax(dim=1)
+        return (weights_BT1.transpose(1, 2) @ values_BTN).squeeze(1)
+
+    def forward(self, values_BTN: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        logits_BK: Tensor = self.fc(self.pool(values_BTN))
+        return logits_BK
+
+
+def tap_points(model: CCT) -> dict[str, int]:
+    """Name and number of nodes of every tap point with a probe, in the order of the forward pass."""
+    taps: dict[str, int] = {}
+    for index, shape in enumerate(model.config.encoders):
+        taps[f"encoders.{index}.heads"] = shape.heads * shape.value_dim
+        taps[f"encoders.{index}.feed_forward_hidden"] = shape.feed_forward
+        taps[f"encoders.{index}.feed_forward_out"] = model.config.width
+    return taps
+
+
+def train_probes(
+    model: CCT,
+    data: tuple[Tensor, Tensor],
+    settings: ProbeSettings,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+) -> dict[str, Probe]:
+    """Train the probes of all tap points together, on images (N, C, Y, X) and labels (N,).
+
+    The model runs once for each batch and feeds every probe; nothing but the batch is held in memory. The model is
+    frozen in evaluation mode, and the probes do not influence one another.
+    """
+    images, labels_N = data
+    torch.manual_seed(settings.seed)
+    probes = {name: Probe(nodes, model.config.labels) for name, nodes in tap_points(model).items()}
+    optimizer = torch.optim.Adam([p for probe in probes.values() for p in probe.parameters()], settings.learning_rate)
+    steps = settings.epochs * -(-len(labels_N) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.eval()
+    for epoch in range(settings.epochs):
+        for batch in torch.randperm(len(labels_N)).split(settings.batch_size):
+            with torch.no_grad():
+                _, activations = model(images[batch])
+            losses = [
+                functional.cross_entropy(probe(activations[tap]), labels_N[batch]) for tap, probe in probes.items()
+            ]
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            optimizer.step()
+            schedule.step()
+        on_epoch(epoch)
+    return {name: probe.eval().requires_grad_(False) for name, probe in probes.items()}
+
+
+@dataclass(frozen=True)
+class NodeMeasurement:
+    """What one pass leaves of one tap point; all SNP matrices follow from it."""
+
+    class_means_KN: Tensor  # mean pooled value of each node over the images of each true label
+    weight_KN: Tensor  # the probe's read-out
+    correct: int  # images the probe classified right
+    images: int
+
+    def matrices(self) -> Tensor:
+        """SNP matrix of every node (N, K, K)."""
+        return self.class_means_KN.T.unsqueeze(2) * self.weight_KN.T.unsqueeze(1)
+
+    def accuracy(self) -> float:
+        """Held-out accuracy up to this point."""
+        return self.correct / self.images
+
+
+@torch.no_grad()
+def measure(
+    model: CCT, probes: Mapping[str, Probe], data: tuple[Tensor, Tensor], batch_size: int = 256
+) -> dict[str, NodeMeasurement]:
+    """Measure every node of every tap point, and of the model's own read-out, in one pass over held-out images.
+
+    Each row of the class means is divided by its own class count, so unbalanced classes weigh the same.
+
+    Raises:
+        ValueError: a label has no image.
+    """
+    images, labels_N = data
+    labels = model.config.labels
+    counts_K = torch.bincount(labels_N, minlength=labels)
+    if empty := torch.nonzero(counts_K == 0).flatten().tolist():
+        raise ValueError(f"expected at least one held-out image of each label, found none of label(s) {empty}")
+    sums = {name: torch.zeros(labels, probe.fc.in_features, dtype=torch.float64) for name, probe in probes.items()}
+    sums[READOUT] = torch.zeros(labels, model.config.width, dtype=torch.float64)
+    correct = dict.fromkeys(sums, 0)
+    weights = {name: probe.fc.weight for name, probe in probes.items()} | {READOUT: model.classifier.fc.weight}
+    model.eval()
+    for images_BCYX, labels_B in zip(images.split(batch_size), labels_N.split(batch_size), strict=True):
+        logits_BK, activations = model(images_BCYX)
+        pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
+        pooled[READOUT] = activations["pooled"]
+        for name, pooled_BN in pooled.items():
+            sums[name].index_add_(0, labels_B, pooled_BN.double())
+            outputs_BK = logits_BK if name == READOUT else pooled_BN @ weights[name].T
+            correct[name] += int((outputs_BK.argmax(1) == labels_B).sum())
+    return {
+        name: NodeMeasurement(
+            sums[name] / counts_K.unsqueeze(1), weights[name].detach().double(), correct[name], len(labels_N)
+        )
+        for name in sums
+    }
+
+
+def recognised(matrices_NKK: Tensor, threshold: float = THRESHOLD) -> Tensor:
+    """Boolean matrices B_n (N, K, K): fields over the matrix's maximum, above the threshold.
+
+    All false where the maximum is not positive.
+    """
+    maxima_N11 = matrices_NKK.amax(dim=(1, 2), keepdim=True)
+    return (matrices_NKK > threshold * maxima_N11) & (maxima_N11 > 0)
+
+
+def clusters(recognised_NKK: Tensor) -> Tensor:
+    """Cluster of each label for each node (N, K), counted from 0; -1 for labels that the node does not recognise.
+
+    Source: the greedy rule of arXiv:2501.12880, for all nodes at once.
+    """
+    nodes, labels, _ = recognised_NKK.shape
+    both_NKK = recognised_NKK & recognised_NKK.transpose(1, 2)
+    free_NK = recognised_NKK.diagonal(dim1=1, dim2=2).clone()
+    cluster_NK = torch.full((nodes, labels), -1)
+    count_N = torch.zeros(nodes, dtype=torch.long)
+    for first in range(labels):
+        opens_N = free_NK[:, first].clone()
+        joinable_NK = both_NKK[:, first] & free_NK & opens_N.unsqueeze(1)
+        for label in range(first, labels):
+            joins_N = joinable_NK[:, label].clone()
+            joinable_NK &= both_NKK[:, label] | ~joins_N.unsqueeze(1)
+            cluster_NK[joins_N, label] = count_N[joins_N]
+            free_NK[:, label] &= ~joins_N
+        count_N += opens_N
+    return cluster_NK
+
+
+@dataclass(frozen=True)
+class NodeStatistics:
+    """Clusters and noise of every node of one tap point, and the figures over them."""
+
+    recognised_NKK: Tensor
+    cluster_NK: Tensor
+    clusters_N: Tensor
+    cluster_size_N: Tensor  # mean over the node's clusters; 0 without one
+    noise_N: Tensor  # ones outside the blocks
+
+    @property
+    def labels_NK(self) -> Tensor:
+        """D_n as a Boolean row: the labels in the node's clusters."""
+        return self.cluster_NK >= 0
+
+    @property
+    def has_cluster_N(self) -> Tensor:
+        """Nodes that recognise at least one label."""
+        return self.clusters_N > 0
+
+    def signal_and_noise(self) -> tuple[float, float]:
+        """Mean signal and mean noise over the labels [our choice; the paper's formula is not public].
+
+        signal(i) = sum over nodes of B_n[i,i]; noise(i) = mean over j != i of the sum over nodes of B_n[i,j].
+        """
+        totals_KK = self.recognised_NKK.sum(0).double()
+        labels = totals_KK.shape[0]
+        signal = totals_KK.diagonal().sum()
+        noise = (totals_KK.sum() - signal) / (labels - 1)
+        return float(signal / labels), float(noise / labels)
+
+
+def statistics(measurement: NodeMeasurement, threshold: float = THRESHOLD) -> NodeStatistics:
+    """Clusters and noise of every node, at a threshold."""
+    recognised_NKK = recognised(measurement.matrices(), threshold)
+    cluster_NK = clusters(recognised_NKK)
+    clusters_N = cluster_NK.amax(1) + 1
+    sizes_NK = functional.one_hot(cluster_NK + 1, cluster_NK.shape[1] + 1)[:, :, 1:].sum(1)
+    inside_N = (sizes_NK**2).sum(1)
+    return NodeStatistics(
+        recognised_NKK=recognised_NKK,
+        cluster_NK=cluster_NK,
+        clusters_N=clusters_N,
+        cluster_size_N=sizes_NK.sum(1) / clusters_N.clamp(min=1),
+        noise_N=recognised_NKK.sum((1, 2)) - inside_N,
+    )
