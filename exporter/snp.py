@@ -57,7 +57,8 @@ class Probe(nn.Module):
     def pool(self, values_BTN: Tensor) -> Tensor:
         """Pooled node values z (B, N)."""
         weights_BT1 = self.attention_pool(values_BTN).softmax(dim=1)
-        return (weights_BT1.transpose(1, 2) @ values_BTN).squeeze(1)
+        pooled_BN: Tensor = (weights_BT1.transpose(1, 2) @ values_BTN).squeeze(1)
+        return pooled_BN
 
     def forward(self, values_BTN: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -94,14 +95,14 @@ def train_probes(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.eval()
     for epoch in range(settings.epochs):
-        for batch in torch.randperm(len(labels_N)).split(settings.batch_size):
+        for batch in torch.split(torch.randperm(len(labels_N)), settings.batch_size):
             with torch.no_grad():
                 _, activations = model(images[batch])
             losses = [
                 functional.cross_entropy(probe(activations[tap]), labels_N[batch]) for tap, probe in probes.items()
             ]
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            torch.stack(losses).sum().backward()
             optimizer.step()
             schedule.step()
         on_epoch(epoch)
@@ -147,7 +148,7 @@ def measure(
     correct = dict.fromkeys(sums, 0)
     weights = {name: probe.fc.weight for name, probe in probes.items()} | {READOUT: model.classifier.fc.weight}
     model.eval()
-    for images_BCYX, labels_B in zip(images.split(batch_size), labels_N.split(batch_size), strict=True):
+    for images_BCYX, labels_B in zip(torch.split(images, batch_size), torch.split(labels_N, batch_size), strict=True):
         logits_BK, activations = model(images_BCYX)
         pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
         pooled[READOUT] = activations["pooled"]

@@ -113,7 +113,7 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) ->
 
 
 def _batches(images: int, settings: TrainingSettings) -> Iterator[Tensor]:
-    yield from torch.randperm(images).split(settings.batch_size)
+    yield from torch.split(torch.randperm(images), settings.batch_size)
 
 
 def _train_epoch(
@@ -140,7 +140,7 @@ def _train_epoch(
                 f"the learning rate (now {settings.learning_rate}) and resume."
             )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
         optimizer.step()
         after_step()
@@ -227,7 +227,7 @@ def _resume(
 def predict(model: CCT, images_NCYX: Tensor, batch_size: int = 256) -> Tensor:
     """Logits (N, K) in evaluation mode."""
     model.eval()
-    return torch.cat([model(batch)[0] for batch in images_NCYX.split(batch_size)])
+    return torch.cat([model(batch)[0] for batch in torch.split(images_NCYX, batch_size)])
 
 
 def accuracy(model: CCT, data: tuple[Tensor, Tensor]) -> float:
