@@ -66,9 +66,3 @@ def learning_parameters(model: CCT, masks: Mapping[str, Tensor]) -> list[nn.Para
     """Those that learn in the short training: the masked layers' and the read-out's."""
     layers = {**masked_layers(model, masks), READOUT_LAYER: model.classifier.fc}
     return [parameter for layer in layers.values() for parameter in layer.parameters()]
-
-
-def kept_share(masks: Mapping[str, Tensor]) -> float:
-    """Share of the connections under masks that they keep; 1 without masks."""
-    connections = sum(mask.numel() for mask in masks.values())
-    return sum(int(mask.sum()) for mask in masks.values()) / connections if connections else 1.0

@@ -1,0 +1,133 @@
+"""The figures of a bundle's manifest, from models and measurements."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from headwise.v1.bundle_pb2 import HeadCard, Interval, Metrics, PruningProvenance, TapPointMetrics
+from scipy.stats import binomtest
+from torch import Tensor
+
+from exporter.cct import CCT, count_macs, count_parameters
+from exporter.checkpoints import Measurements
+from exporter.compaction import KeptUnits
+from exporter.heads import HeadExpertise, expertise
+from exporter.snp import NodeMeasurement, statistics
+from exporter.training import predict
+
+NAMES: tuple[Literal["dense", "compact"], ...] = ("dense", "compact")
+
+
+def wilson_interval(correct: int, images: int) -> Interval:
+    """95 % interval of a share, by Wilson's score."""
+    bounds = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    return Interval(low=float(bounds.low), high=float(bounds.high))
+
+
+def count_correct(model: CCT, data: tuple[Tensor, Tensor]) -> int:
+    """Images whose first label is right."""
+    return int((predict(model, data[0]).argmax(1) == data[1]).sum())
+
+
+def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> TapPointMetrics:
+    """N_c, C_s, n and the signal-to-noise ratio of one tap point (definitions: `exporter.snp`)."""
+    found = statistics(node, threshold)
+    has_cluster_N = found.has_cluster_N
+    values = {
+        "clusters_per_node": found.clusters_N,
+        "cluster_size": found.cluster_size_N,
+        "noise_per_node": found.noise_N,
+    }
+    means = {
+        key: float(value_N[has_cluster_N].double().mean()) for key, value_N in values.items() if has_cluster_N.any()
+    }
+    all_means = {f"{key}_all": float((value_N * has_cluster_N).double().mean()) for key, value_N in values.items()}
+    signal, noise = found.signal_and_noise()
+    metrics = TapPointMetrics(
+        name=name,
+        nodes=len(has_cluster_N),
+        probe_accuracy=node.accuracy(),
+        probe_accuracy_interval=wilson_interval(node.correct, node.images),
+        signal=signal,
+        noise=noise,
+        nodes_without_cluster=int((~has_cluster_N).sum()),
+        **means,
+        **all_means,
+    )
+    if noise > 0:
+        metrics.snr = signal / noise
+    if metrics.noise_per_node > 0:
+        metrics.cluster_noise_ratio = metrics.clusters_per_node * metrics.cluster_size / metrics.noise_per_node
+    return metrics
+
+
+def metrics(
+    models: Mapping[Literal["dense", "masked", "compact"], CCT],
+    measurements: Mapping[Literal["dense", "compact"], Measurements],
+    test_data: tuple[Tensor, Tensor],
+    pruning: PruningProvenance,
+) -> Metrics:
+    """All figures of the manifest; the one place that looks at the test images."""
+    images = len(test_data[1])
+    result = Metrics(test_images=images, kept_connections=kept_share(pruning))
+    for kind, model in models.items():
+        correct = count_correct(model, test_data)
+        setattr(result, f"{kind}_accuracy", correct / images)
+        getattr(result, f"{kind}_accuracy_interval").CopyFrom(wilson_interval(correct, images))
+    for name, tap_points in zip(NAMES, (result.tap_points, result.compact_tap_points), strict=True):
+        setattr(result, f"parameters_{name}", count_parameters(models[name]))
+        setattr(result, f"macs_{name}", count_macs(models[name].config))
+        nodes = measurements[name].nodes
+        tap_points.extend(tap_point_metrics(tap, node, pruning.threshold) for tap, node in nodes.items())
+    return result
+
+
+def kept_share(pruning: PruningProvenance) -> float:
+    """Share of the connections under masks that they keep; 1 without masks."""
+    connections = sum(layer.connections for layer in pruning.layers)
+    return sum(layer.kept for layer in pruning.layers) / connections if connections else 1.0
+
+
+def _encoder_expertise(model: CCT, measured: Measurements, encoder: int, threshold: float) -> HeadExpertise:
+    found = statistics(measured.nodes[f"encoders.{encoder}.heads"], threshold)
+    return expertise(found, model.config.encoders[encoder].heads)
+
+
+def _card(found: HeadExpertise, index: int, labels: Sequence[str], images: int) -> HeadCard:
+    return HeadCard(
+        expert_labels=[name for name, expert in zip(labels, found.expert_K.tolist(), strict=True) if expert == index],
+        recognising_nodes=found.recognising_nodes_HK[index].tolist(),
+        sharpness=float(found.sharpness_H[index]),
+        null_sharpness_mean=float(found.null_mean_H[index]),
+        p_value=float(found.p_value_H[index]),
+        null_deals=found.deals,
+        images=images,
+    )
+
+
+def head_cards(
+    models: Mapping[Literal["dense", "compact"], CCT],
+    measurements: Mapping[Literal["dense", "compact"], Measurements],
+    kept: Sequence[KeptUnits],
+    labels: Sequence[str],
+    threshold: float,
+) -> list[HeadCard]:
+    """The card of every head of the dense model.
+
+    A kept head is described as measured in the compact model, a removed one as measured in the dense model.
+
+    `row` counts the kept heads, encoder by encoder, as the outputs of `explain.onnx` do.
+    """
+    cards: list[HeadCard] = []
+    row = 0
+    for encoder, units in enumerate(kept):
+        found = {name: _encoder_expertise(models[name], measurements[name], encoder, threshold) for name in NAMES}
+        for head in range(models["dense"].config.encoders[encoder].heads):
+            name: Literal["dense", "compact"] = "compact" if head in units.heads else "dense"
+            index = units.heads.index(head) if head in units.heads else head
+            card = _card(found[name], index, labels, measurements[name].nodes[f"encoders.{encoder}.heads"].images)
+            card.encoder, card.head, card.pruned = encoder, head, name == "dense"
+            if not card.pruned:
+                card.row = row
+                row += 1
+            cards.append(card)
+    return cards

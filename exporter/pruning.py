@@ -1,0 +1,152 @@
+"""Prune a trained model: ANDC masks, then removal of units, each followed by a short training.
+
+dense -> masks by the rule -> short training of the masked layers and the read-out (the masked model)
+      -> units removed by a criterion -> short training of everything, masks in force (the compact model)
+
+With criterion `auto` every criterion of `exporter.criteria` makes its own compact model, and the one with the highest
+calibration accuracy wins, the lower calibration loss deciding between equals [our choice]. Test images play no part.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, PruningProvenance
+from torch import Tensor
+from torch.nn import functional
+
+from exporter import andc, criteria
+from exporter.cct import CCT
+from exporter.checkpoints import Measurements
+from exporter.compaction import KeptUnits, UnitMeans, compact, compact_masks, largest_difference, mask_units
+from exporter.recipes import PruneSettings
+from exporter.snp import READOUT, NodeStatistics, statistics
+from exporter.training import TrainingSettings, predict, shortened, train
+
+AUTO = "auto"
+COMPACT_TOLERANCE = 1e-5  # between the logits of a compact model and of its masked original
+
+Data = tuple[Tensor, Tensor]
+
+
+class PruningError(Exception):
+    """Pruning cannot go on, or did not do what it must."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One criterion's compact model on the calibration images."""
+
+    criterion: str
+    calibration_accuracy: float
+    calibration_loss: float
+    kept: list[KeptUnits]
+    model: CCT
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The masked and the compact model, and how they came about."""
+
+    masks: dict[str, Tensor]
+    masked: CCT
+    chosen: Candidate
+    candidates: list[Candidate]
+    statistics: dict[str, NodeStatistics]
+
+
+def train_masked(model: CCT, masks: dict[str, Tensor], data: Data, training: TrainingSettings) -> CCT:
+    """A copy of the model under the masks, after the short training."""
+    masked = copy.deepcopy(model)
+    andc.apply_masks(masked, masks)
+    if masks:
+        learning = andc.learning_parameters(masked, masks)
+        train(masked, data, training, parameters=learning, after_step=andc.reapply(masked, masks))
+    return masked
+
+
+def remove_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMeans]) -> CCT:
+    """The compact model, checked against the masked one on random images.
+
+    Raises:
+        PruningError: the two differ by more than rounding.
+    """
+    masked = mask_units(model, kept, means)
+    small = compact(masked, kept)
+    difference = largest_difference(masked, small)
+    if not difference <= COMPACT_TOLERANCE:
+        raise PruningError(
+            f"expected the compact model to equal the masked one to {COMPACT_TOLERANCE}, found a difference of "
+            f"{difference:.3g}. This is a defect of headwise: please report it with the checkpoint."
+        )
+    return small
+
+
+def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
+    """How the pruned models came about, as the manifest tells it."""
+    masked_nodes = {READOUT} | {name for name in pruned.statistics if "feed_forward" in name}
+    without = sum(int((~pruned.statistics[name].has_cluster_N).sum()) for name in masked_nodes)
+    return PruningProvenance(
+        rule=settings.rule,
+        threshold=settings.threshold,
+        criterion=pruned.chosen.criterion,
+        criterion_chosen=settings.criterion == AUTO,
+        candidates=[
+            CriterionResult(
+                criterion=candidate.criterion,
+                calibration_accuracy=candidate.calibration_accuracy,
+                calibration_loss=candidate.calibration_loss,
+            )
+            for candidate in pruned.candidates
+        ],
+        layers=[
+            LayerMask(layer=name, connections=mask.numel(), kept=int(mask.sum())) for name, mask in pruned.masks.items()
+        ],
+        nodes_without_cluster=without if pruned.masks else 0,
+    )
+
+
+def _calibrate(model: CCT, data: Data) -> tuple[float, float]:
+    logits_NK, labels_N = predict(model, data[0]), data[1]
+    accuracy = float((logits_NK.argmax(1) == labels_N).double().mean())
+    return accuracy, float(functional.cross_entropy(logits_NK, labels_N))
+
+
+def prune(
+    model: CCT,
+    measurements: Measurements,
+    train_data: Data,
+    calibration_data: Data,
+    settings: PruneSettings,
+    training: TrainingSettings,
+    on_step: Callable[[str], None] = lambda description: None,
+) -> Pruned:
+    """Mask and compact a trained model.
+
+    Args:
+        model: the dense model; it is not changed.
+        train_data, calibration_data: normalised images (N, C, Y, X) and labels (N,).
+        training: the recipe of the dense model, shortened here.
+        on_step: told after each short training.
+
+    Raises:
+        ValueError: unknown rule or criterion.
+        PruningError: a compact model is not the masked one.
+    """
+    short = shortened(training, settings.epochs, settings.learning_rate)
+    node_statistics = {name: statistics(node, settings.threshold) for name, node in measurements.nodes.items()}
+    masks = andc.masks(model, node_statistics, settings.rule)
+    masked = train_masked(model, masks, train_data, short)
+    on_step("ANDC masks")
+    moments = criteria.collect_moments(masked, train_data)
+    means = [moment.means() for moment in moments]
+    candidates = []
+    for criterion in criteria.CRITERIA if settings.criterion == AUTO else (settings.criterion,):
+        scores = criteria.scores(masked, moments, measurements.nodes, node_statistics, criterion)
+        kept = criteria.choose(masked, scores, moments, settings.budget)
+        small = remove_units(masked, kept, means)
+        train(small, train_data, short, after_step=andc.reapply(small, compact_masks(masks, kept)))
+        candidates.append(Candidate(criterion, *_calibrate(small, calibration_data), kept, small))
+        on_step(f"criterion {criterion}")
+    chosen = max(candidates, key=lambda candidate: (candidate.calibration_accuracy, -candidate.calibration_loss))
+    return Pruned(masks, masked, chosen, candidates, node_statistics)
