@@ -146,15 +146,7 @@ def compact(masked: CCT, kept: Sequence[KeptUnits]) -> CCT:
         state[f"{prefix}linear2.weight"] = block.linear2.weight[:, hidden]
     small = CCT(config)
     small.load_state_dict(state)
-    copy_dropout(masked, small)
     return small.eval()
-
-
-def copy_dropout(source: CCT, target: CCT) -> None:
-    """Give the target the dropout and stochastic depth of the source, encoder by encoder."""
-    for before, after in zip(_blocks(source), _blocks(target), strict=True):
-        after.drop_path.rate = before.drop_path.rate
-        after.self_attn.dropout = before.self_attn.dropout
 
 
 def compact_masks(masks: Mapping[str, Tensor], kept: Sequence[KeptUnits]) -> dict[str, Tensor]:

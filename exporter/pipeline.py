@@ -1,0 +1,195 @@
+"""The stages of a build, each from files of the run's folder to files of the run's folder.
+
+    train     data set                      -> dense.safetensors, training.json
+    measure   dense                         -> dense.measurements.safetensors
+    prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
+                                               model's own measurements, which Explain needs
+    export    all of these                  -> a bundle, under the output folder
+
+A stage whose inputs have not changed is skipped (`exporter.stages`).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from google.protobuf import json_format
+from headwise.v1.bundle_pb2 import PruningProvenance
+from torch import Tensor
+
+from exporter import datasets
+from exporter.cct import CCT
+from exporter.checkpoints import Measurements, load_measurements, load_model, save_measurements, save_model
+from exporter.compaction import KeptUnits
+from exporter.criteria import CRITERIA
+from exporter.datasets import Dataset, PartName
+from exporter.files import write_json
+from exporter.pruning import AUTO, provenance, prune
+from exporter.recipes import PruneSettings, Recipe
+from exporter.snp import ProbeSettings, measure, train_probes
+from exporter.stages import Stage, carry_out
+from exporter.training import Epoch, TrainingSettings, images_to_tensor, train
+
+DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
+DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
+TRAINING, PRUNING = "training.json", "pruning.json"
+
+TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
+MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
+PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
+
+
+class Progress(Protocol):
+    """How a stage shows that it goes on: a bar of `total` steps, advanced by calling what the context gives."""
+
+    def __call__(self, description: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
+        """Open a bar; each call of what it gives is one step, with a note to show."""
+        ...
+
+
+class RunError(Exception):
+    """A run's folder lacks what a stage needs."""
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """sha256 over all images and labels, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.calibration, dataset.test):
+        digest.update(part.images_NYXC.tobytes())
+        digest.update(part.labels_N.tobytes())
+    return digest.hexdigest()
+
+
+def part_tensors(dataset: Dataset, name: PartName) -> tuple[Tensor, Tensor]:
+    """Normalised images and labels of one part."""
+    return images_to_tensor(dataset.part(name), dataset.mean, dataset.std)
+
+
+def train_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
+    """Train the dense model, resuming an interrupted training; True when there was something to do."""
+
+    def produce() -> None:
+        torch.manual_seed(recipe.training.seed)
+        model = CCT(
+            recipe.model(), attention_dropout=recipe.attention_dropout, stochastic_depth=recipe.stochastic_depth
+        )
+        with progress("train", recipe.training.epochs) as advance:
+
+            def show(epoch: Epoch) -> None:
+                advance(f"loss {epoch.loss:.3f}, {epoch.images_per_second:,.0f} images/s")
+
+            data = part_tensors(dataset, "train")
+            result = train(model, data, recipe.training, checkpoint=run / "training.resume.pt", on_epoch=show)
+        save_model(run / DENSE, model)
+        record = {
+            "dataset": dataset.name,
+            "split": dataset.split,
+            "settings": asdict(recipe.training),
+            "attention_dropout": recipe.attention_dropout,
+            "stochastic_depth": recipe.stochastic_depth,
+            "epochs": [asdict(epoch) for epoch in result.epochs],
+        }
+        write_json(run / TRAINING, record)
+
+    settings = {
+        "dataset": dataset_fingerprint(dataset),
+        "model": recipe.model().to_dict(),
+        "training": asdict(recipe.training),
+        "dropout": [recipe.attention_dropout, recipe.stochastic_depth],
+    }
+    return carry_out(run, TRAIN_STAGE, settings, produce)
+
+
+def training_record(run: Path) -> dict[str, Any]:
+    """What `train` recorded of itself.
+
+    Raises:
+        RunError: the run has no trained model.
+    """
+    try:
+        record: dict[str, Any] = json.loads((run / TRAINING).read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{run} has no trained model: expected {TRAINING}. Run `exporter train` first.") from None
+    return record
+
+
+def trained_dataset(run: Path) -> Dataset:
+    """The data set that the run's model was trained on.
+
+    Raises:
+        RunError: the run has no trained model.
+    """
+    return datasets.load(training_record(run)["dataset"])
+
+
+def _measure(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
+    with progress(title, settings.epochs) as advance:
+        probes = train_probes(model, part_tensors(dataset, "train"), settings, lambda epoch: advance("probes"))
+    return Measurements(probes, measure(model, probes, part_tensors(dataset, "calibration")))
+
+
+def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress: Progress) -> bool:
+    """Train the probes of the dense model and measure its nodes; True when there was something to do."""
+
+    def produce() -> None:
+        measurements = _measure(load_model(run / DENSE), dataset, settings, progress, "measure")
+        save_measurements(run / DENSE_MEASUREMENTS, measurements)
+
+    return carry_out(run, MEASURE_STAGE, asdict(settings), produce)
+
+
+def prune_stage(
+    run: Path, settings: PruneSettings, probes: ProbeSettings, dataset: Dataset, progress: Progress
+) -> bool:
+    """Mask and compact the dense model, and measure what is left; True when there was something to do."""
+    record = training_record(run)
+
+    def produce() -> None:
+        model = load_model(run / DENSE)
+        steps = 1 + (len(CRITERIA) if settings.criterion == AUTO else 1)
+        with progress("prune", steps) as advance:
+            pruned = prune(
+                model,
+                load_measurements(run / DENSE_MEASUREMENTS),
+                part_tensors(dataset, "train"),
+                part_tensors(dataset, "calibration"),
+                settings,
+                TrainingSettings(**record["settings"]),
+                advance,
+            )
+        small = pruned.chosen.model
+        measurements = _measure(small, dataset, probes, progress, "measure the compact model")
+        save_model(run / MASKED, pruned.masked)
+        save_model(run / COMPACT, small)
+        save_measurements(run / COMPACT_MEASUREMENTS, measurements)
+        told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
+        write_json(run / PRUNING, {"provenance": told, "kept": [asdict(units) for units in pruned.chosen.kept]})
+
+    return carry_out(run, PRUNE_STAGE, {"prune": asdict(settings), "probes": asdict(probes)}, produce)
+
+
+def pruning_record(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:
+    """How the run's compact model came about, and what it keeps.
+
+    Raises:
+        RunError: the run has no pruned model.
+    """
+    try:
+        record = json.loads((run / PRUNING).read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{run} has no pruned model: expected {PRUNING}. Run `exporter prune` first.") from None
+    kept = [
+        KeptUnits(
+            tuple(units["heads"]),
+            tuple(map(tuple, units["query_key"])),
+            tuple(map(tuple, units["value"])),
+            tuple(units["feed_forward"]),
+        )
+        for units in record["kept"]
+    ]
+    return json_format.ParseDict(record["provenance"], PruningProvenance()), kept
