@@ -45,6 +45,7 @@ from exporter.pipeline import (
     pruning_record,
     training_record,
 )
+from exporter.snp import Probe
 
 GOLDEN_IMAGES = 32
 GOLDEN_TOLERANCE = 1e-4  # absolute, float32
@@ -69,13 +70,14 @@ class RunModels:
         Raises:
             CheckpointError: one is missing or damaged.
         """
-        return cls(
-            *(load_model(run / name) for name in (DENSE, MASKED, COMPACT)),
-            *(load_measurements(run / name) for name in (DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS)),
+        dense, masked, compact = (load_model(run / name) for name in (DENSE, MASKED, COMPACT))
+        dense_measurements, compact_measurements = (
+            load_measurements(run / name) for name in (DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS)
         )
+        return cls(dense, masked, compact, dense_measurements, compact_measurements)
 
 
-def head_probes(measurements: Measurements, model: CCT) -> list[torch.nn.Module]:
+def head_probes(measurements: Measurements, model: CCT) -> list[Probe]:
     """The probe of each encoder's heads, in the order of the forward pass."""
     return [measurements.probes[f"encoders.{index}.heads"] for index in range(len(model.config.encoders))]
 

@@ -1,7 +1,6 @@
 """The figures of a bundle's manifest, from models and measurements."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from headwise.v1.bundle_pb2 import HeadCard, Interval, Metrics, PruningProvenance, TapPointMetrics
 from scipy.stats import binomtest
@@ -14,7 +13,7 @@ from exporter.heads import HeadExpertise, expertise
 from exporter.snp import NodeMeasurement, statistics
 from exporter.training import predict
 
-NAMES: tuple[Literal["dense", "compact"], ...] = ("dense", "compact")
+NAMES = ("dense", "compact")
 
 
 def wilson_interval(correct: int, images: int) -> Interval:
@@ -61,12 +60,19 @@ def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> Tap
 
 
 def metrics(
-    models: Mapping[Literal["dense", "masked", "compact"], CCT],
-    measurements: Mapping[Literal["dense", "compact"], Measurements],
+    models: Mapping[str, CCT],
+    measurements: Mapping[str, Measurements],
     test_data: tuple[Tensor, Tensor],
     pruning: PruningProvenance,
 ) -> Metrics:
-    """All figures of the manifest; the one place that looks at the test images."""
+    """All figures of the manifest; the one place that looks at the test images.
+
+    Args:
+        models: `dense`, `masked` and `compact`.
+        measurements: of `dense` and `compact`, on the calibration images.
+        test_data: normalised images (N, C, Y, X) and labels (N,).
+        pruning: how the models came about.
+    """
     images = len(test_data[1])
     result = Metrics(test_images=images, kept_connections=kept_share(pruning))
     for kind, model in models.items():
@@ -105,8 +111,8 @@ def _card(found: HeadExpertise, index: int, labels: Sequence[str], images: int) 
 
 
 def head_cards(
-    models: Mapping[Literal["dense", "compact"], CCT],
-    measurements: Mapping[Literal["dense", "compact"], Measurements],
+    models: Mapping[str, CCT],
+    measurements: Mapping[str, Measurements],
     kept: Sequence[KeptUnits],
     labels: Sequence[str],
     threshold: float,
@@ -122,7 +128,7 @@ def head_cards(
     for encoder, units in enumerate(kept):
         found = {name: _encoder_expertise(models[name], measurements[name], encoder, threshold) for name in NAMES}
         for head in range(models["dense"].config.encoders[encoder].heads):
-            name: Literal["dense", "compact"] = "compact" if head in units.heads else "dense"
+            name = "compact" if head in units.heads else "dense"
             index = units.heads.index(head) if head in units.heads else head
             card = _card(found[name], index, labels, measurements[name].nodes[f"encoders.{encoder}.heads"].images)
             card.encoder, card.head, card.pruned = encoder, head, name == "dense"

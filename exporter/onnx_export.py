@@ -162,7 +162,7 @@ def check_graphs(folder: Path, golden: Mapping[str, NDArray[Any]], tolerance: fl
     for name, difference in found.items():
         if not difference <= tolerance:
             raise ExportError(
-                f"{name} differs from torch by {difference:.3g}, expected at most {tolerance:.0e}. Nothing was written; "
-                f"please report it with the checkpoint."
+                f"{name} differs from torch by {difference:.3g}, expected at most {tolerance:.0e}. Nothing was "
+                f"written; please report it with the checkpoint."
             )
     return found
