@@ -106,13 +106,15 @@ class ExactSplit(nn.Module):
         self.register_buffer("embedding_DK", stream[0].T.to(dtype).contiguous())
         self.register_buffer("bias_MK", bias_MK.to(dtype))
         self.register_buffer("constant_K", constant_K.to(dtype))
+        head_tables, feed_forward_tables = [], []
         for index, (encoder, probe) in enumerate(zip(_encoders(model), probes, strict=True)):
             split = (encoder.self_attn.shape.heads, -1)
             ways = (stream[index] @ encoder.self_attn.proj.weight.detach().double(), probe.fc.weight.detach().double())
-            heads_GHVK = torch.stack([way.T.unflatten(0, split) for way in ways])
-            self.register_buffer(f"heads_GHVK_{index}", heads_GHVK.to(dtype).contiguous())
-            feed_forward_KF = stream[index + 1] @ encoder.linear2.weight.detach().double()
-            self.register_buffer(f"feed_forward_FK_{index}", feed_forward_KF.T.to(dtype).contiguous())
+            head_tables.append(torch.stack([way.T.unflatten(0, split) for way in ways]).to(dtype))
+            feed_forward = stream[index + 1] @ encoder.linear2.weight.detach().double()
+            feed_forward_tables.append(feed_forward.T.unsqueeze(0).to(dtype))
+        self.head_groups = _register(self, "heads_GEHVK", head_tables)
+        self.feed_forward_groups = _register(self, "feed_forward_E1FK", feed_forward_tables)
 
     def _token_weights(self, activations: dict[str, Tensor]) -> list[Tensor]:
         """q_0 ... q_L, (B, T) each."""
@@ -124,39 +126,67 @@ class ExactSplit(nn.Module):
             found.append(found[-1] * scale_BT)
         return found[::-1]
 
-    def _heads(self, index: int, heads_BTV: Tensor, weights_BT: Tensor) -> Tensor:
-        """Contributions and probe fields of one encoder's heads (B, 2, H, K)."""
-        probe_BT = self.pools[index](heads_BTV).squeeze(-1).softmax(-1)
+    def _pooled_heads(self, index: int, heads_BTV: Tensor, weights_BT: Tensor) -> Tensor:
+        """Head outputs of one encoder, summed over tokens with the split's and the probe's weights (B, 2, H, 1, V)."""
+        pool = cast(nn.Linear, self.pools[index])
+        # Without the bias: the softmax takes away what all tokens share.
+        probe_BT = (heads_BTV @ pool.weight.T).squeeze(-1).softmax(-1)
         pooled_BGV = torch.stack((weights_BT, probe_BT), 1) @ heads_BTV
-        heads_GHVK = self.get_buffer(f"heads_GHVK_{index}")
-        pooled_BGH1V = pooled_BGV.unflatten(-1, (heads_GHVK.shape[1], -1)).unsqueeze(-2)
-        split_BGHK: Tensor = (pooled_BGH1V @ heads_GHVK).squeeze(-2)
-        return split_BGHK
-
-    def _feed_forward(self, index: int, hidden_BTF: Tensor, weights_BT: Tensor) -> Tensor:
-        """Contribution of one encoder's feed-forward sub-block (B, K)."""
-        pooled_BF = (weights_BT.unsqueeze(1) @ hidden_BTF).squeeze(1)
-        return pooled_BF @ self.get_buffer(f"feed_forward_FK_{index}")
+        pooled_BGH1V: Tensor = pooled_BGV.unflatten(-1, (self.model.config.encoders[index].heads, 1, -1))
+        return pooled_BGH1V
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The tensors named by `OUTPUTS`, in that order."""
         logits_BK, activations = self.model(self.normalise(images))
         weights = self._token_weights(activations)
-        depth = len(weights) - 1
-        heads_BGRK = torch.cat(
-            [self._heads(index, activations[f"encoders.{index}.heads"], weights[index]) for index in range(depth)], 2
-        )
-        feed_forwards = [
-            self._feed_forward(index, activations[f"encoders.{index}.feed_forward_hidden"], weights[index + 1])
-            for index in range(depth)
+        encoders = range(len(weights) - 1)
+        pooled_heads = [
+            self._pooled_heads(index, activations[f"encoders.{index}.heads"], weights[index]) for index in encoders
         ]
+        pooled_hidden = [
+            (weights[index + 1].unsqueeze(1) @ activations[f"encoders.{index}.feed_forward_hidden"]).unsqueeze(1)
+            for index in encoders
+        ]
+        heads_BGRK = _times_tables(self, self.head_groups, pooled_heads)
         embedded_BD = (weights[0].unsqueeze(1) @ activations["embedding"]).squeeze(1)
         sums_BM = torch.stack(weights, 1).sum(-1)
         return {
             "logits": logits_BK,
             "heads": heads_BGRK[:, 0],
-            "feed_forwards": torch.stack(feed_forwards, 1),
+            "feed_forwards": _times_tables(self, self.feed_forward_groups, pooled_hidden),
             "embedding": embedded_BD @ self.get_buffer("embedding_DK"),
             "biases": sums_BM @ self.get_buffer("bias_MK") + self.get_buffer("constant_K"),
             "head_fields": heads_BGRK[:, 1],
         }
+
+
+Groups = dict[str, list[int]]
+
+
+def _register(module: nn.Module, name: str, tables: Sequence[Tensor]) -> Groups:
+    """Stack the encoders' tables of equal shape into one buffer each; which encoders each buffer holds.
+
+    One product for all encoders of a shape costs a fraction of one for each: these products are tiny, and a runtime's
+    overhead is by the operation.
+    """
+    by_shape: dict[torch.Size, list[int]] = {}
+    for index, table in enumerate(tables):
+        by_shape.setdefault(table.shape, []).append(index)
+    groups = {f"{name}_{number}": indices for number, indices in enumerate(by_shape.values())}
+    for buffer, indices in groups.items():
+        module.register_buffer(buffer, torch.stack([tables[index] for index in indices], -4))
+    return groups
+
+
+def _times_tables(module: nn.Module, groups: Groups, values: Sequence[Tensor]) -> Tensor:
+    """Each encoder's values (B, ..., H, 1, n) times its table, in the order of the encoders: (B, ..., R, K)."""
+    products = []
+    for buffer, indices in groups.items():
+        stacked = torch.stack([values[index] for index in indices], -4) @ module.get_buffer(buffer)
+        products.append(stacked.squeeze(-2).flatten(-3, -2))
+    found = torch.cat(products, -2)
+    grouped = [
+        (index, row) for indices in groups.values() for index in indices for row in range(values[index].shape[-3])
+    ]
+    order = sorted(range(len(grouped)), key=grouped.__getitem__)
+    return found if order == list(range(len(order))) else found[..., order, :]
