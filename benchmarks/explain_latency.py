@@ -35,6 +35,7 @@ def onnxruntime_runner(path: Path, threads: int) -> Run:
     """ONNX Runtime in float32 on the CPU."""
     options = SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow the other graph
     session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})
 

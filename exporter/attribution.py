@@ -78,12 +78,6 @@ def _bias_vectors(model: CCT, stream: Sequence[Tensor]) -> tuple[Tensor, Tensor]
     return bias_MK, constant_K
 
 
-def inverse_deviation(x_BTD: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """s = 1/sigma of a norm's input at each token (B, T)."""
-    variance_BT = x_BTD.var(-1, correction=0)
-    return (variance_BT + norm.eps).rsqrt()
-
-
 class ExactSplit(nn.Module):
     """uint8 images (B, Y, X, C) to the logits, their exact split and the head fields, by the names in `OUTPUTS`.
 
@@ -106,6 +100,8 @@ class ExactSplit(nn.Module):
         self.register_buffer("embedding_DK", stream[0].T.to(dtype).contiguous())
         self.register_buffer("bias_MK", bias_MK.to(dtype))
         self.register_buffer("constant_K", constant_K.to(dtype))
+        norms = [*(encoder.norm1 for encoder in _encoders(model)), model.classifier.norm]
+        self.register_buffer("eps_M1", torch.tensor([[norm.eps] for norm in norms], dtype=dtype))
         head_tables, feed_forward_tables = [], []
         for index, (encoder, probe) in enumerate(zip(_encoders(model), probes, strict=True)):
             split = (encoder.self_attn.shape.heads, -1)
@@ -119,10 +115,12 @@ class ExactSplit(nn.Module):
     def _token_weights(self, activations: dict[str, Tensor]) -> list[Tensor]:
         """q_0 ... q_L, (B, T) each."""
         encoders = _encoders(self.model)
-        last_BTD = activations[f"encoders.{len(encoders) - 1}.feed_forward_out"]
-        found = [activations["pooling_weights"] * inverse_deviation(last_BTD, self.model.classifier.norm)]
-        for index in reversed(range(len(encoders))):
-            scale_BT = inverse_deviation(activations[f"encoders.{index}.residual"], encoders[index].norm1)
+        inputs = [activations[f"encoders.{index}.residual"] for index in range(len(encoders))]
+        inputs.append(activations[f"encoders.{len(encoders) - 1}.feed_forward_out"])
+        variance_BMT = torch.stack([x_BTD.var(-1, correction=0) for x_BTD in inputs], 1)
+        scales = (variance_BMT + self.get_buffer("eps_M1")).rsqrt().unbind(1)
+        found = [activations["pooling_weights"] * scales[-1]]
+        for scale_BT in reversed(scales[:-1]):
             found.append(found[-1] * scale_BT)
         return found[::-1]
 
