@@ -86,12 +86,21 @@ def _load_digits() -> Dataset:
 DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _load_digits}
 
 
+def check_name(name: str) -> None:
+    """Check that there is a data set of that name.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if name not in DATASETS:
+        raise DatasetError(f"unknown data set {name!r}; expected one of: {', '.join(sorted(DATASETS))}.")
+
+
 def load(name: str) -> Dataset:
     """The data set of that name.
 
     Raises:
-        DatasetError: there is none of that name.
+        DatasetError: there is none.
     """
-    if name not in DATASETS:
-        raise DatasetError(f"unknown data set {name!r}; expected one of: {', '.join(sorted(DATASETS))}.")
+    check_name(name)
     return DATASETS[name]()

@@ -55,11 +55,16 @@ def _record(run: Path, stage: Stage, settings: Mapping[str, Any]) -> dict[str, A
     return normalised
 
 
+def write_stage_record(run: Path, stage: Stage, settings: Mapping[str, Any]) -> None:
+    """Note that the stage was carried out with these settings and files."""
+    write_json(_record_path(run, stage), _record(run, stage, settings))
+
+
 def carry_out(run: Path, stage: Stage, settings: Mapping[str, Any], produce: Callable[[], None]) -> bool:
     """Run `produce` unless the stage is current; True when it ran."""
     if is_current(run, stage, settings):
         return False
     _record_path(run, stage).unlink(missing_ok=True)
     produce()
-    write_json(_record_path(run, stage), _record(run, stage, settings))
+    write_stage_record(run, stage, settings)
     return True

@@ -55,7 +55,9 @@ def read_manifest(folder: Path) -> Bundle:
 
 def write_manifest(bundle: Bundle, folder: Path) -> None:
     """Write `folder/manifest.json` in proto3 JSON with the field names of the proto file."""
-    text = json_format.MessageToJson(bundle, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    text = json_format.MessageToJson(
+        bundle, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     (folder / MANIFEST).write_text(text + "\n", "utf-8")
 
 

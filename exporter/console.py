@@ -1,0 +1,112 @@
+"""What the command shows: progress bars on stderr, tables and results on stdout."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from google.protobuf import json_format
+from headwise.v1.bundle_pb2 import Bundle, Interval
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from exporter.bundle import Check
+
+out = Console()
+err = Console(stderr=True)
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar of `total` steps; each call of what it gives is one step, with a note to show."""
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task(description, total=total, note="")
+        yield lambda note: bar.update(task, advance=1, note=note)
+
+
+def _percent(value: float, interval: Interval) -> str:
+    return f"{100 * value:.2f} % ({100 * interval.low:.2f}-{100 * interval.high:.2f})"
+
+
+def manifest_table(manifest: Bundle) -> Table:
+    """Dense, masked and compact model side by side."""
+    metrics = manifest.metrics
+    table = Table(title=f"{manifest.name} version {manifest.version}, {metrics.test_images} test images")
+    for column in ("model", "accuracy (95 % interval)", "parameters", "MACs", "what it is"):
+        table.add_column(column, justify="left" if column in ("model", "what it is") else "right")
+    pruning = manifest.pruning
+    rows = (
+        ("dense", "as trained", metrics.parameters_dense, metrics.macs_dense),
+        (
+            "masked",
+            f"ANDC keeps {100 * metrics.kept_connections:.0f} % of the masked layers' connections",
+            metrics.parameters_dense,
+            metrics.macs_dense,
+        ),
+        (
+            "compact",
+            f"units removed by {pruning.criterion}: {100 * metrics.macs_compact / metrics.macs_dense:.0f} % of the MACs",
+            metrics.parameters_compact,
+            metrics.macs_compact,
+        ),
+    )
+    for name, note, parameters, macs in rows:
+        accuracy = _percent(getattr(metrics, f"{name}_accuracy"), getattr(metrics, f"{name}_accuracy_interval"))
+        table.add_row(name, accuracy, f"{parameters:,}", f"{macs / 1e6:,.2f} M", note)
+    return table
+
+
+def tap_point_table(manifest: Bundle) -> Table:
+    """Single-nodal performance along the dense model."""
+    data = manifest.data
+    table = Table(
+        title=f"Single-nodal performance of the dense model, {data.calibration_images} calibration images, "
+        f"threshold {manifest.pruning.threshold}"
+    )
+    for column in ("tap point", "nodes", "probe accuracy", "clusters a node", "cluster size", "noise a node", "SNR"):
+        table.add_column(column, justify="left" if column == "tap point" else "right")
+    for tap in manifest.metrics.tap_points:
+        snr = f"{tap.snr:.2f}" if tap.HasField("snr") else "no noise"
+        figures = (f"{value:.2f}" for value in (tap.clusters_per_node, tap.cluster_size, tap.noise_per_node))
+        table.add_row(tap.name, str(tap.nodes), f"{100 * tap.probe_accuracy:.1f} %", *figures, snr)
+    return table
+
+
+def candidate_table(manifest: Bundle) -> Table:
+    """What each criterion came to on the calibration images."""
+    table = Table(
+        title=f"Criteria after removal and short training, {manifest.data.calibration_images} calibration images"
+    )
+    for column in ("criterion", "accuracy", "loss", ""):
+        table.add_column(column, justify="left" if column in ("criterion", "") else "right")
+    for candidate in manifest.pruning.candidates:
+        chosen = "chosen" if candidate.criterion == manifest.pruning.criterion else ""
+        accuracy = f"{100 * candidate.calibration_accuracy:.2f} %"
+        table.add_row(candidate.criterion, accuracy, f"{candidate.calibration_loss:.4f}", chosen)
+    return table
+
+
+def check_table(checks: list[Check]) -> Table:
+    """What `verify` found."""
+    table = Table()
+    for column in ("check", "result", "found"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, "[green]passed[/]" if check.passed else "[red]FAILED[/]", check.found)
+    return table
+
+
+def manifest_json(manifest: Bundle) -> str:
+    """The metrics and the pruning provenance, for programs."""
+    whole = json_format.MessageToDict(
+        manifest, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return json.dumps({key: whole[key] for key in ("name", "version", "metrics", "pruning")}, indent=2)

@@ -1,0 +1,112 @@
+"""Errors that reach a client, each with a gRPC code and google.rpc details.
+
+    ServiceError
+    ├── InvalidArgument    INVALID_ARGUMENT     BadRequest: the fields, and what was expected of them
+    ├── NotFound           NOT_FOUND            ResourceInfo: which model or version
+    ├── Overloaded         RESOURCE_EXHAUSTED   RetryInfo: when to try again
+    ├── DeadlineUnmet      DEADLINE_EXCEEDED
+    ├── NotReady           UNAVAILABLE          still loading, or draining
+    └── Internal           INTERNAL             an engine failed, or a reply did not pass its own check
+
+Every one carries an ErrorInfo of the domain "headwise" with the class's reason.
+"""
+
+from typing import ClassVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+DOMAIN = "headwise"
+
+
+class ServiceError(Exception):
+    """A request cannot be answered; the message says what was expected, what was found and what to do."""
+
+    code: ClassVar[int] = code_pb2.UNKNOWN
+    reason: ClassVar[str] = "UNKNOWN"
+
+    def details(self) -> list[Message]:
+        """google.rpc details besides the ErrorInfo."""
+        return []
+
+    def status(self) -> status_pb2.Status:
+        """The error as a google.rpc.Status."""
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN)
+        status = status_pb2.Status(code=self.code, message=str(self))
+        for detail in (info, *self.details()):
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            status.details.append(packed)
+        return status
+
+    def grpc_status(self) -> grpc.Status:
+        """The error as `abort_with_status` takes it."""
+        return rpc_status.to_status(self.status())
+
+
+class InvalidArgument(ServiceError):
+    """A field of the request is not what it must be."""
+
+    code, reason = code_pb2.INVALID_ARGUMENT, "INVALID_ARGUMENT"
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field, self.description = field, description
+
+    def details(self) -> list[Message]:
+        """The field violation."""
+        violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.description)
+        return [error_details_pb2.BadRequest(field_violations=[violation])]
+
+
+class NotFound(ServiceError):
+    """No such model, or no such version of it."""
+
+    code, reason = code_pb2.NOT_FOUND, "MODEL_NOT_FOUND"
+
+    def __init__(self, resource: str, description: str) -> None:
+        super().__init__(description)
+        self.resource = resource
+
+    def details(self) -> list[Message]:
+        """Which resource."""
+        return [error_details_pb2.ResourceInfo(resource_type="headwise.model", resource_name=self.resource)]
+
+
+class Overloaded(ServiceError):
+    """The queue is full."""
+
+    code, reason = code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"
+
+    def __init__(self, waiting_images: int, retry_seconds: float) -> None:
+        super().__init__(
+            f"the queue is full: {waiting_images} images wait. Try again in {retry_seconds:.2f} s, or add a server."
+        )
+        self.retry_seconds = retry_seconds
+
+    def details(self) -> list[Message]:
+        """When to try again, from measured inference times."""
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(self.retry_seconds * 1e9))
+        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+
+
+class DeadlineUnmet(ServiceError):
+    """The answer would come too late, or already has."""
+
+    code, reason = code_pb2.DEADLINE_EXCEEDED, "DEADLINE_UNMEETABLE"
+
+
+class NotReady(ServiceError):
+    """Models are still loading, or the server is draining."""
+
+    code, reason = code_pb2.UNAVAILABLE, "NOT_READY"
+
+
+class Internal(ServiceError):
+    """The engine failed, or a reply did not pass its own check."""
+
+    code, reason = code_pb2.INTERNAL, "INTERNAL"
