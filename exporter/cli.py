@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +55,7 @@ ERRORS = (
     TrainingError,
 )
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+DEFAULTS = PruneSettings()
 INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -94,8 +94,13 @@ def clear_errors() -> Iterator[None]:
 def _recipe(dataset: str, epochs: int | None, seed: int | None, bf16: bool) -> Recipe:
     datasets.check_name(dataset)
     recipe = RECIPES[dataset]
-    changes = {"epochs": epochs, "seed": seed, "bf16": bf16 or None}
-    training = replace(recipe.training, **{key: value for key, value in changes.items() if value is not None})
+    training = recipe.training
+    training = replace(
+        training,
+        epochs=training.epochs if epochs is None else epochs,
+        seed=training.seed if seed is None else seed,
+        bf16=training.bf16 or bf16,
+    )
     return replace(recipe, training=training)
 
 
@@ -165,12 +170,12 @@ def build(
     bf16: Bf16Option = False,
     threads: ThreadsOption = None,
     rule: RuleOption = "both",
-    threshold: ThresholdOption = PruneSettings().threshold,
+    threshold: ThresholdOption = DEFAULTS.threshold,
     criterion: CriterionOption = AUTO,
-    keep_feed_forward: ShareOption = Budget().feed_forward,
-    keep_heads: ShareOption = Budget().heads,
-    keep_query_key: ShareOption = Budget().query_key,
-    keep_value: ShareOption = Budget().value,
+    keep_feed_forward: ShareOption = DEFAULTS.budget.feed_forward,
+    keep_heads: ShareOption = DEFAULTS.budget.heads,
+    keep_query_key: ShareOption = DEFAULTS.budget.query_key,
+    keep_value: ShareOption = DEFAULTS.budget.value,
     as_json: JsonOption = False,
 ) -> None:
     """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
@@ -223,12 +228,12 @@ def prune(
     run: RunOption,
     threads: ThreadsOption = None,
     rule: RuleOption = "both",
-    threshold: ThresholdOption = PruneSettings().threshold,
+    threshold: ThresholdOption = DEFAULTS.threshold,
     criterion: CriterionOption = AUTO,
-    keep_feed_forward: ShareOption = Budget().feed_forward,
-    keep_heads: ShareOption = Budget().heads,
-    keep_query_key: ShareOption = Budget().query_key,
-    keep_value: ShareOption = Budget().value,
+    keep_feed_forward: ShareOption = DEFAULTS.budget.feed_forward,
+    keep_heads: ShareOption = DEFAULTS.budget.heads,
+    keep_query_key: ShareOption = DEFAULTS.budget.query_key,
+    keep_value: ShareOption = DEFAULTS.budget.value,
 ) -> None:
     """Mask a run's dense model by ANDC and make it compact."""
     with clear_errors():
@@ -297,7 +302,3 @@ def main() -> None:
     """Entry point. SIGTERM stops a build as Ctrl-C does: cleanly, to be gone on with."""
     signal.signal(signal.SIGTERM, _interrupt)
     app()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

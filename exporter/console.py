@@ -47,13 +47,13 @@ def manifest_table(manifest: Bundle) -> Table:
         ("dense", "as trained", metrics.parameters_dense, metrics.macs_dense),
         (
             "masked",
-            f"ANDC keeps {100 * metrics.kept_connections:.0f} % of the masked layers' connections",
+            f"ANDC keeps {100 * metrics.kept_connections:.0f} % of the connections",
             metrics.parameters_dense,
             metrics.macs_dense,
         ),
         (
             "compact",
-            f"units removed by {pruning.criterion}: {100 * metrics.macs_compact / metrics.macs_dense:.0f} % of the MACs",
+            f"by {pruning.criterion}: {100 * metrics.macs_compact / metrics.macs_dense:.0f} % of the MACs left",
             metrics.parameters_compact,
             metrics.macs_compact,
         ),
@@ -68,11 +68,12 @@ def tap_point_table(manifest: Bundle) -> Table:
     """Single-nodal performance along the dense model."""
     data = manifest.data
     table = Table(
-        title=f"Single-nodal performance of the dense model, {data.calibration_images} calibration images, "
-        f"threshold {manifest.pruning.threshold}"
+        title=f"SNP of the dense model ({data.calibration_images} calibration images, "
+        f"threshold {manifest.pruning.threshold})"
     )
-    for column in ("tap point", "nodes", "probe accuracy", "clusters a node", "cluster size", "noise a node", "SNR"):
-        table.add_column(column, justify="left" if column == "tap point" else "right")
+    table.add_column("tap point", no_wrap=True)
+    for column in ("nodes", "probe", "clusters/node", "size", "noise/node", "SNR"):
+        table.add_column(column, justify="right")
     for tap in manifest.metrics.tap_points:
         snr = f"{tap.snr:.2f}" if tap.HasField("snr") else "no noise"
         figures = (f"{value:.2f}" for value in (tap.clusters_per_node, tap.cluster_size, tap.noise_per_node))
@@ -82,9 +83,7 @@ def tap_point_table(manifest: Bundle) -> Table:
 
 def candidate_table(manifest: Bundle) -> Table:
     """What each criterion came to on the calibration images."""
-    table = Table(
-        title=f"Criteria after removal and short training, {manifest.data.calibration_images} calibration images"
-    )
+    table = Table(title=f"After removal and short training, {manifest.data.calibration_images} calibration images")
     for column in ("criterion", "accuracy", "loss", ""):
         table.add_column(column, justify="left" if column in ("criterion", "") else "right")
     for candidate in manifest.pruning.candidates:
