@@ -1,0 +1,124 @@
+"""What `headwise classify`, `explain` and `models` do."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from headwise import tables
+from headwise.client import DEFAULT_TARGET, Client
+from headwise.errors import HeadwiseError, InvalidRequest, NotFound
+from headwise.messages import Classification, Explanation
+
+BAD_REQUEST, FAILED = 2, 1  # exit statuses: what was asked for is wrong; the call failed
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+out = Console()
+err = Console(stderr=True)
+
+FilesArgument = Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files.", metavar="FILE...")]
+ServerOption = Annotated[str, typer.Option("--server", envvar="HEADWISE_SERVER", help="Address and port.")]
+ModelOption = Annotated[str, typer.Option("--model", help="May be left out where the server has one alone.")]
+VersionOption = Annotated[str, typer.Option("--model-version", help="The newest by default.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")]
+
+
+@app.callback()
+def main() -> None:
+    """Labels of images, and which attention head spoke for which label, from a running headwise-server."""
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except HeadwiseError as error:
+        err.print(f"[red]headwise:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(BAD_REQUEST if isinstance(error, (InvalidRequest, NotFound)) else FAILED) from error
+    except OSError as error:
+        err.print(f"[red]headwise:[/] {error.filename}: {error.strerror}", highlight=False, soft_wrap=True)
+        raise typer.Exit(BAD_REQUEST) from error
+
+
+def _plain(value: Any) -> Any:
+    """The value with arrays as lists and nan as null."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if value != value else value  # nan alone differs from itself
+
+
+def _print_json(files: list[Path], results: Sequence[Classification | Explanation]) -> None:
+    rows = [{"file": str(file), **asdict(result)} for file, result in zip(files, results, strict=True)]
+    print(json.dumps(_plain(rows), indent=2))
+
+
+@app.command()
+def classify(
+    files: FilesArgument,
+    server: ServerOption = DEFAULT_TARGET,
+    model: ModelOption = "",
+    model_version: VersionOption = "",
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 5,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """The labels of image files."""
+    with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
+        found = client.classify(files, model=model, version=model_version, top_k=top_k)
+        if as_json:
+            _print_json(files, found)
+            return
+        for file, result in zip(files, found, strict=True):
+            out.print(tables.classification(str(file), result))
+        out.print(tables.footer(found[0].model, found[0].timings), style="dim", highlight=False)
+
+
+@app.command()
+def explain(
+    files: FilesArgument,
+    server: ServerOption = DEFAULT_TARGET,
+    model: ModelOption = "",
+    model_version: VersionOption = "",
+    label: Annotated[list[str] | None, typer.Option("--label", help="To explain; may be given several times.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to explain where none is named.")] = 1,
+    heads: Annotated[int, typer.Option(min=1, help="Heads to show for each label.")] = 8,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Which heads spoke for and against the labels of image files."""
+    with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
+        found = client.explain(files, labels=label or (), model=model, version=model_version, top_k=top_k)
+        if as_json:
+            _print_json(files, found)
+            return
+        for file, result in zip(files, found, strict=True):
+            for target in range(len(result.targets)):
+                out.print(tables.explanation(str(file), result, target, heads))
+        residual = max(result.completeness_residual for result in found)
+        out.print(
+            f"parts add up to the logit within {residual:.1e} (tolerance {found[0].completeness_tolerance:.0e})\n"
+            f"{tables.footer(found[0].model, found[0].timings)}",
+            style="dim",
+            highlight=False,
+        )
+
+
+@app.command()
+def models(server: ServerOption = DEFAULT_TARGET, timeout: TimeoutOption = 30.0, as_json: JsonOption = False) -> None:
+    """The models that a server serves."""
+    with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
+        found = client.list_models()
+        if as_json:
+            print(json.dumps([asdict(model) for model in found], indent=2))
+        else:
+            out.print(tables.models(found))

@@ -1,0 +1,74 @@
+"""Errors of the client, one for each thing that a caller can do about it.
+
+HeadwiseError
+├── InvalidRequest      the request must change; `str()` names the field, what was expected and what was found
+├── NotFound            no such model or version
+├── Overloaded          try again after `retry_seconds`, where the server says so
+├── DeadlineExceeded    the answer did not come in time, or could not have
+├── Unavailable         no server there, still loading, or draining: try again, or another
+└── ServerFailure       the server could not do its work; its log says why
+"""
+
+from typing import Any
+
+import grpc
+
+
+class HeadwiseError(Exception):
+    """A call failed; `code` is the gRPC status."""
+
+    def __init__(self, message: str, code: grpc.StatusCode) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class InvalidRequest(HeadwiseError):
+    """The request must change."""
+
+
+class NotFound(HeadwiseError):
+    """No such model or version."""
+
+
+class Overloaded(HeadwiseError):
+    """The server's queue is full, or a message is larger than it takes."""
+
+
+class DeadlineExceeded(HeadwiseError):
+    """The answer did not come in time, or could not have."""
+
+
+class Unavailable(HeadwiseError):
+    """No server there, still loading, or draining."""
+
+
+class ServerFailure(HeadwiseError):
+    """The server could not do its work."""
+
+
+BY_CODE: dict[grpc.StatusCode, type[HeadwiseError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+}
+
+
+def status_code(number: int) -> grpc.StatusCode:
+    """The gRPC status of a google.rpc.Code."""
+    return next((code for code in grpc.StatusCode if code.value[0] == number), grpc.StatusCode.UNKNOWN)
+
+
+def make_error(code: grpc.StatusCode, message: str) -> HeadwiseError:
+    """The error for a status."""
+    return BY_CODE.get(code, ServerFailure)(message, code)
+
+
+def from_rpc_error(error: Any, target: str) -> HeadwiseError:
+    """The error for what grpc raised, from a call to `target`."""
+    code, details = error.code(), error.details() or ""
+    if code == grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
+        details = f"no server answers at {target}. Start one with `headwise-server`, or name another address."
+    return make_error(code, details or code.name)

@@ -1,0 +1,201 @@
+"""Requests from images, and results from replies: what the sync and the aio client share.
+
+An image is encoded bytes (JPEG, PNG, WebP), a path of such a file, or a uint8 array (height, width, channels) at the
+model's size; a grey image may leave out the last axis.
+
+Shape suffixes: K labels, J target labels, R heads of the dense model.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwise.v1 import bundle_pb2, service_pb2
+
+ImageLike = bytes | str | PathLike[str] | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Which files on which engine gave an answer."""
+
+    name: str
+    version: str
+    sha256: str  # of the manifest, which names every other file's
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the server spent its time on a call."""
+
+    queue_seconds: float
+    inference_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One label of one image."""
+
+    index: int
+    label: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The labels of one image."""
+
+    logits_K: NDArray[np.float32]
+    probabilities_K: NDArray[np.float32]
+    top: tuple[LabelScore, ...]  # best first
+    model: ServedModel
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class HeadCard:
+    """What one head recognises over the data set."""
+
+    encoder: int
+    head: int
+    pruned: bool
+    expert_labels: tuple[str, ...]
+    sharpness: float
+    null_sharpness_mean: float
+    p_value: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What each head, and each other part of the model, contributed to the logits of the target labels.
+
+    `heads_RJ` summed over the heads, plus `other_parts` summed over its values, is the logit of each target, up to
+    `completeness_residual`. A removed head contributes 0 and has fields of nan.
+    """
+
+    logits_K: NDArray[np.float32]
+    probabilities_K: NDArray[np.float32]
+    targets: tuple[LabelScore, ...]
+    heads_RJ: NDArray[np.float32]
+    head_fields_RK: NDArray[np.float32]  # through each head's SNP probe
+    head_cards: tuple[HeadCard, ...]  # in the order of the heads
+    other_parts: dict[str, NDArray[np.float32]]  # name to (J,)
+    completeness_residual: float
+    completeness_tolerance: float
+    model: ServedModel
+    timings: Timings
+
+
+def to_image(image: ImageLike) -> service_pb2.Image:
+    """One image as the wire has it.
+
+    Raises:
+        TypeError: it is none of bytes, path and uint8 array.
+        ValueError: an array of another type or number of axes.
+        OSError: the file cannot be read.
+    """
+    if isinstance(image, bytes):
+        return service_pb2.Image(encoded=image)
+    if isinstance(image, (str, PathLike)):
+        return service_pb2.Image(encoded=Path(image).read_bytes())
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"expected bytes, a path or a uint8 array, found {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise ValueError(f"expected a uint8 array (height, width, channels), found {image.dtype} {image.shape}")
+    height, width, channels = image.shape if image.ndim == 3 else (*image.shape, 1)
+    tensor = service_pb2.ImageTensor(height=height, width=width, channels=channels, data=image.tobytes())
+    return service_pb2.Image(tensor=tensor)
+
+
+def classify_request(images: Iterable[ImageLike], model: str, version: str, top_k: int) -> service_pb2.ClassifyRequest:
+    """A Classify request."""
+    return service_pb2.ClassifyRequest(model=model, version=version, images=map(to_image, images), top_k=top_k)
+
+
+def explain_request(
+    images: Iterable[ImageLike], model: str, version: str, labels: Sequence[str], top_k: int
+) -> service_pb2.ExplainRequest:
+    """An Explain request."""
+    return service_pb2.ExplainRequest(
+        model=model, version=version, images=map(to_image, images), labels=labels, top_k=top_k
+    )
+
+
+def _floats(data: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(data, "<f4")
+
+
+def _fields(message: Any, kind: type[Any]) -> Any:
+    return kind(**{name: getattr(message, name) for name in kind.__dataclass_fields__})
+
+
+def served_model(message: service_pb2.ServedModel) -> ServedModel:
+    """Which files on which engine."""
+    found: ServedModel = _fields(message, ServedModel)
+    return found
+
+
+def _scores(messages: Iterable[service_pb2.LabelScore]) -> tuple[LabelScore, ...]:
+    return tuple(_fields(message, LabelScore) for message in messages)
+
+
+def classifications(response: service_pb2.ClassifyResponse) -> list[Classification]:
+    """The labels of each image of a reply."""
+    model, timings = served_model(response.model), _fields(response.timings, Timings)
+    return [
+        Classification(_floats(found.logits), _floats(found.probabilities), _scores(found.top), model, timings)
+        for found in response.classifications
+    ]
+
+
+def _card(message: bundle_pb2.HeadCard) -> HeadCard:
+    return HeadCard(
+        encoder=message.encoder,
+        head=message.head,
+        pruned=message.pruned,
+        expert_labels=tuple(message.expert_labels),
+        sharpness=message.sharpness,
+        null_sharpness_mean=message.null_sharpness_mean,
+        p_value=message.p_value,
+        images=message.images,
+    )
+
+
+def explanations(response: service_pb2.ExplainResponse) -> list[Explanation]:
+    """The explanation of each image of a reply."""
+    cards = tuple(map(_card, response.head_cards))
+    model, timings = served_model(response.model), _fields(response.timings, Timings)
+    results = []
+    for found in response.explanations:
+        logits_K = _floats(found.logits)
+        heads_RJ = np.zeros((len(found.heads), len(found.targets)), np.float32)
+        fields_RK = np.full((len(found.heads), len(logits_K)), np.nan, np.float32)
+        for row, head in enumerate(found.heads):
+            if not head.pruned:
+                heads_RJ[row], fields_RK[row] = head.contributions, _floats(head.fields)
+        results.append(
+            Explanation(
+                logits_K=logits_K,
+                probabilities_K=_floats(found.probabilities),
+                targets=_scores(found.targets),
+                heads_RJ=heads_RJ,
+                head_fields_RK=fields_RK,
+                head_cards=cards,
+                other_parts={part.name: np.array(part.contributions, np.float32) for part in found.other_parts},
+                completeness_residual=found.completeness_residual,
+                completeness_tolerance=response.completeness_tolerance,
+                model=model,
+                timings=timings,
+            )
+        )
+    return results
