@@ -3,20 +3,25 @@
 A model file holds the state dict under the reference implementation's names, and the `CCTConfig` as JSON in the
 file's metadata. A measurement file holds, for each tap point, its probe, the read-out weights and the class means: with
 them every SNP matrix, cluster and card follows without looking at an image again.
+
+The same values give the same bytes.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from exporter.cct import CCT, CCTConfig
 from exporter.files import whole_file
 from exporter.snp import NodeMeasurement, Probe
+
+METADATA = "headwise"  # key of the JSON in the file's metadata
 
 
 class CheckpointError(Exception):
@@ -31,15 +36,19 @@ class Measurements:
     nodes: dict[str, NodeMeasurement]
 
 
-def _save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def _save(path: Path, tensors: Mapping[str, Tensor], kind: str, **metadata: Any) -> None:
+    # One key alone: the library writes several in an order that changes from run to run.
+    told = {METADATA: json.dumps({"kind": kind, **metadata})}
+    # Not written by the library: what it raises on a full disk is no OSError.
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
     with whole_file(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata))
+        temporary.write_bytes(content)
 
 
-def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
     except FileNotFoundError:
         raise CheckpointError(f"expected {kind} at {path}, found no such file. Run the stage that makes it.") from None
@@ -56,7 +65,7 @@ def save_model(path: Path, model: CCT) -> None:
     Raises:
         OutputError: the system refused the write.
     """
-    _save(path, model.state_dict(), {"kind": "model", "config": json.dumps(model.config.to_dict())})
+    _save(path, model.state_dict(), "model", config=model.config.to_dict())
 
 
 def load_model(path: Path) -> CCT:
@@ -66,7 +75,7 @@ def load_model(path: Path) -> CCT:
         CheckpointError: no file, a damaged file, or weights that do not fit the configuration.
     """
     tensors, metadata = _load(path, "model")
-    model = CCT(CCTConfig.from_dict(json.loads(metadata["config"])))
+    model = CCT(CCTConfig.from_dict(metadata["config"]))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -86,7 +95,7 @@ def save_measurements(path: Path, measurements: Measurements) -> None:
     for name, node in measurements.nodes.items():
         tensors |= {f"{name}|class_means": node.class_means_KN, f"{name}|weight": node.weight_KN}
     counts = {name: [node.correct, node.images] for name, node in measurements.nodes.items()}
-    _save(path, tensors, {"kind": "measurements", "counts": json.dumps(counts)})
+    _save(path, tensors, "measurements", counts=counts)
 
 
 def load_measurements(path: Path) -> Measurements:
@@ -97,7 +106,7 @@ def load_measurements(path: Path) -> Measurements:
     """
     tensors, metadata = _load(path, "measurements")
     nodes, probes = {}, {}
-    for name, (correct, images) in json.loads(metadata["counts"]).items():
+    for name, (correct, images) in metadata["counts"].items():
         nodes[name] = NodeMeasurement(tensors[f"{name}|class_means"], tensors[f"{name}|weight"], correct, images)
         prefix = f"{name}|probe."
         if state := {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}:

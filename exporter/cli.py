@@ -58,12 +58,22 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 DEFAULTS = PruneSettings()
 INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
 
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        raise typer.BadParameter(f"expected letters, digits, '.', '_' and '-', found {name!r}")
+    return name
+
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help=f"One of: {', '.join(datasets.DATASETS)}.")]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run's intermediate results.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Model repository to write the bundle to.")]
-NameOption = Annotated[str | None, typer.Option("--name", help="Name of the model; the data set's by default.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", callback=_checked_name, help="Name of the model; the data set's by default."),
+]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs of training; the recipe's by default.")]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of the training; the recipe's by default.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
@@ -131,8 +141,6 @@ def _export(run: Path, out: Path, name: str | None) -> Path:
     """Export the run, unless the newest thing it was exported to under this name is what it would become again."""
     dataset = trained_dataset(run)
     name = name or dataset.name
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise typer.BadParameter(f"expected letters, digits, '.', '_' and '-', found {name!r}", param_hint="--name")
     record = run / "export.json"
     results = (DENSE, TRAINING, MASKED, COMPACT, PRUNING, DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS)
     stage = Stage("export", results, (record.name,))

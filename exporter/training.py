@@ -10,6 +10,7 @@ the same machine and number of threads.
 Shape suffixes as in `exporter.cct`.
 """
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from exporter.cct import CCT
 from exporter.datasets import Part
 from exporter.files import whole_file
 
-CHECKPOINT_SECONDS = 10.0  # at most this much training is lost to an interrupt, besides the current epoch
+CHECKPOINT_SECONDS = 5.0  # at most this much training is lost to an interrupt, besides the current epoch
 
 
 class TrainingError(Exception):
@@ -163,7 +164,8 @@ def train(
     Args:
         parameters: those that learn; all by default.
         after_step: called after each optimiser step, to re-apply masks.
-        checkpoint: file to resume from, and to save to at the end of an epoch and on Ctrl-C. It is removed at the end.
+        checkpoint: file to resume from, and to save to at the end of an epoch, every `CHECKPOINT_SECONDS` at most. It
+            is removed at the end.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -204,8 +206,10 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "epochs": epochs,
     }
+    content = io.BytesIO()  # not written by torch: what it raises on a full disk is no OSError
+    torch.save(state, content)
     with whole_file(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def _resume(

@@ -1,0 +1,60 @@
+"""Fixtures that take seconds to make are made once, whatever the number of parallel workers."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import support
+import torch
+from filelock import FileLock
+from headwise import Client
+
+torch.set_num_threads(1)
+
+
+def _once(tmp_path_factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first worker to need it fills."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            partial = folder.with_name(f"{name}.partial")
+            make(partial)
+            partial.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Folder with `run/`, a finished run, and `models/`, a repository with its bundle `digits/1`."""
+    return _once(
+        tmp_path_factory, worker_id, "built", lambda folder: support.make_bundle(folder / "run", folder / "models")
+    )
+
+
+@pytest.fixture(scope="session")
+def repository(built: Path) -> Path:
+    """A repository with one bundle, not to be written to."""
+    return built / "models"
+
+
+@pytest.fixture(scope="session")
+def bundle(repository: Path) -> Path:
+    """A bundle, not to be written to."""
+    return repository / "digits" / "1"
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[support.ServerProcess]:
+    """A server that serves the bundle on ONNX Runtime in float32, for tests that leave it running."""
+    with support.running_server(repository, ["--engine", "onnxruntime", "--max-message-mib", "4"]) as running:
+        with Client(running.address) as client:
+            client.wait_until_ready(support.START_SECONDS)
+        yield running
+
+
+@pytest.fixture
+def client(server: support.ServerProcess) -> Iterator[Client]:
+    """A client of `server`."""
+    with Client(server.address) as connected:
+        yield connected

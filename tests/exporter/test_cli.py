@@ -1,0 +1,196 @@
+"""The command `exporter`, as a person runs it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import support
+from headwise.bundle import file_sha256
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from exporter import recipes
+from exporter.cli import app
+from exporter.training import TrainingSettings
+
+BUILD_IN_A_PROCESS = """
+import sys, support
+from dataclasses import replace
+from exporter import cli, recipes, training
+small = support.small_recipe()
+recipes.RECIPES["digits"] = replace(small, training=replace(small.training, epochs=40))
+training.CHECKPOINT_SECONDS = 0.0
+sys.argv[0] = "exporter"
+cli.main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits with a model that trains in seconds."""
+    monkeypatch.setitem(recipes.RECIPES, "digits", support.small_recipe())
+
+
+def exporter(*arguments: str | Path) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Run the command in a process of its own, with a training of some seconds that saves after every epoch."""
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD_IN_A_PROCESS, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(support.__file__).parent)},
+    )
+
+
+def test_build_goes_from_data_set_to_bundle_and_is_done_once(tmp_path: Path) -> None:
+    """One command makes a bundle that verifies; the same command again has nothing to do and says so."""
+    arguments = ("build", "--dataset", "digits", "--out", tmp_path / "models", "--run", tmp_path / "run")
+    first = exporter(*arguments, "--criterion", "taylor")
+    assert first.exit_code == 0, first.output
+    for expected in ("360 test images", "dense", "masked", "compact", "taylor", "models/digits/1"):
+        assert expected in first.output
+    second = exporter(*arguments, "--criterion", "taylor")
+    assert second.exit_code == 0
+    assert [f"{stage}: up to date" in second.output for stage in ("train", "measure", "prune", "export")] == [True] * 4
+    assert [path.name for path in (tmp_path / "models" / "digits").iterdir()] == ["1"]
+    assert exporter("verify", tmp_path / "models" / "digits" / "1").exit_code == 0
+    changed = exporter(*arguments, "--criterion", "magnitude", "--json")
+    assert json.loads(changed.stdout)["version"] == "2"
+    assert json.loads(changed.stdout)["pruning"]["criterion"] == "magnitude"
+
+
+def test_stages_alone_make_the_same_models_as_build(built: Path, tmp_path: Path) -> None:
+    """train, measure, prune and export, one after another."""
+    run, models = tmp_path / "run", tmp_path / "models"
+    for arguments in (
+        ("train", "--dataset", "digits", "--run", run),
+        ("measure", "--run", run),
+        ("prune", "--run", run, "--criterion", "variance*snp"),
+        ("export", "--run", run, "--out", models, "--name", "mine"),
+    ):
+        result = exporter(*arguments)
+        assert result.exit_code == 0, result.output
+    assert file_sha256(run / "dense.safetensors") == file_sha256(built / "run" / "dense.safetensors")
+    assert (models / "mine" / "1" / "manifest.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained without a stop."""
+    run = tmp_path_factory.mktemp("whole")
+    whole = start("train", "--dataset", "digits", "--run", run)
+    said = whole.communicate(timeout=120)[0]
+    assert whole.returncode == 0, said
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_build_goes_on_where_it_stopped(
+    uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Stopped while training and run again, a build ends in the same weights as without."""
+    arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run")
+    interrupted = start(*arguments)
+    while not (tmp_path / "run" / "training.resume.pt").exists():
+        assert interrupted.poll() is None, interrupted.communicate()
+        time.sleep(0.01)
+    interrupted.send_signal(number)
+    said = interrupted.communicate(timeout=60)[0]
+    assert interrupted.returncode == (-number if number == signal.SIGKILL else 130), said
+    assert ("goes on where this one stopped" in said) == (number != signal.SIGKILL)
+    assert not (tmp_path / "run" / "dense.safetensors").exists()
+    resumed = start(*arguments)
+    said = resumed.communicate(timeout=120)[0]
+    assert resumed.returncode == 0, said
+    assert file_sha256(tmp_path / "run" / "dense.safetensors") == file_sha256(uninterrupted / "dense.safetensors")
+    assert not (tmp_path / "run" / "training.resume.pt").exists()
+
+
+def test_unknown_data_set_is_one_clear_line(tmp_path: Path) -> None:
+    """The known ones are listed; no traceback, nothing written."""
+    result = exporter("build", "--dataset", "mnist", "--out", tmp_path / "models", "--run", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "exporter: unknown data set 'mnist'; expected one of: digits." in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_out_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    """The output folder is tried first, so hours are not lost at the end."""
+    (tmp_path / "file").write_text("")
+    out, run = tmp_path / "file" / "models", tmp_path / "run"
+    result = exporter("build", "--dataset", "digits", "--out", out, "--run", run)
+    assert result.exit_code == 1
+    assert "cannot write to" in result.output
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--rule", "diagonal"), "expected one of readout, layer, both, none, found 'diagonal'"),
+        (("--criterion", "luck"), "expected one of auto, magnitude"),
+        (("--keep-heads", "0"), "greater than or equal to 0.01"),
+        (("--name", "../x"), "expected letters, digits"),
+    ],
+)
+def test_wrong_option_says_what_is_expected(tmp_path: Path, arguments: tuple[str, str], expected: str) -> None:
+    """Every option names the values it takes, before anything is trained."""
+    result = exporter(
+        "build", "--dataset", "digits", "--out", tmp_path / "models", "--run", tmp_path / "run", *arguments
+    )
+    assert result.exit_code == 2
+    assert expected in " ".join(result.output.replace("│", " ").split())
+    assert not (tmp_path / "run" / "dense.safetensors").exists()
+
+
+def test_verify_names_what_fails_and_exits_with_1(bundle: Path, tmp_path: Path) -> None:
+    """A damaged bundle: the check and the file are named, for people and for programs."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "1"))
+    (copy / "weights.bin").write_bytes(b"")
+    result = exporter("verify", copy)
+    assert result.exit_code == 1
+    assert "failed: files" in result.output
+    found = json.loads(exporter("verify", copy, "--json").stdout)
+    assert [check["name"] for check in found if not check["passed"]] == ["files"]
+    assert "weights.bin: expected" in found[-1]["found"]
+
+
+def test_stage_without_a_run_says_what_to_do_first(tmp_path: Path) -> None:
+    """`measure` on an empty folder names `exporter train`."""
+    result = exporter("measure", "--run", tmp_path)
+    assert result.exit_code == 1
+    assert "Run `exporter train` first" in result.output
+
+
+def test_loss_that_is_not_finite_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A diverged training exits with 1, and leaves no model."""
+    recipe = recipes.RECIPES["digits"]
+    broken = recipes.Recipe("digits", recipe.model, TrainingSettings(epochs=3, learning_rate=1e30))
+    monkeypatch.setitem(recipes.RECIPES, "digits", broken)
+    result = exporter("train", "--dataset", "digits", "--run", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "the loss became" in result.output
+    assert not (tmp_path / "run" / "dense.safetensors").exists()
+
+
+def test_samples_are_the_scans_themselves(tmp_path: Path) -> None:
+    """PNG files of the part asked for, named by index and label."""
+    result = exporter("samples", "digits", "--out", tmp_path, "--count", "2", "--part", "calibration")
+    assert result.exit_code == 0
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    for path in files:
+        with Image.open(path) as image:
+            assert (image.size, image.mode) == ((8, 8), "L")
+    assert exporter("samples", "digits", "--out", tmp_path, "--part", "all").exit_code == 2

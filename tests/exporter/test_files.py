@@ -1,0 +1,93 @@
+"""Files and folders that appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+import support
+
+from exporter.files import OutputError, check_writable, whole_file, whole_folder, write_json
+
+
+def test_file_appears_with_its_content(tmp_path: Path) -> None:
+    """After the block the file is there and the temporary is gone."""
+    with whole_file(tmp_path / "deep" / "a.txt") as temporary:
+        temporary.write_text("x")
+        assert not (tmp_path / "deep" / "a.txt").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    """An error or an interrupt while writing leaves what was there, and nothing beside it."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), whole_file(path) as temporary:
+        temporary.write_text("new")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_leaves_no_file(tmp_path: Path) -> None:
+    """A write that the system refuses half-way is an OutputError, and no part of the file stays."""
+    code = """
+import sys, pathlib
+from exporter.files import OutputError, whole_file
+try:
+    with whole_file(pathlib.Path(sys.argv[1])) as temporary:
+        temporary.write_bytes(bytes(100_000))
+except OutputError as error:
+    print(error)
+"""
+    found = support.run_with_little_room(code, 4096, str(tmp_path / "big.bin"))
+    assert "cannot write" in found.stdout, found.stderr
+    assert "Free space" in found.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_appears_with_all_its_files(tmp_path: Path) -> None:
+    """After the block the folder is there, and not before."""
+    with whole_folder(tmp_path / "x" / "1") as temporary:
+        (temporary / "a").write_text("a")
+        assert not (tmp_path / "x" / "1").exists()
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["1"]
+    assert (tmp_path / "x" / "1" / "a").read_text() == "a"
+
+
+def test_folder_is_replaced_whole(tmp_path: Path) -> None:
+    """A folder that stood there is replaced; no file of the old one stays."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "old").write_text("old")
+    with whole_folder(tmp_path / "x") as temporary:
+        (temporary / "new").write_text("new")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["x", "x/new"]
+
+
+def test_error_leaves_the_old_folder(tmp_path: Path) -> None:
+    """An error while filling leaves the folder that was there."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "old").write_text("old")
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "x") as temporary:
+        (temporary / "new").write_text("new")
+        raise RuntimeError
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["x", "x/old"]
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    """NaN is not JSON; nothing is written."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
+    """A folder that cannot be made is an error that names it and says what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write to .*file/models.*Choose a folder"):
+        check_writable(tmp_path / "file" / "models")
+
+
+def test_writable_folder_is_left_empty(tmp_path: Path) -> None:
+    """The check makes the folder and leaves nothing in it."""
+    check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []

@@ -1,0 +1,93 @@
+"""The stages of a build, from files to files."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import support
+from headwise.bundle import file_sha256
+
+from exporter.console import progress
+from exporter.datasets import load
+from exporter.pipeline import (
+    COMPACT,
+    DENSE,
+    RunError,
+    dataset_fingerprint,
+    measure_stage,
+    prune_stage,
+    pruning_record,
+    train_stage,
+    trained_dataset,
+    training_record,
+)
+
+
+@pytest.fixture
+def run(built: Path, tmp_path: Path) -> Path:
+    """A finished run to go on with."""
+    return Path(shutil.copytree(built / "run", tmp_path / "run"))
+
+
+def carry_out_all(run: Path, seed: int = 0, epochs: int = 2) -> list[bool]:
+    """All stages, with a training seed and a number of probe epochs; which of them ran."""
+    recipe, data = support.small_recipe(), load("digits")
+    recipe = replace(recipe, training=replace(recipe.training, seed=seed), probes=replace(recipe.probes, epochs=epochs))
+    return [
+        train_stage(run, recipe, data, progress),
+        measure_stage(run, recipe.probes, data, progress),
+        prune_stage(run, recipe.prune, recipe.probes, data, progress),
+    ]
+
+
+def test_finished_run_has_nothing_to_do(run: Path) -> None:
+    """Unchanged settings and files: every stage is skipped."""
+    assert carry_out_all(run) == [False, False, False]
+
+
+def test_changed_setting_redoes_its_stage_and_those_after_it(run: Path) -> None:
+    """Other probes leave the trained model as it is."""
+    before = file_sha256(run / DENSE)
+    assert carry_out_all(run, epochs=1) == [False, True, True]
+    assert file_sha256(run / DENSE) == before
+
+
+def test_lost_result_is_made_again_and_is_the_same(run: Path) -> None:
+    """Everything is seeded: the compact model that was deleted comes back bit for bit."""
+    before = file_sha256(run / COMPACT)
+    (run / COMPACT).unlink()
+    assert carry_out_all(run) == [False, False, True]
+    assert file_sha256(run / COMPACT) == before
+
+
+def test_run_remembers_its_data_set_and_settings(run: Path) -> None:
+    """A stage alone needs the run's folder and nothing else."""
+    record = training_record(run)
+    assert (record["dataset"], record["settings"]["epochs"]) == ("digits", 3)
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
+    assert trained_dataset(run).name == "digits"
+
+
+def test_pruning_is_remembered(run: Path) -> None:
+    """Provenance and kept units come back from the file."""
+    provenance, kept = pruning_record(run)
+    assert (provenance.rule, provenance.criterion) == ("both", "variance*snp")
+    assert [len(units.heads) for units in kept] == [3, 3]
+
+
+def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:
+    """An empty run names the stage to run first."""
+    with pytest.raises(RunError, match=r"has no trained model: expected training.json. Run `exporter train` first"):
+        training_record(tmp_path)
+    with pytest.raises(RunError, match=r"has no pruned model: expected pruning.json. Run `exporter prune` first"):
+        pruning_record(tmp_path)
+
+
+def test_fingerprint_is_of_every_pixel_and_label() -> None:
+    """One pixel more or less is another data set."""
+    digits = load("digits")
+    before = dataset_fingerprint(digits)
+    assert dataset_fingerprint(load("digits")) == before
+    digits.test.images_NYXC[0, 0, 0, 0] ^= 1
+    assert dataset_fingerprint(digits) != before

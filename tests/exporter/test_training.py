@@ -1,0 +1,170 @@
+"""Training, interrupts and resuming."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import support
+import torch
+
+from exporter import training
+from exporter.cct import CCT
+from exporter.datasets import load
+from exporter.training import (
+    Epoch,
+    TrainingError,
+    TrainingSettings,
+    augment,
+    images_to_tensor,
+    learning_rate_factor,
+    parameter_groups,
+    predict,
+    shortened,
+    train,
+)
+
+SETTINGS = TrainingSettings(epochs=4, warm_up_epochs=1, rotation_degrees=10, scaling=0.1, shift=0.1, batch_size=32)
+Data = tuple[torch.Tensor, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    """160 training digits."""
+    digits = support.few_images(load("digits"), 160)
+    return images_to_tensor(digits.train, digits.mean, digits.std)
+
+
+def new_model() -> CCT:
+    """A model with dropout, so that its randomness is part of what must be resumed."""
+    torch.manual_seed(1)
+    return CCT(support.small_config(), attention_dropout=0.1, stochastic_depth=0.1)
+
+
+def test_loss_falls(data: Data) -> None:
+    """A few epochs on digits bring the loss down."""
+    epochs = train(new_model(), data, TrainingSettings(epochs=8, warm_up_epochs=1, learning_rate=5e-3)).epochs
+    assert [epoch.epoch for epoch in epochs] == list(range(1, 9))
+    assert epochs[-1].loss < 0.9 * epochs[0].loss
+
+
+def test_same_seed_gives_the_same_weights(data: Data) -> None:
+    """Two runs of the same settings end in equal weights, bit for bit; another seed does not."""
+    first, second, other = new_model(), new_model(), new_model()
+    train(first, data, SETTINGS)
+    train(second, data, SETTINGS)
+    train(other, data, replace(SETTINGS, seed=5))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.classifier.fc.weight, other.classifier.fc.weight)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_interrupted_training_resumes_to_the_same_weights(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    """Ctrl-C after an epoch, then the same call: equal weights and an equal record, bit for bit."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    whole, interrupted, checkpoint = new_model(), new_model(), tmp_path / "resume.pt"
+    expected = train(whole, data, SETTINGS)
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.epoch == stop_after + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, data, SETTINGS, checkpoint=checkpoint, on_epoch=interrupt)
+    resumed = new_model()
+    found = train(resumed, data, SETTINGS, checkpoint=checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in expected.epochs]
+    assert not checkpoint.exists()
+
+
+def test_checkpoint_of_other_settings_is_not_resumed(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed setting starts over instead of going on from something else."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    checkpoint = tmp_path / "resume.pt"
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(new_model(), data, SETTINGS, checkpoint=checkpoint, on_epoch=interrupt)
+    assert checkpoint.exists()
+    shorter = replace(SETTINGS, epochs=1)
+    assert len(train(new_model(), data, shorter, checkpoint=checkpoint).epochs) == 1
+
+
+def test_loss_that_is_not_finite_stops_with_epoch_and_step(data: Data) -> None:
+    """A diverged training says where, and what to change."""
+    images = data[0].clone()
+    images[5] = float("nan")
+    with pytest.raises(TrainingError, match=r"loss became nan in epoch 1, step \d.*lower the learning rate"):
+        train(new_model(), (images, data[1]), SETTINGS)
+
+
+def test_only_the_given_parameters_learn(data: Data) -> None:
+    """With `parameters`, all others stay as they are."""
+    model = new_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train(model, data, replace(SETTINGS, epochs=1), parameters=list(model.classifier.fc.parameters()))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"classifier.fc.weight", "classifier.fc.bias"}
+
+
+def test_learning_rate_warms_up_and_falls_to_the_floor() -> None:
+    """Linear up to the peak at the end of the warm-up, then down to the final rate."""
+    settings = TrainingSettings(epochs=10, warm_up_epochs=2, learning_rate=1e-3, final_learning_rate=1e-5)
+    factors = [learning_rate_factor(epoch, settings) for epoch in range(11)]
+    assert factors[0] < factors[1] < factors[2] == 1.0
+    assert all(before > after for before, after in pairwise(factors[2:]))
+    assert factors[10] == pytest.approx(1e-2)
+
+
+def test_no_weight_decay_on_biases_and_norms() -> None:
+    """Only matrices and kernels decay."""
+    decayed, free = parameter_groups(new_model().parameters(), 0.06)
+    assert decayed["weight_decay"] == 0.06
+    assert {parameter.ndim for parameter in decayed["params"]} == {2, 3, 4}
+    assert free["weight_decay"] == 0.0
+    assert {parameter.ndim for parameter in free["params"]} == {1}
+
+
+def test_augmentation_fills_with_black(data: Data) -> None:
+    """What a shift brings in has the value of black, and nothing exceeds the image's own range."""
+    images, fill = data[0][:16], data[0].amin((0, 2, 3))
+    torch.manual_seed(0)
+    moved = augment(images, SETTINGS, fill)
+    assert moved.shape == images.shape
+    assert not torch.equal(moved, images)
+    assert moved.min() >= images.min() - 1e-5
+    assert moved.max() <= images.max() + 1e-5
+
+
+def test_augmentation_off_changes_nothing(data: Data) -> None:
+    """Without rotation, scaling and shift the images are returned as they are."""
+    images = data[0][:4]
+    assert augment(images, TrainingSettings(epochs=1), torch.zeros(1)) is images
+
+
+def test_prediction_does_not_depend_on_the_batch(data: Data) -> None:
+    """Logits are the same in batches of 7 and of 160, and the model is left in evaluation mode."""
+    model = new_model().train()
+    torch.testing.assert_close(predict(model, data[0], 7), predict(model, data[0], 160))
+    assert not model.training
+
+
+def test_short_training_is_the_recipe_with_fewer_epochs() -> None:
+    """Everything but the length, the peak and the warm-up stays."""
+    short = shortened(SETTINGS, 2, 1e-4)
+    assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=1)
+
+
+def test_bf16_trains(data: Data) -> None:
+    """Autocast to bf16 gives a finite loss close to that of float32."""
+    in_bf16 = train(new_model(), data, replace(SETTINGS, epochs=1, bf16=True)).epochs[0].loss
+    in_f32 = train(new_model(), data, replace(SETTINGS, epochs=1)).epochs[0].loss
+    assert in_bf16 == pytest.approx(in_f32, rel=0.02)

@@ -1,0 +1,139 @@
+"""What several tests build on: a small random model, a bundle made by the real exporter, a server in a process."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from exporter.bundle import write_bundle
+from exporter.cct import CCT, CCTConfig, EncoderShape, cct
+from exporter.console import progress
+from exporter.datasets import Dataset, Part, load
+from exporter.pipeline import measure_stage, prune_stage, train_stage
+from exporter.recipes import PruneSettings, Recipe
+from exporter.snp import ProbeSettings
+from exporter.training import TrainingSettings
+
+START_SECONDS = 60.0
+
+
+def small_config(depth: int = 2) -> CCTConfig:
+    """A CCT for the digits that runs in a millisecond."""
+    return cct(image_size=8, channels=1, labels=10, depth=depth, heads=4, width=32, feed_forward=48)
+
+
+def random_model(config: CCTConfig | None = None, seed: int = 0) -> CCT:
+    """A model with weights, biases and norms all random, so that nothing is hidden by a zero or a one."""
+    generator = torch.Generator().manual_seed(seed)
+    model = CCT(config or small_config())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def uneven(config: CCTConfig) -> CCTConfig:
+    """The same with encoders that differ in every size, as compaction may leave them."""
+    shapes = (EncoderShape(3, 8, 4, 40), EncoderShape(2, 4, 8, 24))
+    return replace(config, encoders=shapes)
+
+
+def few_images(dataset: Dataset, images: int) -> Dataset:
+    """The data set with at most so many images in its training part."""
+    part = dataset.train
+    return replace(
+        dataset, train=Part(part.images_NYXC[:images], part.labels_N[:images], part.source_indices_N[:images])
+    )
+
+
+def small_recipe() -> Recipe:
+    """From digits to a bundle in seconds; what it recognises is beside the point."""
+    return Recipe(
+        dataset="digits",
+        model=small_config,
+        training=TrainingSettings(epochs=3, warm_up_epochs=1, learning_rate=3e-3),
+        probes=ProbeSettings(epochs=2),
+        prune=PruneSettings(criterion="variance*snp", epochs=1),
+    )
+
+
+def make_run(run: Path) -> Dataset:
+    """Carry out all stages before the export; returns the data set."""
+    recipe, dataset = small_recipe(), load("digits")
+    train_stage(run, recipe, dataset, progress)
+    measure_stage(run, recipe.probes, dataset, progress)
+    prune_stage(run, recipe.prune, recipe.probes, dataset, progress)
+    return dataset
+
+
+def make_bundle(run: Path, repository: Path) -> Path:
+    """A bundle `repository/digits/1` by way of the real exporter."""
+    return write_bundle(run, make_run(run), repository, "digits", 1)
+
+
+def run_with_little_room(code: str, limit_bytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process whose files cannot grow beyond a limit, as on a full disk."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+
+
+@dataclass
+class ServerProcess:
+    """A `headwise-server` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: str
+    log: list[str]
+
+    def stop(self, number: int = signal.SIGTERM, timeout_seconds: float = 30.0) -> int:
+        """Send a signal and give the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout_seconds)
+
+
+def server_command(repository: Path, *arguments: str) -> list[str]:
+    """The command line of a server on a free port."""
+    module = [sys.executable, "-c", "from server.cli import main; main()"]
+    return [*module, "--repository", str(repository), "--listen", "127.0.0.1:0", *arguments]
+
+
+@contextmanager
+def running_server(repository: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """A server that has bound its port; it may still be loading. Killed at the end if it still runs."""
+    process = subprocess.Popen(
+        server_command(repository, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    log: list[str] = []
+    reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
+    reader.start()
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("listening on "), f"the server did not start: {line!r} {''.join(log)}"
+        yield ServerProcess(process, line.removeprefix("listening on ").strip(), log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+        reader.join()
+        process.stderr.close()
