@@ -134,6 +134,10 @@ def load(folder: Path, engine: Engine, precision: str = AUTO, streams: int = 1) 
             f"{folder} says that it is {manifest.name} version {manifest.version}; a bundle's folder is "
             f"<name>/<version>. Rename the folder."
         )
+    if not manifest.version.isdecimal():
+        raise BundleError(
+            f"{folder}: expected a positive integer as version, found {manifest.version!r}. Export again."
+        )
     with np.load(folder / GOLDEN_SET, allow_pickle=False) as file:
         golden = dict(file)
     classify = _open_classify(folder / CLASSIFY_GRAPH, engine, precision, streams, manifest, golden)

@@ -3,7 +3,7 @@
 HeadwiseError
 ├── InvalidRequest      the request must change; `str()` names the field, what was expected and what was found
 ├── NotFound            no such model or version
-├── Overloaded          try again after `retry_seconds`, where the server says so
+├── Overloaded          the server's queue is full: try again after `retry_seconds`
 ├── DeadlineExceeded    the answer did not come in time, or could not have
 ├── Unavailable         no server there, still loading, or draining: try again, or another
 └── ServerFailure       the server could not do its work; its log says why
@@ -31,7 +31,7 @@ class NotFound(HeadwiseError):
 
 
 class Overloaded(HeadwiseError):
-    """The server's queue is full, or a message is larger than it takes."""
+    """The server's queue is full."""
 
 
 class DeadlineExceeded(HeadwiseError):
@@ -71,4 +71,6 @@ def from_rpc_error(error: Any, target: str) -> HeadwiseError:
     code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
         details = f"no server answers at {target}. Start one with `headwise-server`, or name another address."
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return InvalidRequest(f"{details}: send fewer or smaller images in one call.", code)
     return make_error(code, details or code.name)

@@ -1,0 +1,269 @@
+"""The batcher: bounded, first come first served, and nobody pays for another's cancellation."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from server.batching import Answer, Batcher
+from server.engines import Outputs
+from server.errors import DeadlineUnmet, Internal, NotReady, Overloaded
+
+SECONDS = 10.0
+
+
+class Echo:
+    """A session whose output is its input, and that runs only when it is let through."""
+
+    precision = "f32"
+
+    def __init__(self, *, open_gate: bool = True, failure: Exception | None = None) -> None:
+        self.gate, self.failure = threading.Event(), failure
+        self.batches: list[list[int]] = []
+        self.started = threading.Event()
+        if open_gate:
+            self.gate.set()
+
+    def run(self, images_NYXC: np.ndarray) -> Outputs:
+        """The first pixel of each image."""
+        self.started.set()
+        assert self.gate.wait(SECONDS)
+        self.batches.append([int(value) for value in images_NYXC[:, 0, 0, 0]])
+        if self.failure:
+            raise self.failure
+        return {"logits": images_NYXC[:, 0, 0, :].astype(np.float32)}
+
+
+def images(*values: int) -> np.ndarray:
+    """One small image for each value."""
+    return np.array(values, np.uint8).reshape(-1, 1, 1, 1)
+
+
+def values(answer: Answer) -> list[int]:
+    """What `Echo` gave back."""
+    return [int(value) for value in answer.outputs["logits"][:, 0]]
+
+
+@pytest.fixture
+async def batcher() -> AsyncIterator[Batcher]:
+    """One stream, batches of 4 images, 16 may wait."""
+    with ThreadPoolExecutor(4) as pool:
+        made = Batcher(pool, streams=1, max_batch=4, max_queue=16)
+        yield made
+        await made.close()
+
+
+async def wait_for(event: threading.Event) -> None:
+    """Wait for a thread's event without blocking the loop."""
+    assert await asyncio.to_thread(event.wait, SECONDS)
+
+
+async def occupy(batcher: Batcher, session: Echo) -> "asyncio.Task[Answer]":
+    """Have the only stream run a request until the session's gate opens."""
+    task = asyncio.create_task(batcher.run(session, images(0)))
+    await wait_for(session.started)
+    return task
+
+
+async def test_lone_request_runs_at_once(batcher: Batcher) -> None:
+    """No timer: nothing waits for company."""
+    answer = await asyncio.wait_for(batcher.run(Echo(), images(7)), 1)
+    assert values(answer) == [7]
+    assert 0 <= answer.queue_seconds < 0.5
+
+
+async def test_what_waits_is_batched_and_everyone_gets_their_own(batcher: Batcher) -> None:
+    """Requests that pile up behind a busy stream run together, in order, as many as fit."""
+    session = Echo(open_gate=False)
+    first = await occupy(batcher, session)
+    sizes = [(1, 2), (3,), (4, 5), (6,)]
+    waiting = [asyncio.create_task(batcher.run(session, images(*size))) for size in sizes]
+    await asyncio.sleep(0)
+    assert batcher.waiting_images == 6
+    session.gate.set()
+    answers = await asyncio.gather(first, *waiting)
+    assert [values(answer) for answer in answers] == [[0], [1, 2], [3], [4, 5], [6]]
+    assert session.batches == [[0], [1, 2, 3, 6], [4, 5]]
+
+
+async def test_models_do_not_share_a_batch(batcher: Batcher) -> None:
+    """A batch holds the requests of one session; the oldest request decides which."""
+    busy, one, other = Echo(open_gate=False), Echo(), Echo()
+    first = await occupy(batcher, busy)
+    waiting = [
+        asyncio.create_task(batcher.run(session, images(value)))
+        for session, value in ((one, 1), (other, 2), (one, 3), (other, 4))
+    ]
+    await asyncio.sleep(0)
+    busy.gate.set()
+    assert [values(answer) for answer in await asyncio.gather(first, *waiting)] == [[0], [1], [2], [3], [4]]
+    assert (one.batches, other.batches) == ([[1, 3]], [[2, 4]])
+
+
+@pytest.mark.parametrize("cancelled", [0, 1, 2, 3])
+async def test_member_cancelled_while_its_batch_runs_takes_nothing_from_the_others(
+    batcher: Batcher, cancelled: int
+) -> None:
+    """At any position of the batch: the others are answered, and the stream is free again."""
+    busy, session = Echo(open_gate=False), Echo(open_gate=False)
+    first = await occupy(batcher, busy)
+    members = [asyncio.create_task(batcher.run(session, images(value))) for value in (1, 2, 3, 4)]
+    await asyncio.sleep(0)
+    busy.gate.set()
+    await first
+    await wait_for(session.started)
+    members[cancelled].cancel()
+    session.gate.set()
+    results = await asyncio.wait_for(asyncio.gather(*members, return_exceptions=True), SECONDS)
+    for position, result in enumerate(results):
+        if position == cancelled:
+            assert isinstance(result, asyncio.CancelledError)
+        else:
+            assert isinstance(result, Answer)
+            assert values(result) == [position + 1]
+    assert values(await batcher.run(session, images(9))) == [9]
+
+
+@pytest.mark.parametrize("cancelled", [0, 1, 2, 3])
+async def test_member_cancelled_while_it_waits_is_never_run(batcher: Batcher, cancelled: int) -> None:
+    """It leaves the queue at once: no inference is wasted on it, and its place is free."""
+    session = Echo(open_gate=False)
+    first = await occupy(batcher, session)
+    waiting = [asyncio.create_task(batcher.run(session, images(value))) for value in (1, 2, 3, 4)]
+    await asyncio.sleep(0)
+    waiting[cancelled].cancel()
+    await asyncio.sleep(0)
+    assert batcher.waiting_images == 3
+    session.gate.set()
+    await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), SECONDS)
+    assert session.batches == [[0], [value for value in (1, 2, 3, 4) if value != cancelled + 1]]
+
+
+async def test_expired_request_is_answered_and_never_run(batcher: Batcher) -> None:
+    """Its deadline passes while it waits: DEADLINE_EXCEEDED, and the engine never sees it."""
+    session = Echo(open_gate=False)
+    first = await occupy(batcher, session)
+    late = asyncio.create_task(batcher.run(session, images(1), time.monotonic() + 0.1))
+    await asyncio.sleep(0.15)
+    session.gate.set()
+    await first
+    with pytest.raises(DeadlineUnmet, match="passed while the request waited"):
+        await late
+    assert session.batches == [[0]]
+
+
+async def test_deadline_that_cannot_be_met_is_refused_on_arrival(batcher: Batcher) -> None:
+    """What is known to come too late is not started."""
+    session = Echo()
+    with pytest.raises(DeadlineUnmet, match=r"expected at least \d.* until the deadline, found 0.000 s"):
+        await batcher.run(session, images(1), time.monotonic() - 1)
+    assert session.batches == []
+
+
+async def test_full_queue_refuses_at_once_with_a_time_to_retry(batcher: Batcher) -> None:
+    """The bound is in images; the delay follows from what was measured."""
+    session = Echo(open_gate=False)
+    first = await occupy(batcher, session)
+    waiting = [asyncio.create_task(batcher.run(session, images(1, 2, 3, 4))) for _ in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="16 images wait") as caught:
+        await asyncio.wait_for(batcher.run(session, images(5)), 1)
+    assert 0 < caught.value.retry_seconds < 60
+    session.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert values(await batcher.run(session, images(5))) == [5]
+
+
+async def test_engine_error_reaches_its_batch_and_nobody_else(batcher: Batcher) -> None:
+    """Every member gets INTERNAL with the engine's words; the next batch runs."""
+    busy, broken = Echo(open_gate=False), Echo(failure=RuntimeError("out of memory"))
+    first = await occupy(batcher, busy)
+    members = [asyncio.create_task(batcher.run(broken, images(value))) for value in (1, 2)]
+    await asyncio.sleep(0)
+    busy.gate.set()
+    await first
+    for result in await asyncio.gather(*members, return_exceptions=True):
+        assert isinstance(result, Internal)
+        assert "the engine failed: out of memory" in str(result)
+    assert values(await batcher.run(Echo(), images(3))) == [3]
+
+
+async def test_streams_run_at_the_same_time() -> None:
+    """Two streams: a second batch starts while the first still runs, a third does not."""
+    with ThreadPoolExecutor(4) as pool:
+        batcher = Batcher(pool, streams=2, max_batch=1, max_queue=8)
+        sessions = [Echo(open_gate=False) for _ in range(3)]
+        tasks = [asyncio.create_task(batcher.run(session, images(1))) for session in sessions]
+        await wait_for(sessions[0].started)
+        await wait_for(sessions[1].started)
+        await asyncio.sleep(0.05)
+        assert not sessions[2].started.is_set()
+        for session in sessions:
+            session.gate.set()
+        await asyncio.gather(*tasks)
+        await batcher.close()
+
+
+async def test_closing_answers_what_waits_and_refuses_what_comes(batcher: Batcher) -> None:
+    """A drain loses nothing that was accepted."""
+    session = Echo(open_gate=False)
+    tasks = [await occupy(batcher, session)]
+    tasks += [asyncio.create_task(batcher.run(session, images(value))) for value in range(1, 11)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(NotReady, match="shutting down"):
+        await batcher.run(session, images(99))
+    assert not closing.done()
+    session.gate.set()
+    await asyncio.wait_for(closing, SECONDS)
+    assert [values(task.result()) for task in tasks] == [[value] for value in range(11)]
+
+
+async def test_request_larger_than_a_batch_runs_alone(batcher: Batcher) -> None:
+    """It is not refused and not starved."""
+    assert values(await batcher.run(Echo(), images(*range(6)))) == list(range(6))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["wait", "cancel", "late"])), max_size=12))
+def test_whatever_happens_everyone_is_answered_once_and_the_queue_ends_empty(
+    requests: list[tuple[int, str]],
+) -> None:
+    """Any mix of sizes, cancellations and deadlines: right answers, nothing left over, no batch too large."""
+
+    async def scenario() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            batcher = Batcher(pool, streams=1, max_batch=4, max_queue=1000)
+            session = Echo(open_gate=False)
+            first = await occupy(batcher, session)
+            tasks = []
+            for number, (size, kind) in enumerate(requests):
+                deadline = time.monotonic() + 1000 if kind != "late" else time.monotonic() + 1e-9
+                tasks.append(asyncio.create_task(batcher.run(session, images(*[number + 1] * size), deadline)))
+            await asyncio.sleep(0)
+            for task, (_, kind) in zip(tasks, requests, strict=True):
+                if kind == "cancel":
+                    task.cancel()
+            session.gate.set()
+            results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), SECONDS)
+            await first
+            for number, ((size, kind), result) in enumerate(zip(requests, results, strict=True)):
+                if kind == "wait":
+                    assert isinstance(result, Answer)
+                    assert values(result) == [number + 1] * size
+                else:
+                    assert isinstance(result, asyncio.CancelledError if kind == "cancel" else DeadlineUnmet)
+            assert batcher.waiting_images == 0
+            unwanted = {number + 1 for number, (_, kind) in enumerate(requests) if kind != "wait"}
+            assert not unwanted & {value for batch in session.batches for value in batch}
+            assert all(len(batch) <= 4 or len(set(batch)) == 1 for batch in session.batches)
+            await batcher.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,135 @@
+"""Engines: the same answers, and a loud refusal where they cannot give them."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwise.bundle import read_manifest
+
+from server import engines
+from server.engines import Engine, EngineError, create
+from server.engines.tensorrt import provider_options
+
+CPU = ["onnxruntime", "openvino"]
+
+
+@pytest.fixture
+def golden(bundle: Path) -> dict[str, np.ndarray]:
+    """What the bundle's graphs must give."""
+    with np.load(bundle / "golden.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("name", CPU)
+@pytest.mark.parametrize("graph", ["classify", "explain"])
+def test_engine_gives_what_the_golden_set_says(
+    bundle: Path, golden: dict[str, np.ndarray], name: str, graph: str
+) -> None:
+    """Every output of every graph, in float32."""
+    session = create(name).open_session(bundle / f"{graph}.onnx", "f32", 2)
+    assert session.precision == "f32"
+    for output, value in session.run(golden["images"]).items():
+        np.testing.assert_allclose(value, golden[output], atol=read_manifest(bundle).golden_tolerance)
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_explain_and_classify_agree_to_rounding(bundle: Path, golden: dict[str, np.ndarray], name: str) -> None:
+    """On one engine in one precision their logits are the same to 1e-5."""
+    engine = create(name)
+    classified, explained = (
+        engine.open_session(bundle / f"{graph}.onnx", "f32", 1).run(golden["images"])["logits"]
+        for graph in ("classify", "explain")
+    )
+    np.testing.assert_allclose(explained, classified, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_session_may_be_run_from_several_threads(bundle: Path, name: str) -> None:
+    """Concurrent runs give each thread its own answer, in memory of its own."""
+    session = create(name).open_session(bundle / "classify.onnx", "f32", 2)
+    batches = [np.random.default_rng(seed).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8) for seed in range(20)]
+    expected = [session.run(batch)["logits"] for batch in batches]
+    start = threading.Barrier(4)
+
+    def work(batch: np.ndarray) -> np.ndarray:
+        start.wait()
+        return session.run(batch)["logits"]
+
+    with ThreadPoolExecutor(4) as pool:
+        for want, found in zip(expected, pool.map(work, batches), strict=True):
+            np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_damaged_graph_is_an_engine_error(tmp_path: Path, name: str) -> None:
+    """What the runtime cannot load is named, with the engine's own words."""
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    with pytest.raises(EngineError, match=r"cannot load .*broken.onnx"):
+        create(name).open_session(tmp_path / "broken.onnx", "f32", 1)
+
+
+def test_unknown_engine_lists_the_known_ones() -> None:
+    """An engine that does not exist is refused."""
+    with pytest.raises(EngineError, match="expected one of: auto, openvino, onnxruntime, cuda, tensorrt"):
+        create("tvm")
+
+
+@pytest.mark.parametrize(("name", "provider"), [("cuda", "CUDA"), ("tensorrt", "Tensorrt")])
+def test_gpu_engine_without_its_provider_is_refused_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, name: str, provider: str
+) -> None:
+    """The CPU build of ONNX Runtime never runs in place of a GPU engine."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(EngineError, match=f"expected an ONNX Runtime with {provider}ExecutionProvider"):
+        create(name)
+
+
+def test_provider_that_falls_back_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU build without a GPU lists the provider and would quietly run on the CPU; it must not."""
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: available)
+    engine = create("cuda")
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(EngineError, match=r"CUDAExecutionProvider|to run on CUDA"),
+    ):
+        engine.open_session(bundle / "classify.onnx", "f32", 1)
+
+
+def test_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine whose package is not there names the extra that brings it."""
+    monkeypatch.setattr(engines, "is_installed", lambda name: False)
+    with pytest.raises(EngineError, match=r"needs the package openvino, .*pip install 'headwise\[cpu\]'"):
+        create("openvino")
+    with pytest.raises(EngineError, match=r"no CPU runtime is installed. Install one: pip install 'headwise\[cpu\]'"):
+        create("auto")
+
+
+def test_auto_prefers_openvino_and_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO where it is installed, else ONNX Runtime; never a GPU unasked."""
+    assert create("auto").name == "openvino"
+    monkeypatch.setattr(engines, "is_installed", lambda name: name != "openvino")
+    assert create("auto").name == "onnxruntime"
+
+
+def test_openvino_states_the_precision_it_runs_in(bundle: Path) -> None:
+    """bf16 where the processor has it, and then it is what runs; f32 is never silently less."""
+    engine: Engine = create("openvino")
+    reduced = engine.reduced_precision()
+    if reduced is None:
+        with pytest.raises(EngineError, match=r"expected .* to run in bf16"):
+            engine.open_session(bundle / "classify.onnx", "bf16", 1)
+    else:
+        assert engine.open_session(bundle / "classify.onnx", reduced, 1).precision == "bf16"
+
+
+def test_tensorrt_caches_by_precision_and_profile() -> None:
+    """What would be built: one profile of 1 to 64 images, and a cache folder of its own for each precision."""
+    full, half = (provider_options(Path("m/classify.onnx"), precision, (32, 32, 3)) for precision in ("f32", "f16"))
+    assert full["trt_profile_min_shapes"] == "images:1x32x32x3"
+    assert full["trt_profile_max_shapes"] == "images:64x32x32x3"
+    assert (full["trt_fp16_enable"], half["trt_fp16_enable"]) == (False, True)
+    assert full["trt_engine_cache_path"] != half["trt_engine_cache_path"]
+    assert Path(full["trt_engine_cache_path"]).parent == Path("m/engines")
