@@ -128,11 +128,12 @@ def test_full_disk_leaves_no_bundle(built: Path, tmp_path: Path) -> None:
     """When the weights do not fit on the disk, there is an error and nothing that looks like a bundle."""
     code = """
 import pathlib, sys
-from exporter.bundle import write_bundle
+import exporter.bundle, support
 from exporter.datasets import load
 from exporter.files import OutputError
+exporter.bundle.export_graphs = support.copied_graphs(pathlib.Path(sys.argv[1]).parent / "models" / "digits" / "1")
 try:
-    write_bundle(pathlib.Path(sys.argv[1]), load("digits"), pathlib.Path(sys.argv[2]), "digits", 1)
+    exporter.bundle.write_bundle(pathlib.Path(sys.argv[1]), load("digits"), pathlib.Path(sys.argv[2]), "digits", 1)
 except OutputError as error:
     print(error)
 """
@@ -142,9 +143,10 @@ except OutputError as error:
 
 
 def test_graph_that_differs_from_torch_is_not_written(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The golden set is run before the rename: a bundle that would fail it is never seen."""
+    monkeypatch.setattr("exporter.bundle.export_graphs", support.copied_graphs(bundle))
     monkeypatch.setattr("exporter.bundle.GOLDEN_TOLERANCE", 0.0)
     with pytest.raises(ExportError, match=r"differs from torch by .*Nothing was written"):
         write_bundle(built / "run", load("digits"), tmp_path / "models", "digits", 1)

@@ -24,7 +24,7 @@ import sys, support
 from dataclasses import replace
 from exporter import cli, recipes, training
 small = support.small_recipe()
-recipes.RECIPES["digits"] = replace(small, training=replace(small.training, epochs=40))
+recipes.RECIPES["digits"] = replace(small, training=replace(small.training, epochs=12))
 training.CHECKPOINT_SECONDS = 0.0
 sys.argv[0] = "exporter"
 cli.main()
