@@ -3,7 +3,8 @@
 Health is NOT_SERVING from before the port is bound until every model has run a batch, SERVING until SIGTERM or SIGINT,
 and NOT_SERVING while the server drains. It never waits behind inference. On a signal the server keeps accepting for a
 short while, so that calls already on their way and clients that have not seen the change are answered, then refuses new
-calls, finishes what it has, and stops within the grace time.
+calls, finishes what it has, and stops within the grace time. Streams that only stand open (health's Watch, an idle
+ClassifyStream) do not hold it up.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ from server.services.headwise import HeadwiseService, State
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
 LAME_DUCK_SECONDS = 0.5
+LAST_REPLY_SECONDS = 0.5  # for replies that are made but not yet sent
+POLL_SECONDS = 0.02
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -98,6 +101,16 @@ async def _load(settings: Settings, engine: Engine) -> Models:
     return await asyncio.to_thread(load)
 
 
+async def _drain(server: grpc.aio.Server, state: State, grace_seconds: float) -> None:
+    """Refuse new calls, and stop when what was accepted is answered or the grace time is over."""
+    state.draining = True
+    stopped = asyncio.ensure_future(server.stop(grace_seconds))
+    while state.in_flight and not stopped.done():
+        await asyncio.sleep(POLL_SECONDS)
+    await server.stop(LAST_REPLY_SECONDS)
+    await stopped
+
+
 async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str], None] = lambda address: None) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -135,7 +148,7 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
         await health_servicer.enter_graceful_shutdown()
         await asyncio.sleep(LAME_DUCK_SECONDS if state.models else 0)
     finally:
-        await server.stop(settings.grace_seconds)
+        await _drain(server, state, settings.grace_seconds)
         await batcher.close()
         for pool in (runners, decoders):
             pool.shutdown(wait=False, cancel_futures=True)

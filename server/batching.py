@@ -142,9 +142,9 @@ class Batcher:
             task.add_done_callback(self._running.discard)
 
     async def _run_batch(self, batch: list[_Waiting]) -> None:
-        images_NYXC = np.concatenate([waiting.images_NYXC for waiting in batch])
         started = time.monotonic()
         try:
+            images_NYXC = np.concatenate([waiting.images_NYXC for waiting in batch])
             loop = asyncio.get_running_loop()
             outputs = await loop.run_in_executor(self._executor, batch[0].session.run, images_NYXC)
         except Exception as error:  # whatever the runtime raises is the answer of this batch

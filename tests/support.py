@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,21 +118,29 @@ class ServerProcess:
         return self.process.wait(timeout_seconds)
 
 
-def server_command(repository: Path, *arguments: str) -> list[str]:
-    """The command line of a server on a free port."""
-    module = [sys.executable, "-c", "from server.cli import main; main()"]
-    return [*module, "--repository", str(repository), "--listen", "127.0.0.1:0", *arguments]
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 30.0) -> None:
+    """Return when the condition holds; fail when it does not in time."""
+    give_up = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < give_up, "the condition did not come to hold"
+        time.sleep(0.01)
 
 
 @contextmanager
-def running_server(repository: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """A server that has bound its port; it may still be loading. Killed at the end if it still runs."""
+def running_server(
+    repository: Path,
+    arguments: Sequence[str] = (),
+    *,
+    code: str = "from server.cli import main; main()",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[ServerProcess]:
+    """A server on a free port, which is bound; it may still be loading. Killed at the end if it still runs."""
     process = subprocess.Popen(
-        server_command(repository, *arguments),
+        [sys.executable, "-c", code, "--repository", str(repository), "--listen", "127.0.0.1:0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
     )
     assert process.stdout is not None
     assert process.stderr is not None

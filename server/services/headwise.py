@@ -9,8 +9,9 @@ Shape suffixes: N images, R heads kept, L encoders, K labels, J targets.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -36,11 +37,22 @@ Reply = TypeVar("Reply")
 
 @dataclass
 class State:
-    """What the handlers share: the models once they are loaded, and the batcher."""
+    """What the handlers share: the models once they are loaded, the batcher, and how far the server's life has come."""
 
     batcher: Batcher
     decoders: Executor
     models: Models = field(default_factory=dict)
+    in_flight: int = 0  # requests that are worked on, those of streams included
+    draining: bool = False  # streams take no more requests
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Counts a request as in flight while it is worked on."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     def model(self, name: str, version: str) -> Model:
         """The model that a request names.
@@ -112,10 +124,15 @@ async def _images(state: State, messages: Sequence[pb.Image], model: Model) -> N
 
 
 async def _infer(state: State, session: Session, images_NYXC: NDArray[np.uint8], deadline: float | None) -> Answer:
-    """Outputs for all images of a request, in pieces of a batch at most."""
+    """Outputs for all images of a request, in pieces of a batch at most; if one piece fails, the rest are not run."""
     size = state.batcher.max_batch
     pieces = [images_NYXC[first : first + size] for first in range(0, len(images_NYXC), size)]
-    answers = await asyncio.gather(*(state.batcher.run(session, piece, deadline) for piece in pieces))
+    tasks = [asyncio.ensure_future(state.batcher.run(session, piece, deadline)) for piece in pieces]
+    try:
+        answers = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
     outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs}
     queue = max(answer.queue_seconds for answer in answers)
     return Answer(outputs, queue, max(answer.inference_seconds for answer in answers))
@@ -252,13 +269,14 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         self._state = state
 
     async def _answer(self, context: Context, work: Awaitable[Reply]) -> Reply:
-        try:
-            return await work
-        except (Exception, asyncio.CancelledError) as error:
-            if context.cancelled():
-                raise  # nobody listens any more
-            await context.abort_with_status(as_service_error(error).grpc_status())
-            raise  # abort_with_status has raised already
+        with self._state.working():
+            try:
+                return await work
+            except (Exception, asyncio.CancelledError) as error:
+                if context.cancelled():
+                    raise  # nobody listens any more
+                await context.abort_with_status(as_service_error(error).grpc_status())
+                raise  # abort_with_status has raised already
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Labels of one or more images."""
@@ -269,11 +287,14 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         return await self._answer(context, explain(self._state, request, _deadline(context)))
 
     async def _stream_item(self, item: pb.ClassifyStreamRequest, deadline: float | None) -> pb.ClassifyStreamResponse:
-        try:
-            response = await classify(self._state, item.request, deadline)
-        except Exception as error:
-            return _stream_error(item.request_id, as_service_error(error))
-        return pb.ClassifyStreamResponse(request_id=item.request_id, response=response)
+        with self._state.working():
+            try:
+                if self._state.draining:
+                    raise NotReady("the server is shutting down; send the request to another.")
+                response = await classify(self._state, item.request, deadline)
+            except Exception as error:
+                return _stream_error(item.request_id, as_service_error(error))
+            return pb.ClassifyStreamResponse(request_id=item.request_id, response=response)
 
     async def ClassifyStream(
         self, request_iterator: AsyncIterator[pb.ClassifyStreamRequest], context: Context
@@ -282,9 +303,11 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         tasks: asyncio.Queue[asyncio.Task[pb.ClassifyStreamResponse] | None] = asyncio.Queue(STREAM_WINDOW)
 
         async def receive() -> None:
-            async for item in request_iterator:
-                await tasks.put(asyncio.create_task(self._stream_item(item, _deadline(context))))
-            await tasks.put(None)
+            try:
+                async for item in request_iterator:
+                    await tasks.put(asyncio.create_task(self._stream_item(item, _deadline(context))))
+            finally:
+                await tasks.put(None)  # the end, also where the client broke the stream off
 
         receiver = asyncio.create_task(receive())
         try:
