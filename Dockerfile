@@ -46,8 +46,8 @@ FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="headwise-server" \
       org.opencontainers.image.description="Serves bundles of pruned vision transformers over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0"
-# A container has a network of its own, so listen on all of it. pip wrote the byte code at build time. ONNX Runtime sends
-# usage data to its maker unless told not to.
+# A container has a network of its own, so listen on all of it. pip wrote the byte code at build time. ONNX Runtime
+# reports its use to its maker unless told not to.
 ENV PATH=/opt/headwise/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -153,8 +153,9 @@ def test_draining_server_that_is_over_its_grace_time_stops_all_the_same(reposito
     """Work that outlasts the grace time is cut off, and its caller told."""
     (tmp_path / "gate").touch()
     with (
-        slow_server(repository, tmp_path / "gate", 0.4, "--max-batch", "1", "--streams", "1", "--grace-seconds", "0.2")
-        as running,
+        slow_server(
+            repository, tmp_path / "gate", 0.4, "--max-batch", "1", "--streams", "1", "--grace-seconds", "0.2"
+        ) as running,
         Client(running.address) as client,
         ThreadPoolExecutor(8) as pool,
     ):

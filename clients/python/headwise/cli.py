@@ -15,3 +15,7 @@ def main() -> None:
             raise
         sys.exit("headwise: the command needs typer and rich: pip install 'headwise[cli]'")
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """What `headwise classify`, `explain` and `models` do."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -47,9 +48,9 @@ def _clear_errors() -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """The value with arrays as lists and nan as null."""
+    """The value for JSON: arrays as lists, nan as null, names without their shape suffix."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {re.sub(r"_[A-Z]+$", "", key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     if hasattr(value, "tolist"):
@@ -57,9 +58,17 @@ def _plain(value: Any) -> Any:
     return None if value != value else value  # nan alone differs from itself
 
 
-def _print_json(files: list[Path], results: Sequence[Classification | Explanation]) -> None:
-    rows = [{"file": str(file), **asdict(result)} for file, result in zip(files, results, strict=True)]
-    print(json.dumps(_plain(rows), indent=2))
+def _as_row(file: Path, result: Classification | Explanation) -> dict[str, Any]:
+    """A result by name; what is known of a head stands together."""
+    row = {"file": str(file), **asdict(result)}
+    if isinstance(result, Explanation):
+        parts = zip(row.pop("head_cards"), row.pop("heads_RJ"), row.pop("head_fields_RK"), strict=True)
+        row["heads"] = [{**card, "contributions_J": row_J, "fields_K": row_K} for card, row_J, row_K in parts]
+    return row
+
+
+def _print_json(files: Sequence[Path], results: Sequence[Classification | Explanation]) -> None:
+    print(json.dumps([_plain(_as_row(file, result)) for file, result in zip(files, results, strict=True)], indent=2))
 
 
 @app.command()

@@ -1,0 +1,117 @@
+"""Throughput of a bundle's compact model over the dense one it was made from, on ONNX Runtime, in one run.
+
+The bundle's own classify.onnx, which is checked against its golden set first, against a dense model of the sizes that
+its manifest states. The dense one has random weights: no operation here depends on values. Rounds are interleaved
+(dense, compact, dense, ...), so that a slow moment of the machine meets both; the figure is the median over the
+rounds of the ratio, with its quartiles.
+
+    python benchmarks/classify_throughput.py models/digits/1 [--batch 64] [--rounds 60] [--threads 2] [--json]
+"""
+
+import json
+import platform
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from explain_latency import onnxruntime_runner, seconds
+from headwise.bundle import read_manifest
+from headwise.v1.bundle_pb2 import Bundle
+from rich.console import Console
+from rich.table import Table
+
+from exporter.bundle import verify
+from exporter.cct import CCT, CCTConfig, cct, count_macs, count_parameters
+from exporter.onnx_export import export_graphs
+from exporter.snp import Probe
+
+
+def dense_config(manifest: Bundle) -> CCTConfig:
+    """Configuration of the dense model that the bundle was made from.
+
+    Raises:
+        ValueError: the sizes do not give the parameters and operations that the manifest states.
+    """
+    encoders = manifest.architecture.dense_encoders
+    config = cct(
+        image_size=manifest.input.height,
+        channels=manifest.input.channels,
+        labels=len(manifest.labels),
+        depth=len(encoders),
+        heads=encoders[0].heads,
+        width=manifest.architecture.width,
+        feed_forward=encoders[0].feed_forward,
+    )
+    found = (count_parameters(CCT(config)), count_macs(config))
+    stated = (manifest.metrics.parameters_dense, manifest.metrics.macs_dense)
+    if found != stated:
+        raise ValueError(f"expected parameters and MACs {stated} as in the manifest, found {found}")
+    return config
+
+
+def measure(dense: Path, compact: Path, images: np.ndarray, rounds: int, threads: int) -> dict[str, float]:
+    """Images/s of both graphs, and the median and quartiles of the ratio."""
+    runs = [onnxruntime_runner(path, threads) for path in (dense, compact)]
+    for _ in range(5):
+        for run in runs:
+            run(images)
+    times = np.array([[seconds(run, images) for run in runs] for _ in range(rounds)])
+    low, ratio, high = np.percentile(times[:, 0] / times[:, 1], (25, 50, 75))
+    dense_rate, compact_rate = len(images) / np.median(times, axis=0)
+    return {
+        "dense_images_per_second": dense_rate,
+        "compact_images_per_second": compact_rate,
+        "ratio": ratio,
+        "ratio_quartile_low": low,
+        "ratio_quartile_high": high,
+    }
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")],
+    batch: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 60,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each session.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure and print."""
+    manifest = read_manifest(bundle)
+    if failed := [check.name for check in verify(bundle) if not check.passed]:
+        raise SystemExit(f"{bundle} does not verify: {', '.join(failed)}")
+    config = dense_config(manifest)
+    torch.manual_seed(0)
+    shape = (batch, config.image_size, config.image_size, config.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        probes = [Probe(encoder.heads * encoder.value_dim, config.labels) for encoder in config.encoders]
+        export_graphs(CCT(config).eval(), probes, manifest.input.mean, manifest.input.std, Path(folder))
+        figures = measure(Path(folder) / "classify.onnx", bundle / "classify.onnx", images, rounds, threads)
+    metrics = manifest.metrics
+    report = {
+        "bundle": f"{manifest.name} version {manifest.version}",
+        "machine": platform.machine(),
+        "batch": batch,
+        "rounds": rounds,
+        "threads": threads,
+        "macs_share": metrics.macs_compact / metrics.macs_dense,
+        **figures,
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    table = Table(
+        title=f"{report['bundle']}, ONNX Runtime, batch {batch}, {threads} threads, {rounds} interleaved rounds, median"
+    )
+    for column in ("dense images/s", "compact images/s", "ratio, quartiles", "MACs left"):
+        table.add_column(column, justify="right")
+    quartiles = f"{figures['ratio']:.2f} ({figures['ratio_quartile_low']:.2f}-{figures['ratio_quartile_high']:.2f})"
+    rates = (f"{figures[f'{kind}_images_per_second']:,.0f}" for kind in ("dense", "compact"))
+    table.add_row(*rates, quartiles, f"{100 * report['macs_share']:.0f} %")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

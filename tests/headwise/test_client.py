@@ -1,0 +1,173 @@
+"""The clients against a real server: the same results from the sync and the aio one."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import support
+from headwise import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    Explanation,
+    HeadwiseError,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
+from headwise.bundle import read_manifest
+from PIL import Image
+
+IMAGES = [image for image in np.random.default_rng(1).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)]
+
+
+@pytest.fixture
+def no_server() -> Iterator[str]:
+    """An address that nothing listens on."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{unused.getsockname()[1]}"
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Two results agree in their labels and numbers; times differ."""
+    assert [score.label for score in found.top] == [score.label for score in expected.top]
+    np.testing.assert_allclose(found.logits_K, expected.logits_K, atol=1e-4)
+
+
+def test_bytes_path_and_array_are_the_same_image(client: Client, tmp_path: Path) -> None:
+    """Whatever form an image has in the caller's hands; a grey one may leave out its last axis."""
+    path = tmp_path / "digit.png"
+    Image.fromarray(IMAGES[0][..., 0]).save(path)
+    forms = [path, str(path), path.read_bytes(), IMAGES[0], IMAGES[0][..., 0]]
+    found = client.classify(forms, top_k=2)
+    assert len({result.logits_K.tobytes() for result in found}) == 1
+    assert len(found[0].top) == 2
+
+
+def test_results_carry_probabilities_model_and_timings(client: Client) -> None:
+    """What an engineer needs to answer for an answer."""
+    [found] = client.classify(IMAGES[:1])
+    assert found.probabilities_K.sum() == pytest.approx(1, abs=1e-5)
+    assert found.top[0].probability == found.probabilities_K.max()
+    assert (found.model.name, found.model.engine) == ("digits", "onnxruntime")
+    assert 0 < found.timings.inference_seconds <= found.timings.total_seconds
+
+
+def total(found: Explanation) -> np.ndarray:
+    """Sum of all parts for each target."""
+    return found.heads_RJ.sum(0, dtype=np.float64) + sum(found.other_parts.values())
+
+
+def test_explanation_adds_up_to_the_logits(client: Client) -> None:
+    """Heads and other parts sum to each target's logit, within the tolerance that the result states."""
+    for found in client.explain(IMAGES, labels=["3", "8"]):
+        assert [score.label for score in found.targets] == ["3", "8"]
+        logits = [score.logit for score in found.targets]
+        np.testing.assert_allclose(total(found), logits, atol=found.completeness_tolerance)
+        assert found.completeness_residual <= found.completeness_tolerance
+
+
+def test_heads_come_with_their_cards_and_removed_ones_are_silent(client: Client) -> None:
+    """A removed head contributes nothing and has no field."""
+    [found] = client.explain(IMAGES[:1])
+    assert found.heads_RJ.shape == (8, 3)
+    assert found.head_fields_RK.shape == (8, 10)
+    for card, contributions_J, fields_K in zip(found.head_cards, found.heads_RJ, found.head_fields_RK, strict=True):
+        assert card.images == 359
+        assert (not contributions_J.any()) == card.pruned
+        assert np.isnan(fields_K).all() == card.pruned
+    assert any(card.expert_labels for card in found.head_cards)
+
+
+def test_stream_gives_results_in_order(client: Client) -> None:
+    """One after another as they are asked for."""
+    expected = client.classify(IMAGES)
+    for found, wanted in zip(client.classify_stream(iter(IMAGES)), expected, strict=True):
+        assert_same(found, wanted)
+
+
+def test_stream_names_the_image_that_was_refused(client: Client) -> None:
+    """The images before it have been answered."""
+    results = client.classify_stream([IMAGES[0], b"no image", IMAGES[1]])
+    assert next(results).top
+    with pytest.raises(InvalidRequest, match=r"image 1: images\[0\].encoded: expected a JPEG"):
+        next(results)
+
+
+def test_models_and_manifest(client: Client, bundle: Path) -> None:
+    """What is served, and the manifest as it stands in the bundle."""
+    [model] = client.list_models()
+    assert (model.name, model.version) == ("digits", "1")
+    assert client.get_model() == read_manifest(bundle)
+    assert client.get_model("digits", "1") == read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "error", "message"),
+    [
+        ([], {}, InvalidRequest, "expected at least one image"),
+        ([b"x"], {}, InvalidRequest, r"images\[0\].encoded: expected a JPEG, PNG or WebP image, found 1 bytes"),
+        (IMAGES[:1], {"model": "flowers"}, NotFound, r"models served \(digits\), found model 'flowers'"),
+        (IMAGES[:1], {"version": "9"}, NotFound, "found '9'"),
+        ([np.zeros((9, 9), np.uint8)], {}, InvalidRequest, r"expected height, width, channels \(8, 8, 1\)"),
+        ([bytes(5 * 2**20)], {}, InvalidRequest, "larger than max .*: send fewer or smaller images in one call"),
+    ],
+)
+def test_refused_call_says_what_was_expected(
+    client: Client, images: list[Any], options: dict[str, str], error: type[HeadwiseError], message: str
+) -> None:
+    """The server's words, as an error of ours that names what the caller can do."""
+    with pytest.raises(error, match=message) as caught:
+        client.classify(images, **options)
+    assert type(caught.value) is error
+
+
+def test_no_server_says_so_and_what_to_do(no_server: str) -> None:
+    """The address, and how to start one; never a bare grpc error."""
+    with Client(no_server, timeout_seconds=5) as client:
+        with pytest.raises(Unavailable, match=f"no server answers at {no_server}. Start one with `headwise-server`"):
+            client.list_models()
+        with pytest.raises(Unavailable):
+            client.wait_until_ready(0.3)
+
+
+def test_call_ends_with_its_timeout(server: support.ServerProcess) -> None:
+    """A call that takes longer than the client allows is an error, not a wait."""
+    with Client(server.address, timeout_seconds=1e-5) as client, pytest.raises(DeadlineExceeded):
+        client.classify(IMAGES)
+
+
+async def aiter(images: list[np.ndarray]) -> AsyncIterator[np.ndarray]:
+    """The images, one after another."""
+    for image in images:
+        yield image
+
+
+async def test_aio_client_gives_what_the_sync_one_does(server: support.ServerProcess, client: Client) -> None:
+    """Every method, awaited."""
+    async with AsyncClient(server.address) as awaiting:
+        for found, wanted in zip(await awaiting.classify(IMAGES), client.classify(IMAGES), strict=True):
+            assert_same(found, wanted)
+        streamed = [found async for found in awaiting.classify_stream(aiter(IMAGES))]
+        for found, wanted in zip(streamed, client.classify(IMAGES), strict=True):
+            assert_same(found, wanted)
+        [explained] = await awaiting.explain(IMAGES[:1], top_k=10)
+        np.testing.assert_allclose(total(explained), [score.logit for score in explained.targets], atol=1e-4)
+        assert await awaiting.list_models() == client.list_models()
+        assert await awaiting.get_model() == client.get_model()
+
+
+async def test_aio_client_raises_the_same_errors(server: support.ServerProcess, no_server: str) -> None:
+    """Refused and unreachable."""
+    async with AsyncClient(server.address) as client:
+        with pytest.raises(NotFound):
+            await client.explain(IMAGES[:1], model="flowers")
+        with pytest.raises(InvalidRequest, match="image 0: "):
+            [found async for found in client.classify_stream(aiter([IMAGES[0][:4]]))]
+    async with AsyncClient(no_server, timeout_seconds=5) as client:
+        with pytest.raises(Unavailable, match="no server answers"):
+            await client.list_models()

@@ -1,0 +1,106 @@
+"""The command `headwise`, as a person and as a program runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import support
+from headwise.commands import app
+from PIL import Image
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def digit(tmp_path: Path) -> Path:
+    """A file with a picture in it."""
+    path = tmp_path / "digit.png"
+    pixels = np.random.default_rng(2).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def headwise(server: support.ServerProcess, *arguments: str | Path) -> Any:
+    """Run the command in this process."""
+    environment = {"HEADWISE_SERVER": server.address, "COLUMNS": "120"}
+    return CliRunner().invoke(app, list(map(str, arguments)), env=environment)
+
+
+def test_explain_in_another_process_names_heads_and_their_labels(server: support.ServerProcess, digit: Path) -> None:
+    """`headwise explain` on a PNG, server and client each in a process of its own."""
+    command = [sys.executable, "-m", "headwise.cli", "explain", str(digit), "--server", server.address]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    for expected in ("encoder 1 head", "expert of", "embedding", "biases", "logit", "parts add up to the logit within"):
+        assert expected in found.stdout
+
+
+def test_classify_shows_the_labels_of_each_file(server: support.ServerProcess, digit: Path) -> None:
+    """A table for each file, and who answered in how long."""
+    result = headwise(server, "classify", digit, digit, "--top-k", "3")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("probability") == 2
+    assert result.output.count(" %") == 6
+    assert "digits version 1 on onnxruntime in f32" in result.output
+
+
+def test_classify_for_a_program(server: support.ServerProcess, digit: Path) -> None:
+    """--json gives every number by name."""
+    [found] = json.loads(headwise(server, "classify", digit, "--json").stdout)
+    assert found["file"] == str(digit)
+    assert found["top"][0]["probability"] == pytest.approx(max(found["probabilities"]))
+    assert len(found["logits"]) == 10
+    assert set(found["timings"]) == {"queue_seconds", "inference_seconds", "total_seconds"}
+
+
+def test_explain_for_a_program_adds_up(server: support.ServerProcess, digit: Path) -> None:
+    """--json keeps together what is known of a head; the parts sum to the logit of each label asked for."""
+    arguments = ("explain", digit, "--label", "4", "--label", "9", "--json")
+    [found] = json.loads(headwise(server, *arguments).stdout)
+    assert [target["label"] for target in found["targets"]] == ["4", "9"]
+    for position, target in enumerate(found["targets"]):
+        total = sum(head["contributions"][position] for head in found["heads"])
+        total += sum(part[position] for part in found["other_parts"].values())
+        assert total == pytest.approx(target["logit"], abs=1e-4)
+    pruned = [head["pruned"] for head in found["heads"]]
+    assert [head["fields"][0] is None for head in found["heads"]] == pruned
+
+
+def test_table_adds_up_to_the_logit_though_heads_are_left_out(server: support.ServerProcess, digit: Path) -> None:
+    """Heads beyond those shown stand in one row together."""
+    result = headwise(server, "explain", digit, "--heads", "2", "--label", "4")
+    rows = [line.split("│")[1:3] for line in result.output.splitlines() if line.startswith("│")]
+    values = {name.strip(): float(value) for name, value in rows}
+    logit = values.pop("logit")
+    assert any("other head" in name for name in values)
+    assert sum(values.values()) == pytest.approx(logit, abs=0.01)
+
+
+def test_models_are_listed(server: support.ServerProcess) -> None:
+    """Name, version, engine, precision and hash, for people and for programs."""
+    assert "onnxruntime" in headwise(server, "models").output
+    [model] = json.loads(headwise(server, "models", "--json").stdout)
+    assert (model["name"], model["version"], model["precision"]) == ("digits", "1", "f32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (("classify", "/nonexistent.png"), 2, "/nonexistent.png: No such file or directory"),
+        (("classify", __file__), 2, "expected a JPEG, PNG or WebP image"),
+        (("explain", "DIGIT", "--label", "rose"), 2, "expected a label of the model (0, 1, 2"),
+        (("classify", "DIGIT", "--model", "flowers"), 2, "found model 'flowers'"),
+        (("models", "--server", "127.0.0.1:1"), 1, "no server answers at 127.0.0.1:1"),
+    ],
+)
+def test_what_goes_wrong_is_one_clear_line(
+    server: support.ServerProcess, digit: Path, arguments: tuple[str, ...], status: int, expected: str
+) -> None:
+    """Status 2 where the request is wrong, 1 where the call failed; no traceback."""
+    result = headwise(server, *(str(digit) if argument == "DIGIT" else argument for argument in arguments))
+    assert result.exit_code == status
+    assert expected in result.output
+    assert result.output.startswith("headwise: ")
+    assert len(result.output.splitlines()) == 1

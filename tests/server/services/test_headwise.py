@@ -1,0 +1,411 @@
+"""Classify, ClassifyStream, Explain, GetModel and ListModels, as a client on the wire sees them."""
+
+import asyncio
+import io
+import queue
+import struct
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import support
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from headwise.bundle import file_sha256, read_manifest
+from headwise.v1 import service_pb2 as pb
+from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
+from PIL import Image
+
+from server.batching import Batcher
+from server.engines import Outputs, create
+from server.errors import Internal, NotReady
+from server.repository import load_all
+from server.services.headwise import HeadwiseService, State, as_service_error, classify, explain, softmax
+
+SECONDS = 30.0
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+
+
+def tensor(image_YXC: np.ndarray) -> pb.Image:
+    """An image as a raw tensor."""
+    height, width, channels = image_YXC.shape
+    return pb.Image(tensor=pb.ImageTensor(height=height, width=width, channels=channels, data=image_YXC.tobytes()))
+
+
+def png(image_YXC: np.ndarray) -> bytes:
+    """An image as a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(image_YXC[..., 0]).save(content, "PNG")
+    return content.getvalue()
+
+
+def png_bomb() -> bytes:
+    """A PNG of a few hundred bytes that says it is 30,000 x 30,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(bytes(30_001)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def floats(data: bytes) -> np.ndarray:
+    """A tensor of a reply."""
+    return np.frombuffer(data, "<f4")
+
+
+@pytest.fixture
+def stub(server: support.ServerProcess) -> Iterator[HeadwiseServiceStub]:
+    """The service, with nothing of our client in between."""
+    with grpc.insecure_channel(server.address) as channel:
+        yield HeadwiseServiceStub(channel)
+
+
+def test_encoded_images_and_tensors_give_the_same_logits(stub: HeadwiseServiceStub) -> None:
+    """A lossless file of the model's size is the tensor."""
+    request = pb.ClassifyRequest(images=[tensor(IMAGES[0]), pb.Image(encoded=png(IMAGES[0]))])
+    first, second = stub.Classify(request, timeout=SECONDS).classifications
+    assert first.logits == second.logits
+
+
+def test_classify_gives_what_the_golden_set_says(stub: HeadwiseServiceStub, bundle: Path) -> None:
+    """More images than a batch holds, in the order of the request, with probabilities and the first labels."""
+    with np.load(bundle / "golden.npz") as file:
+        golden = dict(file)
+    assert len(golden["images"]) > 8
+    request = pb.ClassifyRequest(images=map(tensor, golden["images"]), top_k=3)
+    reply = stub.Classify(request, timeout=SECONDS)
+    labels = read_manifest(bundle).labels
+    for found, logits_K in zip(reply.classifications, golden["logits"], strict=True):
+        np.testing.assert_allclose(floats(found.logits), logits_K, atol=1e-4)
+        probabilities_K = floats(found.probabilities)
+        assert probabilities_K.sum() == pytest.approx(1, abs=1e-6)
+        np.testing.assert_allclose(np.log(probabilities_K[0] / probabilities_K), logits_K[0] - logits_K, atol=1e-3)
+        order = np.argsort(-floats(found.logits))[:3]
+        assert [(score.index, score.label) for score in found.top] == [(index, labels[index]) for index in order]
+        assert [score.probability for score in found.top] == [probabilities_K[index] for index in order]
+
+
+def test_reply_says_which_files_on_which_engine_and_how_long(stub: HeadwiseServiceStub, bundle: Path) -> None:
+    """Name, version, sha256 of the manifest, engine and precision; queue, inference and total."""
+    began = time.monotonic()
+    reply = stub.Classify(pb.ClassifyRequest(images=[tensor(IMAGES[0])]), timeout=SECONDS)
+    took = time.monotonic() - began
+    model = reply.model
+    assert (model.name, model.version, model.engine, model.precision) == ("digits", "1", "onnxruntime", "f32")
+    assert model.sha256 == file_sha256(bundle / "manifest.json")
+    timings = reply.timings
+    assert 0 < timings.inference_seconds < timings.total_seconds < took
+    assert 0 <= timings.queue_seconds < timings.total_seconds
+
+
+def test_explain_splits_every_logit_exactly(stub: HeadwiseServiceStub, bundle: Path) -> None:
+    """For every image and label the parts add up to the logit, which is Classify's, within what the reply says."""
+    manifest = read_manifest(bundle)
+    images = list(map(tensor, IMAGES))
+    classified = stub.Classify(pb.ClassifyRequest(images=images), timeout=SECONDS)
+    reply = stub.Explain(pb.ExplainRequest(images=images, labels=manifest.labels), timeout=SECONDS)
+    assert reply.completeness_tolerance == 1e-4
+    for found, plain in zip(reply.explanations, classified.classifications, strict=True):
+        np.testing.assert_allclose(floats(found.logits), floats(plain.logits), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(floats(found.probabilities), floats(plain.probabilities), rtol=0, atol=1e-5)
+        parts = [head.contributions for head in found.heads if not head.pruned]
+        parts += [part.contributions for part in found.other_parts]
+        total_K = np.sum(np.array(parts, np.float64), axis=0)
+        residual = float(np.abs(total_K - floats(found.logits)).max())
+        assert residual == pytest.approx(found.completeness_residual, abs=1e-6)
+        assert found.completeness_residual <= 1e-4
+
+
+def test_explain_names_every_head_with_its_card(stub: HeadwiseServiceStub, bundle: Path) -> None:
+    """Every head of the dense model once, removed ones marked and silent; each kept one with its field on all labels."""
+    manifest = read_manifest(bundle)
+    reply = stub.Explain(pb.ExplainRequest(images=[tensor(IMAGES[0])], top_k=2), timeout=SECONDS)
+    [found] = reply.explanations
+    names = [(encoder, head) for encoder in range(2) for head in range(4)]
+    assert [(head.encoder, head.head) for head in found.heads] == names
+    assert list(reply.head_cards) == list(manifest.head_cards)
+    assert any(head.pruned for head in found.heads)
+    for head, card in zip(found.heads, reply.head_cards, strict=True):
+        assert head.pruned == card.pruned
+        assert len(head.contributions) == (0 if head.pruned else 2)
+        assert len(floats(head.fields)) == (0 if head.pruned else 10)
+    assert [part.name for part in found.other_parts] == [
+        "embedding",
+        "encoders.0.feed_forward",
+        "encoders.1.feed_forward",
+        "biases",
+    ]
+
+
+def test_explain_takes_the_labels_asked_for_or_the_first_of_each_image(stub: HeadwiseServiceStub) -> None:
+    """Named labels in the order asked, else the top ones by logit; three of them unless told otherwise."""
+    image = tensor(IMAGES[1])
+    named = stub.Explain(pb.ExplainRequest(images=[image], labels=["7", "2"]), timeout=SECONDS).explanations[0]
+    assert [score.label for score in named.targets] == ["7", "2"]
+    best = stub.Explain(pb.ExplainRequest(images=[image]), timeout=SECONDS).explanations[0]
+    order = np.argsort(-floats(best.logits))
+    assert [score.index for score in best.targets] == list(order[:3])
+    everything = stub.Explain(pb.ExplainRequest(images=[image], top_k=99), timeout=SECONDS).explanations[0]
+    assert len(everything.targets) == 10
+
+
+BAD_REQUESTS: dict[str, tuple[str, object, grpc.StatusCode, str, str]] = {
+    "no image": ("Classify", pb.ClassifyRequest(), grpc.StatusCode.INVALID_ARGUMENT, "images", "at least one image"),
+    "empty message": (
+        "Classify",
+        pb.ClassifyRequest(images=[pb.Image()]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "images[0]",
+        "found neither",
+    ),
+    "not an image": (
+        "Classify",
+        pb.ClassifyRequest(images=[tensor(IMAGES[0]), pb.Image(encoded=b"hello")]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "images[1].encoded",
+        "found 5 bytes of something else",
+    ),
+    "truncated": (
+        "Explain",
+        pb.ExplainRequest(images=[pb.Image(encoded=png(IMAGES[0])[:60])]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "images[0].encoded",
+        "damaged or truncated",
+    ),
+    "bomb": (
+        "Classify",
+        pb.ClassifyRequest(images=[pb.Image(encoded=png_bomb())]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "images[0].encoded",
+        "found 30000 x 30000",
+    ),
+    "wrong size": (
+        "Classify",
+        pb.ClassifyRequest(images=[tensor(IMAGES[0][:7])]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "images[0].tensor",
+        "expected height, width, channels (8, 8, 1), found (7, 8, 1)",
+    ),
+    "short tensor": (
+        "Classify",
+        pb.ClassifyRequest(images=[pb.Image(tensor=pb.ImageTensor(height=8, width=8, channels=1, data=b"x"))]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "images[0].tensor.data",
+        "expected 64 bytes, found 1",
+    ),
+    "unknown label": (
+        "Explain",
+        pb.ExplainRequest(images=[tensor(IMAGES[0])], labels=["3", "rose"]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "labels[1]",
+        "found 'rose'",
+    ),
+    "unknown model": (
+        "Classify",
+        pb.ClassifyRequest(model="flowers", images=[tensor(IMAGES[0])]),
+        grpc.StatusCode.NOT_FOUND,
+        "flowers",
+        "models served (digits)",
+    ),
+    "unknown version": (
+        "Explain",
+        pb.ExplainRequest(model="digits", version="7", images=[tensor(IMAGES[0])]),
+        grpc.StatusCode.NOT_FOUND,
+        "digits/7",
+        "found '7'",
+    ),
+    "model to get": (
+        "GetModel",
+        pb.GetModelRequest(model="flowers"),
+        grpc.StatusCode.NOT_FOUND,
+        "flowers",
+        "models served (digits)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_bad_request_is_told_what_is_wrong_and_the_server_goes_on(stub: HeadwiseServiceStub, case: str) -> None:
+    """A code, an ErrorInfo and the field or resource, with what was expected and found; the next call is answered."""
+    method, request, code, subject, expected = BAD_REQUESTS[case]
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(stub, method)(request, timeout=SECONDS)
+    assert caught.value.code() == code
+    assert expected in caught.value.details()
+    status = rpc_status.from_call(caught.value)
+    info, bad, resource = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.ResourceInfo(),
+    )
+    assert [detail.Unpack(info) for detail in status.details][0]
+    assert info.domain == "headwise"
+    if code == grpc.StatusCode.NOT_FOUND:
+        assert status.details[1].Unpack(resource)
+        assert resource.resource_name == subject
+    else:
+        assert status.details[1].Unpack(bad)
+        assert [violation.field for violation in bad.field_violations] == [subject]
+    assert len(stub.Classify(pb.ClassifyRequest(images=[tensor(IMAGES[0])]), timeout=SECONDS).classifications) == 1
+
+
+def test_oversized_message_is_refused_and_the_server_goes_on(stub: HeadwiseServiceStub) -> None:
+    """Above the limit that the server was started with; gRPC itself refuses it, before it is read."""
+    request = pb.ClassifyRequest(images=[pb.Image(encoded=bytes(5 * 2**20))])
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Classify(request, timeout=SECONDS)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in caught.value.details()
+    assert len(stub.Classify(pb.ClassifyRequest(images=[tensor(IMAGES[0])]), timeout=SECONDS).classifications) == 1
+
+
+def test_too_many_images_in_a_call_say_how_many_may_come(stub: HeadwiseServiceStub) -> None:
+    """A call that could never fit in the queue is refused, not retried for ever."""
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Classify(pb.ClassifyRequest(images=[tensor(IMAGES[0])] * 1025), timeout=SECONDS)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected at most 1024 images, found 1025" in caught.value.details()
+
+
+def test_deadline_that_has_no_time_left_is_exceeded(stub: HeadwiseServiceStub) -> None:
+    """A microsecond is not enough; the call ends at once."""
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Explain(pb.ExplainRequest(images=[tensor(IMAGES[0])]), timeout=1e-6)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_stream_answers_in_order_and_outlives_a_bad_request(stub: HeadwiseServiceStub) -> None:
+    """Each request with its id, a bad one with its own error in its place, the rest as if nothing had been."""
+    requests = [
+        pb.ClassifyStreamRequest(
+            request_id=str(number),
+            request=pb.ClassifyRequest(images=[pb.Image(encoded=b"bad") if number == 5 else tensor(image)]),
+        )
+        for number, image in enumerate(IMAGES)
+    ]
+    replies = list(stub.ClassifyStream(iter(requests), timeout=SECONDS))
+    assert [reply.request_id for reply in replies] == [str(number) for number in range(len(IMAGES))]
+    assert replies[5].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert "images[0].encoded" in replies[5].error.message
+    whole = stub.Classify(pb.ClassifyRequest(images=map(tensor, IMAGES)), timeout=SECONDS).classifications
+    for number, (reply, expected) in enumerate(zip(replies, whole, strict=True)):
+        if number != 5:
+            [found] = reply.response.classifications
+            np.testing.assert_allclose(floats(found.logits), floats(expected.logits), atol=1e-4)
+
+
+def test_stream_answers_before_it_is_ended(stub: HeadwiseServiceStub) -> None:
+    """A client may wait for each answer before it sends the next image."""
+    requests: queue.SimpleQueue[pb.ClassifyStreamRequest | None] = queue.SimpleQueue()
+    replies = stub.ClassifyStream(iter(requests.get, None), timeout=SECONDS)
+    for number in range(3):
+        request = pb.ClassifyRequest(images=[tensor(IMAGES[number])])
+        requests.put(pb.ClassifyStreamRequest(request_id=str(number), request=request))
+        assert next(replies).request_id == str(number)
+    requests.put(None)
+    assert list(replies) == []
+
+
+def test_stream_broken_off_leaves_the_server_as_it_was(stub: HeadwiseServiceStub) -> None:
+    """A client that goes away in the middle of a stream takes nothing from the others."""
+    many = (pb.ClassifyStreamRequest(request=pb.ClassifyRequest(images=[tensor(IMAGES[0])])) for _ in range(10_000))
+    broken = stub.ClassifyStream(many, timeout=SECONDS)
+    next(broken)
+    broken.cancel()
+    reply = stub.Classify(pb.ClassifyRequest(images=map(tensor, IMAGES)), timeout=SECONDS)
+    assert len(reply.classifications) == len(IMAGES)
+
+
+def test_clients_that_give_up_take_nothing_from_the_others(stub: HeadwiseServiceStub) -> None:
+    """Of 60 calls at the same time every third is cancelled; all others get their own answer."""
+    expected = stub.Classify(pb.ClassifyRequest(images=map(tensor, IMAGES)), timeout=SECONDS).classifications
+    calls = [
+        stub.Classify.future(pb.ClassifyRequest(images=[tensor(IMAGES[n % 20])]), timeout=SECONDS) for n in range(60)
+    ]
+    for call in calls[::3]:
+        call.cancel()
+    for number, call in enumerate(calls):
+        if number % 3:
+            found = call.result().classifications[0]
+            np.testing.assert_allclose(floats(found.logits), floats(expected[number % 20].logits), atol=1e-4)
+
+
+def test_manifest_of_a_model_is_given(stub: HeadwiseServiceStub, bundle: Path) -> None:
+    """GetModel carries the bundle's manifest as it stands, ListModels every model served."""
+    reply = stub.GetModel(pb.GetModelRequest(), timeout=SECONDS)
+    assert reply.manifest == read_manifest(bundle)
+    assert list(stub.ListModels(pb.ListModelsRequest(), timeout=SECONDS).models) == [reply.model]
+
+
+@pytest.fixture
+async def state(repository: Path) -> AsyncIterator[State]:
+    """What handlers share, in this process; one stream, one image at a time, 8 may wait."""
+    models = load_all(repository, create("onnxruntime"), "f32")
+    with ThreadPoolExecutor(2) as pool:
+        batcher = Batcher(pool, streams=1, max_batch=1, max_queue=8)
+        yield State(batcher, pool, models)
+        await batcher.close()
+
+
+async def test_split_that_misses_the_logit_is_withheld(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explanation whose parts do not add up never leaves the server; the error gives the figure."""
+    session = state.models["digits"][1].explain
+    run: Callable[[np.ndarray], Outputs] = session.run
+
+    def tampered(images_NYXC: np.ndarray) -> Outputs:
+        outputs = run(images_NYXC)
+        outputs["heads"][0, 0, 4] += 0.5
+        return outputs
+
+    request = pb.ExplainRequest(images=[tensor(IMAGES[0])])
+    assert (await explain(state, request, None)).explanations[0].completeness_residual < 1e-4
+    monkeypatch.setattr(session, "run", tampered)
+    with pytest.raises(Internal, match=r"miss the logit by 0\.5, tolerance 0\.0001; the explanation is withheld"):
+        await explain(state, request, None)
+
+
+async def test_request_that_fails_in_part_leaves_no_work_behind(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one batch of a large request fails, those of it that wait are not run."""
+    session, ran = state.models["digits"][1].classify, []
+
+    def failing(images_NYXC: np.ndarray) -> Outputs:
+        ran.append(len(images_NYXC))
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(session, "run", failing)
+    with pytest.raises(Internal, match="out of memory"):
+        await classify(state, pb.ClassifyRequest(images=map(tensor, IMAGES[:8])), None)
+    await asyncio.sleep(0.1)
+    assert state.batcher.waiting_images == 0
+    assert len(ran) < 4
+
+
+async def test_draining_server_ends_no_stream_but_takes_no_more(state: State) -> None:
+    """A request that comes over a stream while the server drains is told to go elsewhere."""
+    state.draining = True
+    item = pb.ClassifyStreamRequest(request_id="a", request=pb.ClassifyRequest(images=[tensor(IMAGES[0])]))
+    reply = await HeadwiseService(state)._stream_item(item, None)
+    assert (reply.request_id, reply.error.code) == ("a", grpc.StatusCode.UNAVAILABLE.value[0])
+
+
+def test_unforeseen_error_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The client learns that the log has it, and nothing of the server's insides; known errors pass as they are."""
+    told = as_service_error(KeyError("secret"))
+    assert isinstance(told, Internal)
+    assert "secret" not in str(told)
+    assert "secret" in caplog.text
+    known = NotReady("wait.")
+    assert as_service_error(known) is known
+
+
+def test_softmax_of_large_logits_is_finite() -> None:
+    """Logits of any size give probabilities."""
+    found = softmax(np.array([[1e4, 1e4 - 1, -1e4]], np.float32))
+    np.testing.assert_allclose(found, [[0.7310586, 0.2689414, 0.0]], atol=1e-6)

@@ -1,0 +1,16 @@
+"""The checked-in stubs are those of `proto/`."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+STUBS = ROOT / "clients/python/headwise/v1"
+
+
+def test_generating_the_stubs_again_changes_nothing(tmp_path: Path) -> None:
+    """Every generated file stands in the client, byte for byte, and no other."""
+    subprocess.run([ROOT / "scripts/stubs", tmp_path], check=True, capture_output=True)
+    generated = {path.name: path.read_bytes() for path in (tmp_path / "headwise/v1").iterdir()}
+    checked_in = {path.name: path.read_bytes() for path in STUBS.glob("*_pb2*")}
+    assert generated == checked_in
+    assert len(checked_in) == 6
