@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
 LAME_DUCK_SECONDS = 0.5
 LAST_REPLY_SECONDS = 0.5  # for replies that are made but not yet sent
-POLL_SECONDS = 0.02
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -105,8 +104,9 @@ async def _drain(server: grpc.aio.Server, state: State, grace_seconds: float) ->
     """Refuse new calls, and stop when what was accepted is answered or the grace time is over."""
     state.draining = True
     stopped = asyncio.ensure_future(server.stop(grace_seconds))
-    while state.in_flight and not stopped.done():
-        await asyncio.sleep(POLL_SECONDS)
+    idle = asyncio.ensure_future(state.idle.wait())
+    await asyncio.wait((stopped, idle), return_when=asyncio.FIRST_COMPLETED)
+    idle.cancel()
     await server.stop(LAST_REPLY_SECONDS)
     await stopped
 

@@ -43,16 +43,23 @@ class State:
     decoders: Executor
     models: Models = field(default_factory=dict)
     in_flight: int = 0  # requests that are worked on, those of streams included
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while none is in flight
     draining: bool = False  # streams take no more requests
+
+    def __post_init__(self) -> None:
+        self.idle.set()
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Counts a request as in flight while it is worked on."""
         self.in_flight += 1
+        self.idle.clear()
         try:
             yield
         finally:
             self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
 
     def model(self, name: str, version: str) -> Model:
         """The model that a request names.

@@ -21,7 +21,7 @@ from headwise import (
 from headwise.bundle import read_manifest
 from PIL import Image
 
-IMAGES = [image for image in np.random.default_rng(1).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)]
+IMAGES = list(np.random.default_rng(1).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8))
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_explain_splits_every_logit_exactly(stub: HeadwiseServiceStub, bundle: P
 
 
 def test_explain_names_every_head_with_its_card(stub: HeadwiseServiceStub, bundle: Path) -> None:
-    """Every head of the dense model once, removed ones marked and silent; each kept one with its field on all labels."""
+    """Every head of the dense model once, removed ones silent; each kept one with its field on all labels."""
     manifest = read_manifest(bundle)
     reply = stub.Explain(pb.ExplainRequest(images=[tensor(IMAGES[0])], top_k=2), timeout=SECONDS)
     [found] = reply.explanations
