@@ -35,7 +35,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
 # the same as for the CPU. The driver comes from the host.
 FROM build AS build-gpu
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem \
-    pip install '.[server,gpu]' 'onnxruntime-gpu[cuda,cudnn]'
+    pip install '.[server,gpu]'
 # One path for any version of Python, for LD_LIBRARY_PATH below.
 RUN ln -s /opt/headwise/lib/python3.*/site-packages/nvidia /opt/headwise/nvidia
 COPY . .

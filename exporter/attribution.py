@@ -100,8 +100,6 @@ class ExactSplit(nn.Module):
         self.register_buffer("embedding_DK", stream[0].T.to(dtype).contiguous())
         self.register_buffer("bias_MK", bias_MK.to(dtype))
         self.register_buffer("constant_K", constant_K.to(dtype))
-        norms = [*(encoder.norm1 for encoder in _encoders(model)), model.classifier.norm]
-        self.register_buffer("eps_M1", torch.tensor([[norm.eps] for norm in norms], dtype=dtype))
         head_tables, feed_forward_tables = [], []
         for index, (encoder, probe) in enumerate(zip(_encoders(model), probes, strict=True)):
             split = (encoder.self_attn.shape.heads, -1)
@@ -114,14 +112,9 @@ class ExactSplit(nn.Module):
 
     def _token_weights(self, activations: dict[str, Tensor]) -> list[Tensor]:
         """q_0 ... q_L, (B, T) each."""
-        encoders = _encoders(self.model)
-        inputs = [activations[f"encoders.{index}.residual"] for index in range(len(encoders))]
-        inputs.append(activations[f"encoders.{len(encoders) - 1}.feed_forward_out"])
-        variance_BMT = torch.stack([x_BTD.var(-1, correction=0) for x_BTD in inputs], 1)
-        scales = (variance_BMT + self.get_buffer("eps_M1")).rsqrt().unbind(1)
-        found = [activations["pooling_weights"] * scales[-1]]
-        for scale_BT in reversed(scales[:-1]):
-            found.append(found[-1] * scale_BT)
+        found = [activations["pooling_weights"] * activations["norm_scale"]]
+        for index in reversed(range(len(self.model.config.encoders))):
+            found.append(found[-1] * activations[f"encoders.{index}.norm1_scale"])
         return found[::-1]
 
     def _pooled_heads(self, index: int, heads_BTV: Tensor, weights_BT: Tensor) -> Tensor:

@@ -169,6 +169,12 @@ class DropPath(nn.Module):
         return x_BTD * keep / (1.0 - self.rate)
 
 
+def norm_and_scale(norm: nn.LayerNorm, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    """What the norm gives (B, T, D), and its scale 1/sigma for each token (B, T), which it has computed anyway."""
+    normed_BTD, _, scale_BT1 = torch.native_layer_norm(x_BTD, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return normed_BTD, scale_BT1.squeeze(-1)
+
+
 class Encoder(nn.Module):
     """One encoder; LN_1 (`norm1`) stands on the residual stream."""
 
@@ -184,11 +190,10 @@ class Encoder(nn.Module):
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The stream after this encoder (B, T, D), and its intermediates by name."""
         attended_BTD, out = self.self_attn(self.pre_norm(x_BTD))
-        residual_BTD = x_BTD + self.drop_path(attended_BTD)  # what norm1 sees
-        x_BTD = self.norm1(residual_BTD)
+        x_BTD, scale_BT = norm_and_scale(self.norm1, x_BTD + self.drop_path(attended_BTD))
         hidden_BTF = functional.gelu(self.linear1(x_BTD))
         x_BTD = x_BTD + self.drop_path(self.linear2(hidden_BTF))
-        return x_BTD, {**out, "residual": residual_BTD, "feed_forward_hidden": hidden_BTF, "feed_forward_out": x_BTD}
+        return x_BTD, {**out, "norm1_scale": scale_BT, "feed_forward_hidden": hidden_BTF, "feed_forward_out": x_BTD}
 
 
 class Classifier(nn.Module):
@@ -213,19 +218,21 @@ class Classifier(nn.Module):
         for index, block in enumerate(self.blocks):
             x_BTD, out = block(x_BTD)
             activations |= {f"encoders.{index}.{name}": value for name, value in out.items()}
-        x_BTD = self.norm(x_BTD)
+        x_BTD, scale_BT = norm_and_scale(self.norm, x_BTD)
         weights_BT = self.attention_pool(x_BTD).squeeze(-1).softmax(dim=-1)
         pooled_BD = (weights_BT.unsqueeze(1) @ x_BTD).squeeze(1)
-        return self.fc(pooled_BD), activations | {"pooling_weights": weights_BT, "pooled": pooled_BD}
+        activations |= {"norm_scale": scale_BT, "pooling_weights": weights_BT, "pooled": pooled_BD}
+        return self.fc(pooled_BD), activations
 
 
 class CCT(nn.Module):
     """The whole model: normalised images (B, C, Y, X) to `(logits, activations)`.
 
     Activations by name: `embedding` (B, T, D), the stream that enters the first encoder; for each encoder `l`
-    `encoders.<l>.query|key` (B, T, H*Q), `.heads` (B, T, H*V), the head outputs before the projection, `.residual`
-    (B, T, D), what LN_1 sees, `.feed_forward_hidden` (B, T, F), after the GELU, `.feed_forward_out` (B, T, D), the
-    stream after the encoder; `pooling_weights` (B, T) and `pooled` (B, D), what the read-out sees.
+    `encoders.<l>.query|key` (B, T, H*Q), `.heads` (B, T, H*V), the head outputs before the projection,
+    `.norm1_scale` (B, T), 1/sigma of LN_1, `.feed_forward_hidden` (B, T, F), after the GELU, `.feed_forward_out`
+    (B, T, D), the stream after the encoder; `norm_scale` (B, T), 1/sigma of the final norm; `pooling_weights` (B, T)
+    and `pooled` (B, D), what the read-out sees.
     """
 
     def __init__(self, config: CCTConfig, *, attention_dropout: float = 0.0, stochastic_depth: float = 0.0) -> None:

@@ -6,6 +6,8 @@ first that is installed of OpenVINO and ONNX Runtime, both on the CPU; a GPU is 
 
 import importlib
 import importlib.util
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Both runtimes report their use to their makers unless told not to; a server of ours talks to its clients alone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
 
 Precision = Literal["f32", "bf16", "f16"]
 Outputs = dict[str, NDArray[Any]]

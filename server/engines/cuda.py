@@ -44,4 +44,5 @@ def _open_session(path: Path, precision: Precision, streams: int) -> OnnxRuntime
 def engine() -> Engine:
     """ONNX Runtime on the GPU."""
     require_provider(PROVIDER, "gpu")
+    onnxruntime.preload_dlls()  # CUDA and cuDNN from NVIDIA's wheels, which no search path leads to
     return Engine("cuda", _open_session, lambda: None)

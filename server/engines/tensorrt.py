@@ -10,11 +10,13 @@ Never run on a GPU so far: TensorRT's libraries were not at hand where this was 
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 from headwise.bundle import read_manifest
 
 from server.engines import Engine, Precision
+from server.engines.cuda import PROVIDER as CUDA_PROVIDER
 from server.engines.cuda import gpu_session_options, require_provider
-from server.engines.onnxruntime import OnnxRuntimeSession
+from server.engines.onnxruntime import OnnxRuntimeSession, Provider
 
 PROVIDER = "TensorrtExecutionProvider"
 MAX_BATCH = 64
@@ -43,10 +45,13 @@ def _image_shape(graph: Path) -> tuple[int, int, int]:
 
 def _open_session(path: Path, precision: Precision, streams: int) -> OnnxRuntimeSession:
     options = provider_options(path, precision, _image_shape(path))
-    return OnnxRuntimeSession(path, precision, providers=[(PROVIDER, options)], options=gpu_session_options())
+    # TensorRT takes layer norms with one output; those that give Explain their scale as well run with CUDA.
+    providers: list[Provider] = [(PROVIDER, options), CUDA_PROVIDER]
+    return OnnxRuntimeSession(path, precision, providers=providers, options=gpu_session_options())
 
 
 def engine() -> Engine:
     """TensorRT on the GPU."""
     require_provider(PROVIDER, "gpu,tensorrt")
+    onnxruntime.preload_dlls()
     return Engine("tensorrt", _open_session, lambda: "f16")

@@ -115,7 +115,9 @@ def test_last_encoders_head_is_what_the_linear_map_says() -> None:
         heads_BTV = activations["encoders.1.heads"].clone()
         heads_BTV[..., :8] = 0.0  # head 0 of encoder 1
         added_BTD = (activations["encoders.1.heads"] - heads_BTV) @ last.self_attn.proj.weight.T
-        residual_BTD, stream_BTD = activations["encoders.1.residual"], activations["encoders.1.feed_forward_out"]
+        before_BTD = activations["encoders.0.feed_forward_out"]
+        residual_BTD = before_BTD + last.self_attn.proj(activations["encoders.1.heads"])
+        stream_BTD = activations["encoders.1.feed_forward_out"]
 
         def frozen(norm: torch.nn.LayerNorm, values: Tensor, seen: Tensor) -> Tensor:
             scale = (seen.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt()

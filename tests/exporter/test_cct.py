@@ -115,17 +115,17 @@ def test_activations_have_their_shapes() -> None:
     """Every intermediate has its documented name and shape, also where encoders differ."""
     config = support.uneven(support.small_config())
     _, activations = CCT(config).eval()(torch.zeros(2, 1, 8, 8))
-    expected = {"embedding": (2, 16, 32), "pooling_weights": (2, 16), "pooled": (2, 32)}
+    expected = {"embedding": (2, 16, 32), "norm_scale": (2, 16), "pooling_weights": (2, 16), "pooled": (2, 32)}
     for index, shape in enumerate(config.encoders):
         sizes = {
             "query": shape.heads * shape.query_key_dim,
             "key": shape.heads * shape.query_key_dim,
             "heads": shape.heads * shape.value_dim,
-            "residual": 32,
             "feed_forward_hidden": shape.feed_forward,
             "feed_forward_out": 32,
         }
         expected |= {f"encoders.{index}.{name}": (2, 16, size) for name, size in sizes.items()}
+        expected[f"encoders.{index}.norm1_scale"] = (2, 16)
     assert {name: tuple(value.shape) for name, value in activations.items()} == expected
 
 

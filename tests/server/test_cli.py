@@ -1,73 +1,35 @@
-"""The command `headwise-server`: what it takes, and what it says when it cannot start."""
+"""The entry point, before the server itself is there."""
 
-import asyncio
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from server import cli
-from server.app import Settings
-from server.engines import Engine
+SLOW_IMPORT = """
+import sys, time, types
 
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "server.commands":
+            print("importing", flush=True)
+            time.sleep(60)
 
-def invoke(*arguments: str, **environment: str) -> Any:
-    """Run the command in this process."""
-    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "200", **environment})
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Engine]]:
-    """What would have been served: settings and engine."""
-    seen: list[tuple[Settings, Engine]] = []
-
-    async def serve(settings: Settings, engine: Engine, announce: Any) -> None:
-        await asyncio.sleep(0)
-        seen.append((settings, engine))
-        announce("127.0.0.1:1234")
-
-    monkeypatch.setattr(cli, "serve", serve)
-    return seen
+from server.cli import main
+sys.meta_path.insert(0, Slow())
+main()
+"""
 
 
-def test_options_become_settings(started: list[tuple[Settings, Engine]]) -> None:
-    """Every option arrives, and the address is announced on stdout for whoever started the server."""
-    arguments = (
-        "--repository m --listen 0.0.0.0:1 --engine onnxruntime --precision f32 --streams 3 --max-batch 4 "
-        "--max-queue 5 --max-message-mib 6 --grace-seconds 7"
-    )
-    result = invoke(*arguments.split())
-    assert result.exit_code == 0, result.output
-    [(settings, engine)] = started
-    assert settings == Settings(Path("m"), "0.0.0.0:1", "f32", 3, 4, 5, 6, 7.0)
-    assert engine.name == "onnxruntime"
-    assert result.stdout == "listening on 127.0.0.1:1234\n"
-
-
-def test_options_may_come_from_the_environment(started: list[tuple[Settings, Engine]]) -> None:
-    """As a container is configured."""
-    result = invoke(HEADWISE_REPOSITORY="m", HEADWISE_LISTEN="0.0.0.0:9", HEADWISE_MAX_QUEUE="3")
-    assert result.exit_code == 0, result.output
-    settings = started[0][0]
-    assert (settings.repository, settings.listen, settings.max_queue) == (Path("m"), "0.0.0.0:9", 3)
-    assert settings.streams >= 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "expected"),
-    [
-        ((), 2, "Missing option '--repository'"),
-        (("--repository", "m", "--precision", "int4"), 2, "expected auto or f32, found 'int4'"),
-        (("--repository", "m", "--max-batch", "0"), 2, "Invalid value for '--max-batch'"),
-        (("--repository", "m", "--engine", "tvm"), 1, "unknown engine 'tvm'; expected one of: auto"),
-        (("--repository", "/nonexistent", "--listen", "127.0.0.1:0"), 1, "found no such folder"),
-        (("--repository", "m", "--listen", "nowhere"), 1, "cannot listen on nowhere"),
-    ],
-)
-def test_what_cannot_be_is_said_in_one_line(arguments: tuple[str, ...], status: int, expected: str) -> None:
-    """What was expected, what was found; status 2 for a wrong option, 1 for what cannot start."""
-    result = invoke(*arguments)
-    assert result.exit_code == status
-    assert expected in result.output
-    assert "Traceback" not in result.output
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_during_the_imports_ends_the_process(number: signal.Signals) -> None:
+    """Handled from the first moment, as process 1 of a container needs it; nothing to drain, status 0."""
+    with subprocess.Popen([sys.executable, "-c", SLOW_IMPORT], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        assert caught >> (number - 1) & 1
+        process.send_signal(number)
+        assert process.wait(30) == 0

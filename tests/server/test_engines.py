@@ -1,5 +1,8 @@
 """Engines: the same answers, and a loud refusal where they cannot give them."""
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,3 +136,17 @@ def test_tensorrt_caches_by_precision_and_profile() -> None:
     assert (full["trt_fp16_enable"], half["trt_fp16_enable"]) == (False, True)
     assert full["trt_engine_cache_path"] != half["trt_engine_cache_path"]
     assert Path(full["trt_engine_cache_path"]).parent == Path("m/engines")
+
+
+def test_runtimes_do_not_report_their_use() -> None:
+    """OpenVINO's telemetry cannot be imported and ONNX Runtime's is off, before either is loaded."""
+    code = """
+import os, sys
+from server.engines import create
+assert "openvino" not in sys.modules and "onnxruntime" not in sys.modules
+create("openvino"), create("onnxruntime")
+assert "openvino" in sys.modules and sys.modules["openvino_telemetry"] is None
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -240,12 +240,9 @@ def test_bad_request_is_told_what_is_wrong_and_the_server_goes_on(stub: Headwise
     assert caught.value.code() == code
     assert expected in caught.value.details()
     status = rpc_status.from_call(caught.value)
-    info, bad, resource = (
-        error_details_pb2.ErrorInfo(),
-        error_details_pb2.BadRequest(),
-        error_details_pb2.ResourceInfo(),
-    )
-    assert [detail.Unpack(info) for detail in status.details][0]
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    resource = error_details_pb2.ResourceInfo()
+    assert status.details[0].Unpack(info)
     assert info.domain == "headwise"
     if code == grpc.StatusCode.NOT_FOUND:
         assert status.details[1].Unpack(resource)

@@ -1,0 +1,84 @@
+"""`headwise-server`: what it takes, and what it says when it cannot start."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from server import commands
+from server.app import Settings
+from server.engines import Engine
+
+
+def invoke(*arguments: str, **environment: str) -> Any:
+    """Run the command in this process."""
+    return CliRunner().invoke(commands.app, list(arguments), env={"COLUMNS": "200", **environment})
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Engine]]:
+    """What would have been served: settings and engine."""
+    seen: list[tuple[Settings, Engine]] = []
+
+    async def serve(settings: Settings, engine: Engine, announce: Any) -> None:
+        await asyncio.sleep(0)
+        seen.append((settings, engine))
+        announce("127.0.0.1:1234")
+
+    monkeypatch.setattr(commands, "serve", serve)
+    return seen
+
+
+def test_options_become_settings(started: list[tuple[Settings, Engine]]) -> None:
+    """Every option arrives, and the address is announced on stdout for whoever started the server."""
+    arguments = (
+        "--repository m --listen 0.0.0.0:1 --engine onnxruntime --precision f32 --streams 3 --max-batch 4 "
+        "--max-queue 5 --max-message-mib 6 --grace-seconds 7"
+    )
+    result = invoke(*arguments.split())
+    assert result.exit_code == 0, result.output
+    [(settings, engine)] = started
+    assert settings == Settings(Path("m"), "0.0.0.0:1", "f32", 3, 4, 5, 6, 7.0)
+    assert engine.name == "onnxruntime"
+    assert result.stdout == "listening on 127.0.0.1:1234\n"
+
+
+def test_options_may_come_from_the_environment(started: list[tuple[Settings, Engine]]) -> None:
+    """As a container is configured."""
+    result = invoke(HEADWISE_REPOSITORY="m", HEADWISE_LISTEN="0.0.0.0:9", HEADWISE_MAX_QUEUE="3")
+    assert result.exit_code == 0, result.output
+    settings = started[0][0]
+    assert (settings.repository, settings.listen, settings.max_queue) == (Path("m"), "0.0.0.0:9", 3)
+    assert settings.streams >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        ((), 2, "Missing option '--repository'"),
+        (("--repository", "m", "--precision", "int4"), 2, "expected auto or f32, found 'int4'"),
+        (("--repository", "m", "--max-batch", "0"), 2, "Invalid value for '--max-batch'"),
+        (("--repository", "m", "--engine", "tvm"), 1, "unknown engine 'tvm'; expected one of: auto"),
+        (("--repository", "/nonexistent", "--listen", "127.0.0.1:0"), 1, "found no such folder"),
+        (("--repository", "m", "--listen", "nowhere"), 1, "cannot listen on nowhere"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(arguments: tuple[str, ...], status: int, expected: str) -> None:
+    """What was expected, what was found; status 2 for a wrong option, 1 for what cannot start."""
+    result = invoke(*arguments)
+    assert result.exit_code == status
+    assert expected in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("limit", "cores"), [("max 100000", 1 << 20), ("50000 100000", 1), ("150000 100000", 2)])
+def test_cores_are_no_more_than_the_containers_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
+) -> None:
+    """A CPU limit of one and a half cores is two streams at most; without a limit every core counts."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(1 << 20))
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert commands.available_cores(tmp_path / "cpu.max") == cores
+    assert commands.available_cores(tmp_path / "none") == 1 << 20
