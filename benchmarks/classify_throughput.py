@@ -9,7 +9,6 @@ rounds of the ratio, with its quartiles.
 """
 
 import json
-import platform
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +16,11 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from explain_latency import onnxruntime_runner, seconds
 from headwise.bundle import read_manifest
 from headwise.v1.bundle_pb2 import Bundle
 from rich.console import Console
 from rich.table import Table
+from timing import interleaved_seconds, machine, onnxruntime_runner, quartiles, show_quartiles
 
 from exporter.bundle import verify
 from exporter.cct import CCT, CCTConfig, cct, count_macs, count_parameters
@@ -52,24 +51,6 @@ def dense_config(manifest: Bundle) -> CCTConfig:
     return config
 
 
-def measure(dense: Path, compact: Path, images: np.ndarray, rounds: int, threads: int) -> dict[str, float]:
-    """Images/s of both graphs, and the median and quartiles of the ratio."""
-    runs = [onnxruntime_runner(path, threads) for path in (dense, compact)]
-    for _ in range(5):
-        for run in runs:
-            run(images)
-    times = np.array([[seconds(run, images) for run in runs] for _ in range(rounds)])
-    low, ratio, high = np.percentile(times[:, 0] / times[:, 1], (25, 50, 75))
-    dense_rate, compact_rate = len(images) / np.median(times, axis=0)
-    return {
-        "dense_images_per_second": dense_rate,
-        "compact_images_per_second": compact_rate,
-        "ratio": ratio,
-        "ratio_quartile_low": low,
-        "ratio_quartile_high": high,
-    }
-
-
 def main(
     bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")],
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
@@ -88,16 +69,20 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         probes = [Probe(encoder.heads * encoder.value_dim, config.labels) for encoder in config.encoders]
         export_graphs(CCT(config).eval(), probes, manifest.input.mean, manifest.input.std, Path(folder))
-        figures = measure(Path(folder) / "classify.onnx", bundle / "classify.onnx", images, rounds, threads)
+        runs = [onnxruntime_runner(path / "classify.onnx", threads) for path in (Path(folder), bundle)]
+        times = interleaved_seconds(runs, images, rounds)
     metrics = manifest.metrics
+    dense_rate, compact_rate = batch / np.median(times, axis=0)
     report = {
         "bundle": f"{manifest.name} version {manifest.version}",
-        "machine": platform.machine(),
+        "machine": machine(),
         "batch": batch,
         "rounds": rounds,
         "threads": threads,
         "macs_share": metrics.macs_compact / metrics.macs_dense,
-        **figures,
+        "dense_images_per_second": dense_rate,
+        "compact_images_per_second": compact_rate,
+        **quartiles(times[:, 0] / times[:, 1]),
     }
     if as_json:
         print(json.dumps(report, indent=2))
@@ -105,11 +90,10 @@ def main(
     table = Table(
         title=f"{report['bundle']}, ONNX Runtime, batch {batch}, {threads} threads, {rounds} interleaved rounds, median"
     )
-    for column in ("dense images/s", "compact images/s", "ratio, quartiles", "MACs left"):
-        table.add_column(column, justify="right")
-    quartiles = f"{figures['ratio']:.2f} ({figures['ratio_quartile_low']:.2f}-{figures['ratio_quartile_high']:.2f})"
-    rates = (f"{figures[f'{kind}_images_per_second']:,.0f}" for kind in ("dense", "compact"))
-    table.add_row(*rates, quartiles, f"{100 * report['macs_share']:.0f} %")
+    for column in ("dense images/s", "compact images/s", "ratio (quartiles)", "MACs left"):
+        table.add_column(column, justify="right", no_wrap=True)
+    rates = (f"{rate:,.0f}" for rate in (dense_rate, compact_rate))
+    table.add_row(*rates, show_quartiles(report), f"{100 * report['macs_share']:.0f} %")
     Console().print(table)
 
 

@@ -33,27 +33,26 @@ def progress(description: str, total: int) -> Iterator[Callable[[str], None]]:
 
 
 def _percent(value: float, interval: Interval) -> str:
-    return f"{100 * value:.2f} % ({100 * interval.low:.2f}-{100 * interval.high:.2f})"
+    return f"{100 * value:.2f} ({100 * interval.low:.2f}-{100 * interval.high:.2f})"
 
 
 def manifest_table(manifest: Bundle) -> Table:
     """Dense, masked and compact model side by side."""
     metrics = manifest.metrics
     table = Table(title=f"{manifest.name} version {manifest.version}, {metrics.test_images} test images")
-    for column in ("model", "accuracy (95 % interval)", "parameters", "MACs", "what it is"):
+    for column in ("model", "accuracy % (95 % interval)", "parameters", "MACs", "what it is"):
         table.add_column(column, justify="left" if column in ("model", "what it is") else "right")
-    pruning = manifest.pruning
     rows = (
         ("dense", "as trained", metrics.parameters_dense, metrics.macs_dense),
         (
             "masked",
-            f"ANDC keeps {100 * metrics.kept_connections:.0f} % of the connections",
+            f"{100 * metrics.kept_connections:.0f} % of connections",
             metrics.parameters_dense,
             metrics.macs_dense,
         ),
         (
             "compact",
-            f"by {pruning.criterion}: {100 * metrics.macs_compact / metrics.macs_dense:.0f} % of the MACs left",
+            f"{100 * metrics.macs_compact / metrics.macs_dense:.0f} % of MACs",
             metrics.parameters_compact,
             metrics.macs_compact,
         ),
@@ -68,22 +67,24 @@ def tap_point_table(manifest: Bundle) -> Table:
     """Single-nodal performance along the dense model."""
     data = manifest.data
     table = Table(
-        title=f"SNP of the dense model ({data.calibration_images} calibration images, "
-        f"threshold {manifest.pruning.threshold})"
+        title=f"Dense model: clusters and noise per node, {data.calibration_images} calibration images, "
+        f"threshold {manifest.pruning.threshold}"
     )
-    table.add_column("tap point", no_wrap=True)
-    for column in ("nodes", "probe", "clusters/node", "size", "noise/node", "SNR"):
-        table.add_column(column, justify="right")
+    table.add_column("encoder.tap point", no_wrap=True)
+    for column in ("nodes", "probe %", "clusters", "size", "noise", "SNR"):
+        table.add_column(column, justify="right", no_wrap=True)
     for tap in manifest.metrics.tap_points:
-        snr = f"{tap.snr:.2f}" if tap.HasField("snr") else "no noise"
+        snr = f"{tap.snr:.2f}" if tap.HasField("snr") else "-"
         figures = (f"{value:.2f}" for value in (tap.clusters_per_node, tap.cluster_size, tap.noise_per_node))
-        table.add_row(tap.name, str(tap.nodes), f"{100 * tap.probe_accuracy:.1f} %", *figures, snr)
+        table.add_row(
+            tap.name.removeprefix("encoders."), str(tap.nodes), f"{100 * tap.probe_accuracy:.1f}", *figures, snr
+        )
     return table
 
 
 def candidate_table(manifest: Bundle) -> Table:
     """What each criterion came to on the calibration images."""
-    table = Table(title=f"After removal and short training, {manifest.data.calibration_images} calibration images")
+    table = Table(title=f"Compact models on {manifest.data.calibration_images} calibration images")
     for column in ("criterion", "accuracy", "loss", ""):
         table.add_column(column, justify="left" if column in ("criterion", "") else "right")
     for candidate in manifest.pruning.candidates:

@@ -85,6 +85,17 @@ def test_models_are_listed(server: support.ServerProcess) -> None:
     assert (model["name"], model["version"], model["precision"]) == ("digits", "1", "f32")
 
 
+def test_models_waits_for_a_server_that_starts(repository: Path) -> None:
+    """From a script that has just started one; without a server it gives up in time."""
+    with support.running_server(repository) as starting:
+        result = headwise(starting, "models", "--wait", "60")
+    assert result.exit_code == 0, result.output
+    assert "digits" in result.output
+    gone = headwise(starting, "models", "--wait", "0.2")
+    assert gone.exit_code == 1
+    assert "no server answers" in gone.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [

@@ -89,7 +89,7 @@ def classify(
             return
         for file, result in zip(files, found, strict=True):
             out.print(tables.classification(str(file), result))
-        out.print(tables.footer(found[0].model, found[0].timings), style="dim", highlight=False)
+        out.print(tables.footer(found[0].model, found[0].timings), style="dim", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -119,13 +119,21 @@ def explain(
             f"{tables.footer(found[0].model, found[0].timings)}",
             style="dim",
             highlight=False,
+            soft_wrap=True,
         )
 
 
 @app.command()
-def models(server: ServerOption = DEFAULT_TARGET, timeout: TimeoutOption = 30.0, as_json: JsonOption = False) -> None:
+def models(
+    server: ServerOption = DEFAULT_TARGET,
+    timeout: TimeoutOption = 30.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a server that still starts.")] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
     """The models that a server serves."""
     with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
+        if wait:
+            client.wait_until_ready(wait)
         found = client.list_models()
         if as_json:
             print(json.dumps([asdict(model) for model in found], indent=2))
