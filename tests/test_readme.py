@@ -1,0 +1,112 @@
+"""The README: its commands run, and its figures are those of the records."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BUILD = json.loads((ROOT / "results/digits/build.json").read_text("utf-8"))["metrics"]
+THROUGHPUT = json.loads((ROOT / "results/digits/classify_throughput.json").read_text("utf-8"))
+LATENCY = json.loads((ROOT / "results/explain_latency.json").read_text("utf-8"))
+
+# The documented command, with a recipe that takes seconds.
+QUICK_EXPORTER = """#!{python}
+import sys
+sys.path.insert(0, {tests!r})
+import support
+from exporter import cli, recipes
+recipes.RECIPES["digits"] = support.small_recipe()
+cli.main()
+"""
+
+
+def blocks(language: str) -> list[str]:
+    """Code blocks of the README in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_first_commands_are_scripts_that_are_there() -> None:
+    """The two commands of the first page, and what CI calls."""
+    first, second, *_ = blocks("sh")
+    for command in (first.strip(), second.strip()):
+        assert os.access(ROOT / command, os.X_OK)
+    assert second.strip() in (ROOT / ".ci/run").read_text("utf-8")
+
+
+def test_step_by_step_runs_as_it_stands(tmp_path: Path) -> None:
+    """Every line, in a shell that stops at the first failure, from an empty folder to an explained digit."""
+    binaries = Path(sys.executable).parent
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("headwise", "headwise-server"):
+        (tmp_path / ".venv/bin" / name).symlink_to(binaries / name)
+    (tmp_path / ".venv/bin/activate").write_text('PATH="$PWD/.venv/bin:$PATH"\n')
+    exporter = tmp_path / ".venv/bin/exporter"
+    exporter.write_text(QUICK_EXPORTER.format(python=sys.executable, tests=str(Path(__file__).parent)))
+    exporter.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    [steps] = [block for block in blocks("sh") if "exporter build" in block]
+    found = subprocess.run(
+        ["bash", "-euc", f"set -m\n{steps}\nwait"],
+        cwd=tmp_path,
+        env={**os.environ, "HEADWISE_LISTEN": address, "HEADWISE_SERVER": address, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert found.returncode == 0, found.stderr
+    for expected in ("bundle: models/digits/1", "completeness of the split", "probability", "expert of"):
+        assert expected in found.stdout
+
+
+def test_python_block_runs_as_it_stands(
+    server: support.ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the address of a server that runs: a line for each head."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("digit.png")
+    [block] = blocks("python")
+    assert "localhost:50051" in block
+    exec(block.replace("localhost:50051", server.address), {})
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+@pytest.mark.parametrize("model", ["dense", "masked", "compact"])
+def test_accuracies_are_those_of_the_record(model: str) -> None:
+    """Accuracy with its interval, parameters and operations of each model."""
+    [row] = [line for line in README.splitlines() if line.startswith(f"| {model}")]
+    interval = BUILD[f"{model}_accuracy_interval"]
+    shape = "compact" if model == "compact" else "dense"
+    for expected in (
+        f"{100 * BUILD[f'{model}_accuracy']:.2f} ({100 * interval['low']:.2f}-{100 * interval['high']:.2f})",
+        f"{BUILD[f'parameters_{shape}']:,}",
+        f"{BUILD[f'macs_{shape}'] / 1e6:.2f} M",
+    ):
+        assert expected in row
+    if model == "masked":
+        assert f"keeps {100 * BUILD['kept_connections']:.0f} % of the connections" in row
+
+
+def test_speeds_are_those_of_the_records() -> None:
+    """Throughput with its quartiles, and what Explain costs on each runtime at each batch."""
+    text = " ".join(README.split())
+    low, high = THROUGHPUT["ratio_quartile_low"], THROUGHPUT["ratio_quartile_high"]
+    assert f"{THROUGHPUT['ratio']:.2f} x (quartiles {low:.2f}-{high:.2f})" in text
+    ratio = {(row["runtime"], row["batch"]): f"{row['ratio']:.2f} x" for row in LATENCY["rows"]}
+    onnxruntime, openvino = ([ratio[f"{name} f32", batch] for batch in (1, 8)] for name in ("onnxruntime", "openvino"))
+    assert f"costs {onnxruntime[0]} Classify in ONNX Runtime and {openvino[0]} in OpenVINO at batch 1" in text
+    assert f"{onnxruntime[1]} and {openvino[1]} at batch 8" in text
+    assert f"n = {THROUGHPUT['rounds']} and {LATENCY['rounds']} rounds" in text
+    assert f"{THROUGHPUT['machine']['cores']} cores of an {THROUGHPUT['machine']['processor']}" in text
