@@ -41,7 +41,7 @@ from exporter.pipeline import (
     DENSE,
     DENSE_MEASUREMENTS,
     MASKED,
-    part_tensors,
+    part_images,
     pruning_record,
     training_record,
 )
@@ -139,7 +139,7 @@ def _manifest(
             test_images=len(dataset.test),
             seed=training_record(run)["settings"]["seed"],
         ),
-        metrics=metrics(by_name, measured, part_tensors(dataset, "test"), pruning),
+        metrics=metrics(by_name, measured, part_images(dataset, "test"), pruning),
         pruning=pruning,
         head_cards=head_cards(by_name, measured, kept, dataset.label_names, pruning.threshold),
         completeness_tolerance=COMPLETENESS_TOLERANCE,

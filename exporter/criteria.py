@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from exporter.cct import CCT, Encoder
 from exporter.compaction import Budget, KeptUnits, UnitMeans, top_indices
+from exporter.images import LabelledImages
 from exporter.snp import NodeMeasurement, NodeStatistics
 
 BASIC = ("magnitude", "variance", "taylor")
@@ -84,8 +85,8 @@ class EncoderMoments:
         return UnitMeans(self.heads.mean(), self.feed_forward_hidden.mean())
 
 
-def collect_moments(model: CCT, data: tuple[Tensor, Tensor], batch_size: int = 128) -> list[EncoderMoments]:
-    """One pass forward and back over training images (N, C, Y, X) and labels (N,), the model in evaluation mode."""
+def collect_moments(model: CCT, data: LabelledImages, batch_size: int = 128) -> list[EncoderMoments]:
+    """One pass forward and back over training images, the model in evaluation mode."""
     sizes = {"heads": "value_dim", "query": "query_key_dim", "key": "query_key_dim"}
     collected = [
         EncoderMoments(
@@ -96,7 +97,7 @@ def collect_moments(model: CCT, data: tuple[Tensor, Tensor], batch_size: int = 1
     ]
     model.eval()
     taps = [(encoder, tap) for encoder in range(len(collected)) for tap in (*sizes, "feed_forward_hidden")]
-    for images, labels in zip(torch.split(data[0], batch_size), torch.split(data[1], batch_size), strict=True):
+    for images, labels in data.batches(batch_size):
         logits_BK, activations = model(images)
         loss = functional.cross_entropy(logits_BK, labels, reduction="sum")
         values = [activations[f"encoders.{encoder}.{tap}"] for encoder, tap in taps]

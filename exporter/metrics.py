@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from headwise.v1.bundle_pb2 import HeadCard, Interval, Metrics, PruningProvenance, TapPointMetrics
 from scipy.stats import binomtest
-from torch import Tensor
 
 from exporter.cct import CCT, count_macs, count_parameters
 from exporter.checkpoints import Measurements
 from exporter.compaction import KeptUnits
 from exporter.heads import HeadExpertise, expertise
+from exporter.images import LabelledImages
 from exporter.snp import NodeMeasurement, statistics
 from exporter.training import predict
 
@@ -22,9 +22,9 @@ def wilson_interval(correct: int, images: int) -> Interval:
     return Interval(low=float(bounds.low), high=float(bounds.high))
 
 
-def count_correct(model: CCT, data: tuple[Tensor, Tensor]) -> int:
+def count_correct(model: CCT, data: LabelledImages) -> int:
     """Images whose first label is right."""
-    return int((predict(model, data[0]).argmax(1) == data[1]).sum())
+    return int((predict(model, data).argmax(1) == data.labels_N).sum())
 
 
 def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> TapPointMetrics:
@@ -62,7 +62,7 @@ def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> Tap
 def metrics(
     models: Mapping[str, CCT],
     measurements: Mapping[str, Measurements],
-    test_data: tuple[Tensor, Tensor],
+    test_data: LabelledImages,
     pruning: PruningProvenance,
 ) -> Metrics:
     """All figures of the manifest; the one place that looks at the test images.
@@ -70,10 +70,10 @@ def metrics(
     Args:
         models: `dense`, `masked` and `compact`.
         measurements: of `dense` and `compact`, on the calibration images.
-        test_data: normalised images (N, C, Y, X) and labels (N,).
+        test_data: the test part.
         pruning: how the models came about.
     """
-    images = len(test_data[1])
+    images = len(test_data)
     result = Metrics(test_images=images, kept_connections=kept_share(pruning))
     for kind, model in models.items():
         correct = count_correct(model, test_data)

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 import torch
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import PruningProvenance
-from torch import Tensor
 
 from exporter import datasets
 from exporter.cct import CCT
@@ -29,11 +28,12 @@ from exporter.compaction import KeptUnits
 from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, PartName
 from exporter.files import write_json
+from exporter.images import LabelledImages, labelled_images
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe
 from exporter.snp import ProbeSettings, measure, train_probes
 from exporter.stages import Stage, carry_out
-from exporter.training import Epoch, TrainingSettings, images_to_tensor, train
+from exporter.training import Epoch, TrainingSettings, train
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
@@ -65,9 +65,9 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def part_tensors(dataset: Dataset, name: PartName) -> tuple[Tensor, Tensor]:
-    """Normalised images and labels of one part."""
-    return images_to_tensor(dataset.part(name), dataset.mean, dataset.std)
+def part_images(dataset: Dataset, name: PartName) -> LabelledImages:
+    """One part, with the data set's own normalisation."""
+    return labelled_images(dataset.part(name), dataset.mean, dataset.std)
 
 
 def train_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
@@ -83,7 +83,7 @@ def train_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
             def show(epoch: Epoch) -> None:
                 advance(f"loss {epoch.loss:.3f}, {epoch.images_per_second:,.0f} images/s")
 
-            data = part_tensors(dataset, "train")
+            data = part_images(dataset, "train")
             result = train(model, data, recipe.training, checkpoint=run / "training.resume.pt", on_epoch=show)
         save_model(run / DENSE, model)
         record = {
@@ -129,8 +129,8 @@ def trained_dataset(run: Path) -> Dataset:
 
 def _measure(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
     with progress(title, settings.epochs) as advance:
-        probes = train_probes(model, part_tensors(dataset, "train"), settings, lambda epoch: advance("probes"))
-    return Measurements(probes, measure(model, probes, part_tensors(dataset, "calibration")))
+        probes = train_probes(model, part_images(dataset, "train"), settings, lambda epoch: advance("probes"))
+    return Measurements(probes, measure(model, probes, part_images(dataset, "calibration")))
 
 
 def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress: Progress) -> bool:
@@ -156,8 +156,8 @@ def prune_stage(
             pruned = prune(
                 model,
                 load_measurements(run / DENSE_MEASUREMENTS),
-                part_tensors(dataset, "train"),
-                part_tensors(dataset, "calibration"),
+                part_images(dataset, "train"),
+                part_images(dataset, "calibration"),
                 settings,
                 TrainingSettings(**record["settings"]),
                 advance,

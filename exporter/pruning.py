@@ -19,14 +19,13 @@ from exporter import andc, criteria
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
 from exporter.compaction import KeptUnits, UnitMeans, compact, compact_masks, largest_difference, mask_units
+from exporter.images import LabelledImages
 from exporter.recipes import PruneSettings
 from exporter.snp import READOUT, NodeStatistics, statistics
 from exporter.training import TrainingSettings, predict, shortened, train
 
 AUTO = "auto"
 COMPACT_TOLERANCE = 1e-5  # between the logits of a compact model and of its masked original
-
-Data = tuple[Tensor, Tensor]
 
 
 class PruningError(Exception):
@@ -55,7 +54,7 @@ class Pruned:
     statistics: dict[str, NodeStatistics]
 
 
-def train_masked(model: CCT, masks: dict[str, Tensor], data: Data, training: TrainingSettings) -> CCT:
+def train_masked(model: CCT, masks: dict[str, Tensor], data: LabelledImages, training: TrainingSettings) -> CCT:
     """A copy of the model under the masks, after the short training."""
     masked = copy.deepcopy(model)
     andc.apply_masks(masked, masks)
@@ -106,8 +105,8 @@ def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
     )
 
 
-def _calibrate(model: CCT, data: Data) -> tuple[float, float]:
-    logits_NK, labels_N = predict(model, data[0]), data[1]
+def _calibrate(model: CCT, data: LabelledImages) -> tuple[float, float]:
+    logits_NK, labels_N = predict(model, data), data.labels_N
     accuracy = float((logits_NK.argmax(1) == labels_N).double().mean())
     return accuracy, float(functional.cross_entropy(logits_NK, labels_N))
 
@@ -115,8 +114,8 @@ def _calibrate(model: CCT, data: Data) -> tuple[float, float]:
 def prune(
     model: CCT,
     measurements: Measurements,
-    train_data: Data,
-    calibration_data: Data,
+    train_data: LabelledImages,
+    calibration_data: LabelledImages,
     settings: PruneSettings,
     training: TrainingSettings,
     on_step: Callable[[str], None] = lambda description: None,
@@ -125,7 +124,6 @@ def prune(
 
     Args:
         model: the dense model; it is not changed.
-        train_data, calibration_data: normalised images (N, C, Y, X) and labels (N,).
         training: the recipe of the dense model, shortened here.
         on_step: told after each short training.
 

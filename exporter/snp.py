@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporter.cct import CCT
+from exporter.images import LabelledImages
 
 THRESHOLD = 0.3  # the group's
 READOUT = "readout"
@@ -78,28 +79,27 @@ def tap_points(model: CCT) -> dict[str, int]:
 
 def train_probes(
     model: CCT,
-    data: tuple[Tensor, Tensor],
+    data: LabelledImages,
     settings: ProbeSettings,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> dict[str, Probe]:
-    """Train the probes of all tap points together, on images (N, C, Y, X) and labels (N,).
+    """Train the probes of all tap points together.
 
     The model runs once for each batch and feeds every probe; nothing but the batch is held in memory. The model is
     frozen in evaluation mode, and the probes do not influence one another.
     """
-    images, labels_N = data
     torch.manual_seed(settings.seed)
     probes = {name: Probe(nodes, model.config.labels) for name, nodes in tap_points(model).items()}
     optimizer = torch.optim.Adam([p for probe in probes.values() for p in probe.parameters()], settings.learning_rate)
-    steps = settings.epochs * -(-len(labels_N) // settings.batch_size)
+    steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.eval()
     for epoch in range(settings.epochs):
-        for batch in torch.split(torch.randperm(len(labels_N)), settings.batch_size):
+        for batch in torch.split(torch.randperm(len(data)), settings.batch_size):
             with torch.no_grad():
-                _, activations = model(images[batch])
+                _, activations = model(data.normalised(batch))
             losses = [
-                functional.cross_entropy(probe(activations[tap]), labels_N[batch]) for tap, probe in probes.items()
+                functional.cross_entropy(probe(activations[tap]), data.labels_N[batch]) for tap, probe in probes.items()
             ]
             optimizer.zero_grad(set_to_none=True)
             torch.stack(losses).sum().backward()
@@ -129,7 +129,7 @@ class NodeMeasurement:
 
 @torch.no_grad()
 def measure(
-    model: CCT, probes: Mapping[str, Probe], data: tuple[Tensor, Tensor], batch_size: int = 256
+    model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int = 256
 ) -> dict[str, NodeMeasurement]:
     """Measure every node of every tap point, and of the model's own read-out, in one pass over held-out images.
 
@@ -138,9 +138,8 @@ def measure(
     Raises:
         ValueError: a label has no image.
     """
-    images, labels_N = data
     labels = model.config.labels
-    counts_K = torch.bincount(labels_N, minlength=labels)
+    counts_K = torch.bincount(data.labels_N, minlength=labels)
     if empty := torch.nonzero(counts_K == 0).flatten().tolist():
         raise ValueError(f"expected at least one held-out image of each label, found none of label(s) {empty}")
     sums = {name: torch.zeros(labels, probe.fc.in_features, dtype=torch.float64) for name, probe in probes.items()}
@@ -148,7 +147,7 @@ def measure(
     correct = dict.fromkeys(sums, 0)
     weights = {name: probe.fc.weight for name, probe in probes.items()} | {READOUT: model.classifier.fc.weight}
     model.eval()
-    for images_BCYX, labels_B in zip(torch.split(images, batch_size), torch.split(labels_N, batch_size), strict=True):
+    for images_BCYX, labels_B in data.batches(batch_size):
         logits_BK, activations = model(images_BCYX)
         pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
         pooled[READOUT] = activations["pooled"]
@@ -158,7 +157,7 @@ def measure(
             correct[name] += int((outputs_BK.argmax(1) == labels_B).sum())
     return {
         name: NodeMeasurement(
-            sums[name] / counts_K.unsqueeze(1), weights[name].detach().double(), correct[name], len(labels_N)
+            sums[name] / counts_K.unsqueeze(1), weights[name].detach().double(), correct[name], len(data)
         )
         for name in sums
     }

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporter.cct import CCT
-from exporter.datasets import Part
 from exporter.files import whole_file
+from exporter.images import LabelledImages
 
 CHECKPOINT_SECONDS = 5.0  # at most this much training is lost to an interrupt, besides the current epoch
 
@@ -68,15 +68,8 @@ class TrainingResult:
     epochs: list[Epoch] = field(default_factory=list)
 
 
-def images_to_tensor(part: Part, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Normalised images (N, C, Y, X) float32 and labels (N,) of one part."""
-    images_NCYX = torch.from_numpy(part.images_NYXC).permute(0, 3, 1, 2).float() / 255
-    mean_C11, std_C11 = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
-    return ((images_NCYX - mean_C11) / std_C11).contiguous(), torch.from_numpy(part.labels_N)
-
-
-def augment(images_BCYX: Tensor, settings: TrainingSettings, fill_C: Tensor) -> Tensor:
-    """Rotate, scale and shift each image at random; what comes in from outside is `fill_C`, the value of black.
+def augment(images_BCYX: Tensor, settings: TrainingSettings) -> Tensor:
+    """Rotate, scale and shift each image at random, before normalisation; what comes in from outside is black.
 
     Source: our choice; a digit turned or shifted a little is the same digit, mirrored it is not.
     """
@@ -90,8 +83,7 @@ def augment(images_BCYX: Tensor, settings: TrainingSettings, fill_C: Tensor) -> 
     shift = 2 * settings.shift  # affine_grid's side is 2
     theta_B23 = torch.stack((cos, -sin, shift_x * shift, sin, cos, shift_y * shift), 1).view(batch, 2, 3)
     grid = functional.affine_grid(theta_B23, list(images_BCYX.shape), align_corners=False)
-    fill_C11 = fill_C.view(-1, 1, 1)
-    return functional.grid_sample(images_BCYX - fill_C11, grid, align_corners=False) + fill_C11
+    return functional.grid_sample(images_BCYX, grid, align_corners=False)
 
 
 def learning_rate_factor(epoch: float, settings: TrainingSettings) -> float:
@@ -120,21 +112,20 @@ def _batches(images: int, settings: TrainingSettings) -> Iterator[Tensor]:
 def _train_epoch(
     model: CCT,
     optimizer: torch.optim.Optimizer,
-    data: tuple[Tensor, Tensor],
+    data: LabelledImages,
     settings: TrainingSettings,
     epoch: int,
     after_step: Callable[[], None],
 ) -> float:
-    images_NCYX, labels_N = data
-    fill_C = images_NCYX.amin(dim=(0, 2, 3))
-    steps = math.ceil(len(labels_N) / settings.batch_size)
+    steps = math.ceil(len(data) / settings.batch_size)
     total = 0.0
-    for step, batch in enumerate(_batches(len(labels_N), settings)):
+    for step, batch in enumerate(_batches(len(data), settings)):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(epoch + step / steps, settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            logits_BK, _ = model(augment(images_NCYX[batch], settings, fill_C))
-        loss = functional.cross_entropy(logits_BK.float(), labels_N[batch], label_smoothing=settings.label_smoothing)
+            logits_BK, _ = model(data.normalise(augment(data.scaled(batch), settings)))
+        labels_B = data.labels_N[batch]
+        loss = functional.cross_entropy(logits_BK.float(), labels_B, label_smoothing=settings.label_smoothing)
         if not math.isfinite(value := float(loss.detach())):
             raise TrainingError(
                 f"the loss became {value} in epoch {epoch + 1}, step {step + 1}. The last checkpoint is intact: lower "
@@ -146,12 +137,12 @@ def _train_epoch(
         optimizer.step()
         after_step()
         total += value * len(batch)
-    return total / len(labels_N)
+    return total / len(data)
 
 
 def train(
     model: CCT,
-    data: tuple[Tensor, Tensor],
+    data: LabelledImages,
     settings: TrainingSettings,
     *,
     parameters: Sequence[nn.Parameter] | None = None,
@@ -159,7 +150,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainingResult:
-    """Train `model` in place on normalised images (N, C, Y, X) and labels (N,).
+    """Train `model` in place.
 
     Args:
         parameters: those that learn; all by default.
@@ -181,7 +172,7 @@ def train(
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         started = time.monotonic()
         loss = _train_epoch(model, optimizer, data, settings, epoch, after_step)
-        result.epochs.append(Epoch(epoch + 1, loss, len(data[1]) / (time.monotonic() - started)))
+        result.epochs.append(Epoch(epoch + 1, loss, len(data) / (time.monotonic() - started)))
         on_epoch(result.epochs[-1])
         if checkpoint and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             _save(model, optimizer, settings, result, checkpoint)
@@ -228,16 +219,10 @@ def _resume(
 
 
 @torch.no_grad()
-def predict(model: CCT, images_NCYX: Tensor, batch_size: int = 256) -> Tensor:
+def predict(model: CCT, data: LabelledImages, batch_size: int = 256) -> Tensor:
     """Logits (N, K) in evaluation mode."""
     model.eval()
-    return torch.cat([model(batch)[0] for batch in torch.split(images_NCYX, batch_size)])
-
-
-def accuracy(model: CCT, data: tuple[Tensor, Tensor]) -> float:
-    """Share of images whose first label is right."""
-    images_NCYX, labels_N = data
-    return float((predict(model, images_NCYX).argmax(1) == labels_N).double().mean())
+    return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
 
 
 def shortened(settings: TrainingSettings, epochs: int, learning_rate: float) -> TrainingSettings:

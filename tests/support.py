@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from exporter.bundle import write_bundle
 from exporter.cct import CCT, CCTConfig, EncoderShape, cct
 from exporter.console import progress
 from exporter.datasets import Dataset, Part, load
+from exporter.images import LabelledImages
 from exporter.pipeline import measure_stage, prune_stage, train_stage
 from exporter.recipes import PruneSettings, Recipe
 from exporter.snp import ProbeSettings
@@ -46,6 +48,13 @@ def uneven(config: CCTConfig) -> CCTConfig:
     """The same with encoders that differ in every size, as compaction may leave them."""
     shapes = (EncoderShape(3, 8, 4, 40), EncoderShape(2, 4, 8, 24))
     return replace(config, encoders=shapes)
+
+
+def random_images(labels: Tensor, seed: int = 0) -> LabelledImages:
+    """Images of the small model's size, all pixels random, normalised to about mean 0 and deviation 1."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (len(labels), 8, 8, 1), generator=generator, dtype=torch.uint8)
+    return LabelledImages(pixels, labels, torch.tensor([0.5]), torch.tensor([0.29]))
 
 
 def few_images(dataset: Dataset, images: int) -> Dataset:

@@ -17,8 +17,8 @@ from exporter.cct import CCT, CCTConfig
 from exporter.checkpoints import load_model
 from exporter.compaction import KeptUnits, UnitMeans, mask_units
 from exporter.datasets import load
+from exporter.images import labelled_images
 from exporter.snp import Probe
-from exporter.training import images_to_tensor
 
 MEAN, STD = (0.3,), (0.4,)
 
@@ -223,7 +223,8 @@ def logit_after_silencing(model: CCT, images: Tensor, order_NR: Tensor, targets:
 def test_deleting_heads_in_attributed_order_lowers_the_target_fastest(built: Path) -> None:
     """On a trained model: attributed order below random order below reverse, each by more than its 95 % interval."""
     model, digits = load_model(built / "run" / "dense.safetensors"), load("digits")
-    images, labels = images_to_tensor(digits.test, digits.mean, digits.std)
+    data = labelled_images(digits.test, digits.mean, digits.std)
+    images, labels = data.normalised(slice(None)), data.labels_N
     with torch.no_grad():
         split = ExactSplit(model, random_probes(model), digits.mean, digits.std).eval()
         outputs = split(torch.from_numpy(digits.test.images_NYXC))

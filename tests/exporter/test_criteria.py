@@ -3,25 +3,22 @@
 import pytest
 import support
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from exporter.cct import CCT
 from exporter.compaction import Budget
 from exporter.criteria import CRITERIA, EncoderMoments, choose, collect_moments, scores, snp_scores
+from exporter.images import LabelledImages
 from exporter.snp import NodeMeasurement, NodeStatistics, ProbeSettings, measure, statistics, train_probes
 
-Measured = tuple[
-    CCT, list[EncoderMoments], dict[str, NodeMeasurement], dict[str, NodeStatistics], tuple[Tensor, Tensor]
-]
+Measured = tuple[CCT, list[EncoderMoments], dict[str, NodeMeasurement], dict[str, NodeStatistics], LabelledImages]
 
 
 @pytest.fixture(scope="module")
 def measured() -> Measured:
     """A random model with its moments and measurements on 40 random images."""
     model = support.random_model()
-    generator = torch.Generator().manual_seed(0)
-    data = (torch.randn(40, 1, 8, 8, generator=generator), torch.arange(40) % 10)
+    data = support.random_images(torch.arange(40) % 10)
     nodes = measure(model, train_probes(model, data, ProbeSettings(epochs=1)), data)
     found = {name: statistics(node) for name, node in nodes.items()}
     return model, collect_moments(model, data, batch_size=9), nodes, found, data
@@ -29,9 +26,9 @@ def measured() -> Measured:
 
 def test_moments_are_those_of_all_images_and_tokens(measured: Measured) -> None:
     """Mean, energy and variance over batches equal those over everything at once."""
-    model, moments, _, _, (images, _) = measured
+    model, moments, _, _, data = measured
     with torch.no_grad():
-        values = model(images)[1]["encoders.1.feed_forward_hidden"].flatten(0, 1).double()
+        values = model(data.normalised(slice(None)))[1]["encoders.1.feed_forward_hidden"].flatten(0, 1).double()
     found = moments[1].feed_forward_hidden
     torch.testing.assert_close(found.mean(), values.mean(0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.energy(), values.square().mean(0), rtol=1e-5, atol=1e-6)
@@ -40,13 +37,13 @@ def test_moments_are_those_of_all_images_and_tokens(measured: Measured) -> None:
 
 def test_taylor_is_the_squared_first_order_change_image_by_image(measured: Measured) -> None:
     """The running sums give what each image's own gradient gives."""
-    model, moments, _, _, (images, labels) = measured
+    model, moments, _, _, data = measured
     mean = moments[0].heads.mean()
     terms = []
-    for image, label in zip(images, labels, strict=True):
-        logits, activations = model(image.unsqueeze(0))
+    for images, labels in data.batches(1):
+        logits, activations = model(images)
         value = activations["encoders.0.heads"]
-        (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, label.unsqueeze(0)), value)
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, labels), value)
         terms.append(((value.detach() - mean) * gradient).sum((0, 1)).double().square())
     torch.testing.assert_close(moments[0].heads.taylor(), torch.stack(terms).mean(0), rtol=1e-3, atol=1e-9)
 

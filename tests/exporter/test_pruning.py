@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import support
 import torch
-from torch import Tensor
 
 from exporter import pruning
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
 from exporter.compaction import Budget, largest_difference
 from exporter.criteria import CRITERIA
+from exporter.images import LabelledImages
 from exporter.pruning import Pruned, PruningError, provenance, prune, remove_units
 from exporter.recipes import PruneSettings
 from exporter.snp import ProbeSettings, measure, train_probes
@@ -19,13 +19,12 @@ from exporter.training import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=5, batch_size=32)
 SETTINGS = PruneSettings(criterion="magnitude", epochs=1, budget=Budget(0.5, 0.5, 1.0, 1.0))
-Data = tuple[Tensor, Tensor]
 
 
 @pytest.fixture(scope="module")
-def data() -> Data:
+def data() -> LabelledImages:
     """60 random images of all labels."""
-    return torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 10
+    return support.random_images(torch.arange(60) % 10)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +34,14 @@ def dense() -> CCT:
 
 
 @pytest.fixture(scope="module")
-def measurements(dense: CCT, data: Data) -> Measurements:
+def measurements(dense: CCT, data: LabelledImages) -> Measurements:
     """Of the model."""
     probes = train_probes(dense, data, ProbeSettings(epochs=1))
     return Measurements(probes, measure(dense, probes, data))
 
 
 @pytest.fixture(scope="module")
-def pruned(dense: CCT, measurements: Measurements, data: Data) -> Pruned:
+def pruned(dense: CCT, measurements: Measurements, data: LabelledImages) -> Pruned:
     """By one criterion."""
     return prune(dense, measurements, data, data, SETTINGS, TRAINING)
 
@@ -69,7 +68,9 @@ def test_compact_model_has_the_budgets_shape(pruned: Pruned) -> None:
         assert (shape.heads, shape.query_key_dim, shape.value_dim, shape.feed_forward) == (2, 8, 8, 24)
 
 
-def test_auto_takes_the_best_on_the_calibration_images(dense: CCT, measurements: Measurements, data: Data) -> None:
+def test_auto_takes_the_best_on_the_calibration_images(
+    dense: CCT, measurements: Measurements, data: LabelledImages
+) -> None:
     """Every criterion is tried, and none is better than the one chosen."""
     steps: list[str] = []
     settings = replace(SETTINGS, criterion="auto")
@@ -99,7 +100,9 @@ def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned) -> None:
     assert told.nodes_without_cluster == expected
 
 
-def test_without_masks_nothing_is_trained_before_removal(dense: CCT, measurements: Measurements, data: Data) -> None:
+def test_without_masks_nothing_is_trained_before_removal(
+    dense: CCT, measurements: Measurements, data: LabelledImages
+) -> None:
     """The rule `none` leaves the masked model as the dense one."""
     found = prune(dense, measurements, data, data, replace(SETTINGS, rule="none"), TRAINING)
     assert largest_difference(dense, found.masked) == 0.0

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from exporter.images import LabelledImages
 from exporter.snp import (
     READOUT,
     NodeMeasurement,
@@ -26,6 +27,8 @@ from exporter.snp import (
 
 LABELS = 6
 boolean_matrices = arrays(bool, st.tuples(st.integers(1, 4), st.just(LABELS), st.just(LABELS)))
+
+Measured = tuple[dict[str, Probe], dict[str, NodeMeasurement], LabelledImages]
 
 
 def brute_force_clusters(recognised_KK: Tensor) -> list[list[int]]:
@@ -143,17 +146,17 @@ def test_random_nodes_have_a_ratio_of_one() -> None:
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[dict[str, Probe], dict[str, NodeMeasurement], tuple[Tensor, Tensor]]:
+def measured() -> Measured:
     """Probes of a random model after an epoch, and its nodes measured on 60 images of unequal class counts."""
     model = support.random_model()
     generator = torch.Generator().manual_seed(3)
-    images = torch.randn(60, 1, 8, 8, generator=generator)
     labels = torch.cat((torch.arange(10), torch.randint(0, 10, (50,), generator=generator)))
-    probes = train_probes(model, (images, labels), ProbeSettings(epochs=1))
-    return probes, measure(model, probes, (images, labels), batch_size=7), (images, labels)
+    data = support.random_images(labels)
+    probes = train_probes(model, data, ProbeSettings(epochs=1))
+    return probes, measure(model, probes, data, batch_size=7), data
 
 
-def test_every_tap_point_has_a_probe(measured: tuple[dict[str, Probe], dict[str, NodeMeasurement], object]) -> None:
+def test_every_tap_point_has_a_probe(measured: Measured) -> None:
     """Three tap points an encoder, in the order of the forward pass, and the read-out after them."""
     probes, nodes, _ = measured
     names = [f"encoders.{i}.{tap}" for i in (0, 1) for tap in ("heads", "feed_forward_hidden", "feed_forward_out")]
@@ -162,7 +165,7 @@ def test_every_tap_point_has_a_probe(measured: tuple[dict[str, Probe], dict[str,
 
 
 def test_fields_of_all_nodes_add_up_to_the_probes_output(
-    measured: tuple[dict[str, Probe], dict[str, NodeMeasurement], object],
+    measured: Measured,
 ) -> None:
     """The sum over nodes of the fields is the probe's logits, image by image."""
     probes, _, _ = measured
@@ -173,37 +176,36 @@ def test_fields_of_all_nodes_add_up_to_the_probes_output(
 
 
 def test_matrices_are_class_means_of_the_fields(
-    measured: tuple[dict[str, Probe], dict[str, NodeMeasurement], tuple[Tensor, Tensor]],
+    measured: Measured,
 ) -> None:
     """One pass gives what collecting every field of every image and averaging by label gives."""
-    probes, nodes, (images, labels) = measured
+    probes, nodes, data = measured
     name = "encoders.0.heads"
     with torch.no_grad():
-        values = support.random_model()(images)[1][name]
+        values = support.random_model()(data.normalised(slice(None)))[1][name]
     fields_BNK = (probes[name].pool(values).unsqueeze(2) * probes[name].fc.weight.T).double()
-    expected = torch.stack([fields_BNK[labels == label].mean(0) for label in range(10)], 1)
+    expected = torch.stack([fields_BNK[data.labels_N == label].mean(0) for label in range(10)], 1)
     torch.testing.assert_close(nodes[name].matrices(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_probe_accuracy_is_that_of_its_logits(
-    measured: tuple[dict[str, Probe], dict[str, NodeMeasurement], tuple[Tensor, Tensor]],
+    measured: Measured,
 ) -> None:
     """Correct answers are counted over all batches, for probes and for the model's own read-out."""
-    probes, nodes, (images, labels) = measured
+    probes, nodes, data = measured
     with torch.no_grad():
-        logits, activations = support.random_model()(images)
-    own = int((logits.argmax(1) == labels).sum())
+        logits, activations = support.random_model()(data.normalised(slice(None)))
+    own = int((logits.argmax(1) == data.labels_N).sum())
     tap = "encoders.1.feed_forward_out"
     assert (nodes[READOUT].correct, nodes[READOUT].images) == (own, 60)
-    assert nodes[tap].correct == int((probes[tap](activations[tap]).argmax(1) == labels).sum())
+    assert nodes[tap].correct == int((probes[tap](activations[tap]).argmax(1) == data.labels_N).sum())
 
 
-def test_label_without_an_image_is_named(measured: tuple[dict[str, Probe], object, tuple[Tensor, Tensor]]) -> None:
+def test_label_without_an_image_is_named(measured: Measured) -> None:
     """Class means of no image are refused, naming the label."""
-    probes, _, (images, labels) = measured
-    some = labels != 4
+    probes, _, data = measured
     with pytest.raises(ValueError, match=r"found none of label\(s\) \[4\]"):
-        measure(support.random_model(), probes, (images[some], labels[some]))
+        measure(support.random_model(), probes, support.random_images(data.labels_N[data.labels_N != 4]))
 
 
 @settings(deadline=None, max_examples=5)
@@ -211,7 +213,6 @@ def test_label_without_an_image_is_named(measured: tuple[dict[str, Probe], objec
 def test_measurement_does_not_depend_on_the_batch(batch_size: int) -> None:
     """Any batch size gives the same class means."""
     model = support.random_model()
-    generator = torch.Generator().manual_seed(0)
-    data = (torch.randn(30, 1, 8, 8, generator=generator), torch.arange(30) % 10)
+    data = support.random_images(torch.arange(30) % 10)
     whole, pieces = measure(model, {}, data), measure(model, {}, data, batch_size)
     torch.testing.assert_close(whole[READOUT].class_means_KN, pieces[READOUT].class_means_KN, rtol=1e-5, atol=1e-6)

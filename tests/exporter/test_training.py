@@ -11,12 +11,12 @@ import torch
 from exporter import training
 from exporter.cct import CCT
 from exporter.datasets import load
+from exporter.images import LabelledImages, labelled_images
 from exporter.training import (
     Epoch,
     TrainingError,
     TrainingSettings,
     augment,
-    images_to_tensor,
     learning_rate_factor,
     parameter_groups,
     predict,
@@ -25,14 +25,13 @@ from exporter.training import (
 )
 
 SETTINGS = TrainingSettings(epochs=4, warm_up_epochs=1, rotation_degrees=10, scaling=0.1, shift=0.1, batch_size=32)
-Data = tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def data() -> Data:
+def data() -> LabelledImages:
     """160 training digits."""
     digits = support.few_images(load("digits"), 160)
-    return images_to_tensor(digits.train, digits.mean, digits.std)
+    return labelled_images(digits.train, digits.mean, digits.std)
 
 
 def new_model() -> CCT:
@@ -41,14 +40,14 @@ def new_model() -> CCT:
     return CCT(support.small_config(), attention_dropout=0.1, stochastic_depth=0.1)
 
 
-def test_loss_falls(data: Data) -> None:
+def test_loss_falls(data: LabelledImages) -> None:
     """A few epochs on digits bring the loss down."""
     epochs = train(new_model(), data, TrainingSettings(epochs=8, warm_up_epochs=1, learning_rate=5e-3)).epochs
     assert [epoch.epoch for epoch in epochs] == list(range(1, 9))
     assert epochs[-1].loss < 0.9 * epochs[0].loss
 
 
-def test_same_seed_gives_the_same_weights(data: Data) -> None:
+def test_same_seed_gives_the_same_weights(data: LabelledImages) -> None:
     """Two runs of the same settings end in equal weights, bit for bit; another seed does not."""
     first, second, other = new_model(), new_model(), new_model()
     train(first, data, SETTINGS)
@@ -60,7 +59,7 @@ def test_same_seed_gives_the_same_weights(data: Data) -> None:
 
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_interrupted_training_resumes_to_the_same_weights(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
     """Ctrl-C after an epoch, then the same call: equal weights and an equal record, bit for bit."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
@@ -81,7 +80,7 @@ def test_interrupted_training_resumes_to_the_same_weights(
 
 
 def test_checkpoint_of_other_settings_is_not_resumed(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A changed setting starts over instead of going on from something else."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
@@ -98,15 +97,14 @@ def test_checkpoint_of_other_settings_is_not_resumed(
     assert len(train(new_model(), data, shorter, checkpoint=checkpoint).epochs) == 1
 
 
-def test_loss_that_is_not_finite_stops_with_epoch_and_step(data: Data) -> None:
+def test_loss_that_is_not_finite_stops_with_epoch_and_step(data: LabelledImages) -> None:
     """A diverged training says where, and what to change."""
-    images = data[0].clone()
-    images[5] = float("nan")
+    broken = replace(data, mean_C=torch.tensor([float("nan")]))
     with pytest.raises(TrainingError, match=r"loss became nan in epoch 1, step \d.*lower the learning rate"):
-        train(new_model(), (images, data[1]), SETTINGS)
+        train(new_model(), broken, SETTINGS)
 
 
-def test_only_the_given_parameters_learn(data: Data) -> None:
+def test_only_the_given_parameters_learn(data: LabelledImages) -> None:
     """With `parameters`, all others stay as they are."""
     model = new_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -133,27 +131,27 @@ def test_no_weight_decay_on_biases_and_norms() -> None:
     assert {parameter.ndim for parameter in free["params"]} == {1}
 
 
-def test_augmentation_fills_with_black(data: Data) -> None:
+def test_augmentation_fills_with_black(data: LabelledImages) -> None:
     """What a shift brings in has the value of black, and nothing exceeds the image's own range."""
-    images, fill = data[0][:16], data[0].amin((0, 2, 3))
+    images = data.scaled(slice(16))
     torch.manual_seed(0)
-    moved = augment(images, SETTINGS, fill)
+    moved = augment(images, SETTINGS)
     assert moved.shape == images.shape
     assert not torch.equal(moved, images)
     assert moved.min() >= images.min() - 1e-5
     assert moved.max() <= images.max() + 1e-5
 
 
-def test_augmentation_off_changes_nothing(data: Data) -> None:
+def test_augmentation_off_changes_nothing(data: LabelledImages) -> None:
     """Without rotation, scaling and shift the images are returned as they are."""
-    images = data[0][:4]
-    assert augment(images, TrainingSettings(epochs=1), torch.zeros(1)) is images
+    images = data.scaled(slice(4))
+    assert augment(images, TrainingSettings(epochs=1)) is images
 
 
-def test_prediction_does_not_depend_on_the_batch(data: Data) -> None:
+def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
     """Logits are the same in batches of 7 and of 160, and the model is left in evaluation mode."""
     model = new_model().train()
-    torch.testing.assert_close(predict(model, data[0], 7), predict(model, data[0], 160))
+    torch.testing.assert_close(predict(model, data, 7), predict(model, data, 160))
     assert not model.training
 
 
@@ -163,7 +161,7 @@ def test_short_training_is_the_recipe_with_fewer_epochs() -> None:
     assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=1)
 
 
-def test_bf16_trains(data: Data) -> None:
+def test_bf16_trains(data: LabelledImages) -> None:
     """Autocast to bf16 gives a finite loss close to that of float32."""
     in_bf16 = train(new_model(), data, replace(SETTINGS, epochs=1, bf16=True)).epochs[0].loss
     in_f32 = train(new_model(), data, replace(SETTINGS, epochs=1)).epochs[0].loss

@@ -1,0 +1,51 @@
+"""Labelled images: uint8 in memory, normalised by the batch."""
+
+import hypothesis.strategies as st
+import numpy as np
+import torch
+from hypothesis import given
+
+from exporter.datasets import Part
+from exporter.images import LabelledImages, labelled_images
+
+MEAN, STD = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
+
+
+def random_part(images: int = 10) -> Part:
+    """Coloured images of 5 x 4 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 5, 4, 3), dtype=np.uint8)
+    return Part(pixels, np.arange(images), np.arange(images))
+
+
+def test_pixels_are_normalised_channel_by_channel() -> None:
+    """(x / 255 - mean) / std, channels first; before normalisation 0..1."""
+    part = random_part()
+    data = labelled_images(part, MEAN, STD)
+    expected = (part.images_NYXC[3] / 255 - np.array(MEAN)) / np.array(STD)
+    found = data.normalised(torch.tensor([3]))
+    assert found.shape == (1, 3, 5, 4)
+    np.testing.assert_allclose(found[0].permute(1, 2, 0), expected, atol=1e-6)
+    np.testing.assert_allclose(data.scaled(slice(3, 4))[0].permute(1, 2, 0), part.images_NYXC[3] / 255, atol=1e-7)
+
+
+@given(st.integers(1, 12))
+def test_batches_are_all_images_in_order(batch_size: int) -> None:
+    """Whatever the batch size, every image and label once."""
+    data = labelled_images(random_part(), MEAN, STD)
+    images, labels = zip(*data.batches(batch_size), strict=True)
+    assert torch.equal(torch.cat(labels), torch.arange(10))
+    assert torch.equal(torch.cat(images), data.normalised(slice(None)))
+
+
+def test_pixels_are_not_copied() -> None:
+    """A part that is memory-mapped stays on the disk."""
+    part = random_part()
+    data = labelled_images(part, MEAN, STD)
+    part.images_NYXC[0] = 7
+    assert (data.images_NYXC[0] == 7).all()
+
+
+def test_everything_moves_to_the_device() -> None:
+    """Pixels, labels and normalisation together."""
+    moved: LabelledImages = labelled_images(random_part(), MEAN, STD).to("meta")
+    assert {value.device.type for value in vars(moved).values()} == {"meta"}
