@@ -1,7 +1,7 @@
 """What the command shows: progress bars on stderr, tables and results on stdout."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from google.protobuf import json_format
@@ -11,14 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from exporter.bundle import Check
+from exporter.progress import Advance
 
 out = Console()
 err = Console(stderr=True)
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar of `total` steps; each call of what it gives is one step, with a note to show."""
+def progress(description: str, total: int) -> Iterator[Advance]:
+    """A bar on stderr (`exporter.progress`)."""
     columns = (
         TextColumn("{task.description:<26}"),
         BarColumn(),
@@ -29,7 +30,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[str], None]]:
     )
     with Progress(*columns, console=err) as bar:
         task = bar.add_task(description, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
+        yield lambda note, steps=1: bar.update(task, advance=steps, note=note)
 
 
 def _percent(value: float, interval: Interval) -> str:

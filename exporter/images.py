@@ -27,13 +27,22 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def to(self, device: torch.device | str) -> "LabelledImages":
-        """The same on another device."""
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+    def to(self, device: torch.device) -> "LabelledImages":
+        """The same for another device: the pixels are moved there at once where they fit in half of its free memory,
+        else by the batch.
+        """
+        moved = replace(
+            self, labels_N=self.labels_N.to(device), mean_C=self.mean_C.to(device), std_C=self.std_C.to(device)
+        )
+        if device.type == "cuda" and 2 * self.images_NYXC.nbytes > torch.cuda.mem_get_info(device)[0]:
+            return moved
+        return replace(moved, images_NYXC=self.images_NYXC.to(device))
 
     def scaled(self, chosen: Tensor | slice) -> Tensor:
-        """Float images (B, C, Y, X) in 0..1, before normalisation."""
-        return self.images_NYXC[chosen].permute(0, 3, 1, 2).float() / 255
+        """Float images (B, C, Y, X) in 0..1, before normalisation, on the device of `mean_C`."""
+        if isinstance(chosen, Tensor):
+            chosen = chosen.to(self.images_NYXC.device)
+        return self.images_NYXC[chosen].to(self.mean_C.device).permute(0, 3, 1, 2).float() / 255
 
     def normalise(self, scaled_BCYX: Tensor) -> Tensor:
         """(x - mean) / std."""

@@ -11,17 +11,17 @@ A stage whose inputs have not changed is skipped (`exporter.stages`).
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import PruningProvenance
 
-from exporter import datasets
+from exporter import datasets, distributed
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements, load_measurements, load_model, save_measurements, save_model
 from exporter.compaction import KeptUnits
@@ -29,11 +29,12 @@ from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, PartName
 from exporter.files import write_json
 from exporter.images import LabelledImages, labelled_images
+from exporter.progress import Advance, Progress
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe
 from exporter.snp import ProbeSettings, measure, train_probes
 from exporter.stages import Stage, carry_out
-from exporter.training import Epoch, TrainingSettings, train
+from exporter.training import Step, TrainingSettings, train
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
@@ -42,14 +43,6 @@ TRAINING, PRUNING = "training.json", "pruning.json"
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
-
-
-class Progress(Protocol):
-    """How a stage shows that it goes on: a bar of `total` steps, advanced by calling what the context gives."""
-
-    def __call__(self, description: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        """Open a bar; each call of what it gives is one step, with a note to show."""
-        ...
 
 
 class RunError(Exception):
@@ -70,6 +63,18 @@ def part_images(dataset: Dataset, name: PartName) -> LabelledImages:
     return labelled_images(dataset.part(name), dataset.mean, dataset.std)
 
 
+def _shown_steps(advance: Advance) -> Callable[[Step], None]:
+    """Moves a bar with the steps of a training, those before a resume at once."""
+    shown = 0
+
+    def show(step: Step) -> None:
+        nonlocal shown
+        advance(f"loss {step.loss:.3f}, {step.images_per_second:,.0f} images/s", step.step - shown)
+        shown = step.step
+
+    return show
+
+
 def train_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
     """Train the dense model, resuming an interrupted training; True when there was something to do."""
 
@@ -78,13 +83,18 @@ def train_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
         model = CCT(
             recipe.model(), attention_dropout=recipe.attention_dropout, stochastic_depth=recipe.stochastic_depth
         )
-        with progress("train", recipe.training.epochs) as advance:
-
-            def show(epoch: Epoch) -> None:
-                advance(f"loss {epoch.loss:.3f}, {epoch.images_per_second:,.0f} images/s")
-
-            data = part_images(dataset, "train")
-            result = train(model, data, recipe.training, checkpoint=run / "training.resume.pt", on_epoch=show)
+        device = distributed.training_device()
+        data, calibration = (part_images(dataset, name).to(device) for name in ("train", "calibration"))
+        steps = recipe.training.epochs * math.ceil(len(data) / recipe.training.batch_size)
+        with progress("train", steps) as advance:
+            result = train(
+                model.to(device),
+                data,
+                recipe.training,
+                calibration=calibration,
+                checkpoint=run / "training.resume.pt",
+                on_step=_shown_steps(advance),
+            )
         save_model(run / DENSE, model)
         record = {
             "dataset": dataset.name,

@@ -1,11 +1,12 @@
-"""Train a CCT: AdamW, linear warm-up, cosine decay, label smoothing, random affine augmentation.
+"""Train a CCT: warm-up, cosine decay, label smoothing, augmentation on the device, averaged weights.
 
 The same loop makes the dense model, the short training under ANDC masks and the short training after removal; they
 differ in their settings, in which parameters learn and in what is re-applied after each step.
 
-Every epoch draws its randomness (order, augmentation, dropout) from `(seed, epoch)` alone. So a run that was
-interrupted and resumed from the checkpoint of its last whole epoch ends in the same weights as one that was not, on
-the same machine and number of threads.
+The order of the images is drawn from `(seed, epoch)`, every other random number of a step (augmentation, dropout) from
+`(seed, step)`. So a run that was interrupted anywhere and resumed from its last checkpoint ends in the same weights as
+one that was not, on the same machine and number of threads. Under torchrun each process takes its share of every batch
+(`exporter.distributed`); the loss is that of one process with the whole batch.
 
 Shape suffixes as in `exporter.cct`.
 """
@@ -13,20 +14,25 @@ Shape suffixes as in `exporter.cct`.
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
+from exporter import distributed
 from exporter.cct import CCT
 from exporter.files import whole_file
 from exporter.images import LabelledImages
+from exporter.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
 
-CHECKPOINT_SECONDS = 5.0  # at most this much training is lost to an interrupt, besides the current epoch
+CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
+EVALUATIONS = 20  # of the calibration accuracy, over a whole training
 
 
 class TrainingError(Exception):
@@ -38,7 +44,8 @@ class TrainingSettings:
     """All that a training run depends on besides the model, the images and the machine."""
 
     epochs: int
-    batch_size: int = 64
+    batch_size: int = 64  # over all processes
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     weight_decay: float = 0.06
@@ -48,7 +55,9 @@ class TrainingSettings:
     scaling: float = 0.0  # uniform in 1 +- this
     shift: float = 0.0  # uniform in +- this share of the side, both axes
     gradient_clip: float = 1.0  # norm
+    average_decay: float = 0.0  # of the averaged weights, which then are the result; 0: the last weights are
     bf16: bool = False  # autocast
+    compile: bool = False  # torch.compile
     seed: int = 0
 
 
@@ -58,7 +67,9 @@ class Epoch:
 
     epoch: int  # from 1
     loss: float
+    learning_rate: float  # at its last step
     images_per_second: float
+    calibration_accuracy: float | None = None  # where it was evaluated
 
 
 @dataclass
@@ -66,6 +77,15 @@ class TrainingResult:
     """The record of a run."""
 
     epochs: list[Epoch] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is shown after a step."""
+
+    step: int  # from 1, over the whole training
+    loss: float
+    images_per_second: float
 
 
 def augment(images_BCYX: Tensor, settings: TrainingSettings) -> Tensor:
@@ -86,58 +106,121 @@ def augment(images_BCYX: Tensor, settings: TrainingSettings) -> Tensor:
     return functional.grid_sample(images_BCYX, grid, align_corners=False)
 
 
-def learning_rate_factor(epoch: float, settings: TrainingSettings) -> float:
-    """Learning rate at a (fractional) epoch over the peak: linear warm-up, then half a cosine."""
-    warm_up = min(settings.warm_up_epochs, settings.epochs)
-    if epoch < warm_up:
-        return (epoch + 1e-2) / warm_up
-    floor = settings.final_learning_rate / settings.learning_rate
-    progress = (epoch - warm_up) / max(settings.epochs - warm_up, 1e-9)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+@dataclass
+class _Run:
+    """What a training consists of while it goes on: all that a checkpoint holds."""
+
+    model: CCT
+    optimizers: list[torch.optim.Optimizer]
+    average: AveragedWeights | None
+    settings: TrainingSettings
+    result: TrainingResult
+    step: int = 0  # steps done, over the whole training
+    loss_sum: float = 0.0  # over the images of the current epoch so far
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "settings": repr(self.settings),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.average.state_dict() if self.average else None,
+            "epochs": [asdict(epoch) for epoch in self.result.epochs],
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+        }
+
+    def save(self, path: Path) -> None:
+        content = io.BytesIO()  # not written by torch: what it raises on a full disk is no OSError
+        torch.save(self.state_dict(), content)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of these very settings; from any other, start over."""
+        state = torch.load(path, weights_only=True)
+        if state["settings"] != repr(self.settings):
+            return
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.result.epochs.extend(Epoch(**epoch) for epoch in state["epochs"])
+        self.step, self.loss_sum = state["step"], state["loss_sum"]
 
 
-def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels; none on biases and norms, as in the reference recipe."""
-    learnt = [parameter for parameter in parameters if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in learnt if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in learnt if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _seed(settings: TrainingSettings, step: int) -> None:
+    torch.manual_seed((settings.seed * 1_000_003 + step) * distributed.world_size() + distributed.rank())
 
 
-def _batches(images: int, settings: TrainingSettings) -> Iterator[Tensor]:
-    yield from torch.split(torch.randperm(images), settings.batch_size)
+def _order(images: int, settings: TrainingSettings, epoch: int) -> tuple[Tensor, ...]:
+    """Indices of the images of every batch of an epoch."""
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+    return torch.split(torch.randperm(images, generator=generator), settings.batch_size)
 
 
-def _train_epoch(
-    model: CCT,
-    optimizer: torch.optim.Optimizer,
-    data: LabelledImages,
-    settings: TrainingSettings,
-    epoch: int,
-    after_step: Callable[[], None],
+def _loss_sum(forward: nn.Module, data: LabelledImages, batch: Tensor, settings: TrainingSettings) -> Tensor:
+    """Loss of this process's share of a batch, summed over its images."""
+    own = batch[distributed.rank() :: distributed.world_size()]
+    device = data.mean_C.device
+    images_BCYX = data.normalise(augment(data.scaled(own), settings))
+    labels_B = data.labels_N[own.to(data.labels_N.device)]
+    autocast = torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext()
+    with autocast:
+        logits_BK, _ = forward(images_BCYX)
+    return functional.cross_entropy(
+        logits_BK.float(), labels_B, label_smoothing=settings.label_smoothing, reduction="sum"
+    )
+
+
+def _take_step(
+    run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor, epoch: float, after_step: Callable[[], None]
 ) -> float:
-    steps = math.ceil(len(data) / settings.batch_size)
-    total = 0.0
-    for step, batch in enumerate(_batches(len(data), settings)):
+    """One step of all optimisers; the mean loss over the batch.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    settings = run.settings
+    for optimizer in run.optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_factor(epoch + step / steps, settings)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            logits_BK, _ = model(data.normalise(augment(data.scaled(batch), settings)))
-        labels_B = data.labels_N[batch]
-        loss = functional.cross_entropy(logits_BK.float(), labels_B, label_smoothing=settings.label_smoothing)
-        if not math.isfinite(value := float(loss.detach())):
-            raise TrainingError(
-                f"the loss became {value} in epoch {epoch + 1}, step {step + 1}. The last checkpoint is intact: lower "
-                f"the learning rate (now {settings.learning_rate}) and resume."
-            )
+            group["lr"] = learning_rate_at(epoch, settings)
+    _seed(settings, run.step)
+    loss = _loss_sum(forward, data, batch, settings)
+    value = float(distributed.total(loss.detach().clone())) / len(batch)
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss became {value} in epoch {int(epoch) + 1}, step {run.step + 1}. The last checkpoint is intact: "
+            f"lower the learning rate (now {settings.learning_rate}) and resume."
+        )
+    for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+    (loss * (distributed.world_size() / len(batch))).backward()  # processes' gradients are averaged, hence the factor
+    nn.utils.clip_grad_norm_(run.model.parameters(), settings.gradient_clip)
+    for optimizer in run.optimizers:
         optimizer.step()
-        after_step()
-        total += value * len(batch)
-    return total / len(data)
+    after_step()
+    if run.average:
+        run.average.update()
+    run.step += 1
+    return value
+
+
+def learning_rate_at(epoch: float, settings: TrainingSettings) -> float:
+    """Learning rate at a (fractional) epoch."""
+    return learning_rate(
+        epoch,
+        epochs=settings.epochs,
+        warm_up_epochs=settings.warm_up_epochs,
+        peak=settings.learning_rate,
+        final=settings.final_learning_rate,
+    )
+
+
+def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
+    """The model as it is called in training: compiled and distributed where that is asked for."""
+    module: nn.Module = torch.compile(model) if settings.compile else model  # type: ignore[assignment]
+    return DistributedDataParallel(module) if distributed.world_size() > 1 else module
 
 
 def train(
@@ -147,75 +230,80 @@ def train(
     *,
     parameters: Sequence[nn.Parameter] | None = None,
     after_step: Callable[[], None] = lambda: None,
+    calibration: LabelledImages | None = None,
     checkpoint: Path | None = None,
+    on_step: Callable[[Step], None] = lambda step: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainingResult:
-    """Train `model` in place.
+    """Train `model` in place, on the device that the images are normalised on.
 
     Args:
         parameters: those that learn; all by default.
         after_step: called after each optimiser step, to re-apply masks.
-        checkpoint: file to resume from, and to save to at the end of an epoch, every `CHECKPOINT_SECONDS` at most. It
-            is removed at the end.
+        calibration: images whose accuracy is evaluated now and then, for the record.
+        checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
+        on_step, on_epoch: told how it goes; the first call of `on_step` after a resume has the step resumed from.
 
     Raises:
         TrainingError: the loss is not finite.
         OutputError: the checkpoint cannot be written.
     """
     learnt = list(model.parameters()) if parameters is None else list(parameters)
-    optimizer = torch.optim.AdamW(parameter_groups(learnt, settings.weight_decay), lr=settings.learning_rate)
-    result = TrainingResult()
-    first = _resume(model, optimizer, settings, result, checkpoint)
+    optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
+    average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
+    run = _Run(model, optimizers, average, settings, TrainingResult())
+    if checkpoint and checkpoint.exists():
+        run.resume(checkpoint)
+    forward = _forward(model, settings)
     saved_at = time.monotonic()
-    model.train()
-    for epoch in range(first, settings.epochs):
-        torch.manual_seed(settings.seed * 1_000_003 + epoch)
-        started = time.monotonic()
-        loss = _train_epoch(model, optimizer, data, settings, epoch, after_step)
-        result.epochs.append(Epoch(epoch + 1, loss, len(data) / (time.monotonic() - started)))
-        on_epoch(result.epochs[-1])
+    steps = math.ceil(len(data) / settings.batch_size)
+    evaluate_every = max(1, settings.epochs // EVALUATIONS)
+    for epoch in range(run.step // steps, settings.epochs):
+        model.train()
+        batches = _order(len(data), settings, epoch)
+        started, first = time.monotonic(), run.step
+        for batch in batches[run.step - epoch * steps :]:
+            value = _take_step(run, forward, data, batch, run.step / steps, after_step)
+            run.loss_sum += value * len(batch)
+            rate = (run.step - first) * settings.batch_size / (time.monotonic() - started)
+            on_step(Step(run.step, value, rate))
+            ends = run.step == (epoch + 1) * steps
+            if checkpoint and not ends and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                _checkpoint(run, checkpoint)
+                saved_at = time.monotonic()
+        _finish_epoch(run, epoch, len(data), rate, calibration if (epoch + 1) % evaluate_every == 0 else None)
+        on_epoch(run.result.epochs[-1])
         if checkpoint and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            _save(model, optimizer, settings, result, checkpoint)
+            _checkpoint(run, checkpoint)
             saved_at = time.monotonic()
+    if average:
+        average.swap()
     model.eval()
-    if checkpoint:
+    if checkpoint and distributed.is_main():
         checkpoint.unlink(missing_ok=True)
-    return result
+    return run.result
 
 
-def _identity(settings: TrainingSettings) -> str:
-    return repr(settings)
+def _checkpoint(run: _Run, path: Path) -> None:
+    if distributed.is_main():
+        run.save(path)
 
 
-def _save(
-    model: CCT, optimizer: torch.optim.Optimizer, settings: TrainingSettings, result: TrainingResult, path: Path
-) -> None:
-    epochs = [(epoch.epoch, epoch.loss, epoch.images_per_second) for epoch in result.epochs]
-    state = {
-        "settings": _identity(settings),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "epochs": epochs,
-    }
-    content = io.BytesIO()  # not written by torch: what it raises on a full disk is no OSError
-    torch.save(state, content)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+def _accuracy(run: _Run, data: LabelledImages) -> float:
+    """Of the weights that would be the result if the training ended here."""
+    if run.average:
+        run.average.swap()
+    accuracy = float((predict(run.model, data).argmax(1) == data.labels_N).double().mean())
+    if run.average:
+        run.average.swap()
+    return accuracy
 
 
-def _resume(
-    model: CCT, optimizer: torch.optim.Optimizer, settings: TrainingSettings, result: TrainingResult, path: Path | None
-) -> int:
-    """First epoch still to run, after loading the checkpoint if there is one of these very settings."""
-    if path is None or not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["settings"] != _identity(settings):
-        return 0
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    result.epochs.extend(Epoch(*epoch) for epoch in state["epochs"])
-    return len(result.epochs)
+def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, calibration: LabelledImages | None) -> None:
+    accuracy = _accuracy(run, calibration) if calibration is not None else None
+    rate_now = learning_rate_at(epoch + 1, run.settings)
+    run.result.epochs.append(Epoch(epoch + 1, run.loss_sum / images, rate_now, rate, accuracy))
+    run.loss_sum = 0.0
 
 
 @torch.no_grad()
@@ -226,5 +314,5 @@ def predict(model: CCT, data: LabelledImages, batch_size: int = 256) -> Tensor:
 
 
 def shortened(settings: TrainingSettings, epochs: int, learning_rate: float) -> TrainingSettings:
-    """The same settings for a short training: fewer epochs, lower peak, one warm-up epoch."""
-    return replace(settings, epochs=epochs, learning_rate=learning_rate, warm_up_epochs=1)
+    """The same settings for a short training: fewer epochs, lower peak, one warm-up epoch, no averaging."""
+    return replace(settings, epochs=epochs, learning_rate=learning_rate, warm_up_epochs=1, average_decay=0.0)

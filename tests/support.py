@@ -143,7 +143,7 @@ def running_server(
     code: str = "from server.cli import main; main()",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
-    """A server on a free port, which is bound; it may still be loading. Killed at the end if it still runs."""
+    """A server on a free port, which is bound; it may still be loading. Stopped at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--repository", str(repository), "--listen", "127.0.0.1:0", *arguments],
         stdout=subprocess.PIPE,
@@ -161,9 +161,12 @@ def running_server(
         assert line.startswith("listening on "), f"the server did not start: {line!r} {''.join(log)}"
         yield ServerProcess(process, line.removeprefix("listening on ").strip(), log)
     finally:
-        if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
             process.kill()
-        process.wait()
+            process.wait()
         process.stdout.close()
         reader.join()
         process.stderr.close()

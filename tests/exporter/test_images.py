@@ -47,5 +47,5 @@ def test_pixels_are_not_copied() -> None:
 
 def test_everything_moves_to_the_device() -> None:
     """Pixels, labels and normalisation together."""
-    moved: LabelledImages = labelled_images(random_part(), MEAN, STD).to("meta")
+    moved: LabelledImages = labelled_images(random_part(), MEAN, STD).to(torch.device("meta"))
     assert {value.device.type for value in vars(moved).values()} == {"meta"}

@@ -1,7 +1,6 @@
 """Training, interrupts and resuming."""
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,12 @@ from exporter import training
 from exporter.cct import CCT
 from exporter.datasets import load
 from exporter.images import LabelledImages, labelled_images
+from exporter.optimizers import OPTIMIZERS, OptimizerName
 from exporter.training import (
-    Epoch,
+    Step,
     TrainingError,
     TrainingSettings,
     augment,
-    learning_rate_factor,
-    parameter_groups,
     predict,
     shortened,
     train,
@@ -57,26 +55,45 @@ def test_same_seed_gives_the_same_weights(data: LabelledImages) -> None:
     assert not torch.equal(first.classifier.fc.weight, other.classifier.fc.weight)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3])
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 7, 19])
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
 def test_interrupted_training_resumes_to_the_same_weights(
-    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, average_decay: float
 ) -> None:
-    """Ctrl-C after an epoch, then the same call: equal weights and an equal record, bit for bit."""
+    """Ctrl-C at any step, in an epoch or at its end, then the same call: equal weights and losses, bit for bit."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    settings = replace(SETTINGS, average_decay=average_decay)
     whole, interrupted, checkpoint = new_model(), new_model(), tmp_path / "resume.pt"
-    expected = train(whole, data, SETTINGS)
+    expected = train(whole, data, settings)
 
-    def interrupt(epoch: Epoch) -> None:
-        if epoch.epoch == stop_after + 1:
+    def interrupt(step: Step) -> None:
+        if step.step == stop_at + 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(interrupted, data, SETTINGS, checkpoint=checkpoint, on_epoch=interrupt)
-    resumed = new_model()
-    found = train(resumed, data, SETTINGS, checkpoint=checkpoint)
+        train(interrupted, data, settings, checkpoint=checkpoint, on_step=interrupt)
+    resumed, steps = new_model(), list[int]()
+    found = train(resumed, data, settings, checkpoint=checkpoint, on_step=lambda step: steps.append(step.step))
+    assert steps == list(range(stop_at + 1, 21))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in expected.epochs]
     assert not checkpoint.exists()
+
+
+def test_averaged_weights_are_the_result_and_what_is_evaluated(data: LabelledImages) -> None:
+    """The calibration accuracy of the last epoch is that of the model that comes out."""
+    model = new_model()
+    result = train(model, data, replace(SETTINGS, average_decay=0.9), calibration=data)
+    found = float((predict(model, data).argmax(1) == data.labels_N).double().mean())
+    assert [epoch.calibration_accuracy is not None for epoch in result.epochs] == [True] * 4
+    assert result.epochs[-1].calibration_accuracy == found
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_trains(data: LabelledImages, optimizer: OptimizerName) -> None:
+    """The loss falls."""
+    epochs = train(new_model(), data, replace(SETTINGS, optimizer=optimizer)).epochs
+    assert epochs[-1].loss < epochs[0].loss
 
 
 def test_checkpoint_of_other_settings_is_not_resumed(
@@ -86,12 +103,12 @@ def test_checkpoint_of_other_settings_is_not_resumed(
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     checkpoint = tmp_path / "resume.pt"
 
-    def interrupt(epoch: Epoch) -> None:
-        if epoch.epoch == 3:
+    def interrupt(step: Step) -> None:
+        if step.step == 12:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(new_model(), data, SETTINGS, checkpoint=checkpoint, on_epoch=interrupt)
+        train(new_model(), data, SETTINGS, checkpoint=checkpoint, on_step=interrupt)
     assert checkpoint.exists()
     shorter = replace(SETTINGS, epochs=1)
     assert len(train(new_model(), data, shorter, checkpoint=checkpoint).epochs) == 1
@@ -111,24 +128,6 @@ def test_only_the_given_parameters_learn(data: LabelledImages) -> None:
     train(model, data, replace(SETTINGS, epochs=1), parameters=list(model.classifier.fc.parameters()))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"classifier.fc.weight", "classifier.fc.bias"}
-
-
-def test_learning_rate_warms_up_and_falls_to_the_floor() -> None:
-    """Linear up to the peak at the end of the warm-up, then down to the final rate."""
-    settings = TrainingSettings(epochs=10, warm_up_epochs=2, learning_rate=1e-3, final_learning_rate=1e-5)
-    factors = [learning_rate_factor(epoch, settings) for epoch in range(11)]
-    assert factors[0] < factors[1] < factors[2] == 1.0
-    assert all(before > after for before, after in pairwise(factors[2:]))
-    assert factors[10] == pytest.approx(1e-2)
-
-
-def test_no_weight_decay_on_biases_and_norms() -> None:
-    """Only matrices and kernels decay."""
-    decayed, free = parameter_groups(new_model().parameters(), 0.06)
-    assert decayed["weight_decay"] == 0.06
-    assert {parameter.ndim for parameter in decayed["params"]} == {2, 3, 4}
-    assert free["weight_decay"] == 0.0
-    assert {parameter.ndim for parameter in free["params"]} == {1}
 
 
 def test_augmentation_fills_with_black(data: LabelledImages) -> None:
