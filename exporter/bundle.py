@@ -43,7 +43,7 @@ from exporter.pipeline import (
     MASKED,
     part_images,
     pruning_record,
-    training_record,
+    trained_recipe,
 )
 from exporter.snp import Probe
 
@@ -106,6 +106,7 @@ def _image_input(dataset: Dataset) -> pb.ImageInput:
         channels=channels,
         color_mode=pb.COLOR_MODE_GRAYSCALE if channels == 1 else pb.COLOR_MODE_RGB,
         resampling=pb.RESAMPLING_BILINEAR,
+        framing=pb.FRAMING_CENTER,
         mean=dataset.mean,
         std=dataset.std,
     )
@@ -137,7 +138,7 @@ def _manifest(
             train_images=len(dataset.train),
             calibration_images=len(dataset.calibration),
             test_images=len(dataset.test),
-            seed=training_record(run)["settings"]["seed"],
+            seed=trained_recipe(run).training.seed,
         ),
         metrics=metrics(by_name, measured, part_images(dataset, "test"), pruning),
         pruning=pruning,

@@ -4,25 +4,24 @@ import json
 import re
 import signal
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from headwise.bundle import MANIFEST, BundleError, file_sha256, read_manifest
 from PIL import Image
 
-from exporter import console, datasets
+from exporter import console, datasets, distributed
 from exporter.andc import RULES
 from exporter.bundle import verify as verify_bundle
 from exporter.bundle import write_bundle
 from exporter.checkpoints import CheckpointError
-from exporter.compaction import Budget
 from exporter.criteria import CRITERIA
-from exporter.datasets import DatasetError, PartName
+from exporter.datasets import Dataset, DatasetError, DatasetSettings, PartName
 from exporter.files import OutputError, check_writable, write_json
 from exporter.onnx_export import ExportError
 from exporter.pipeline import (
@@ -38,9 +37,10 @@ from exporter.pipeline import (
     prune_stage,
     train_stage,
     trained_dataset,
+    trained_recipe,
 )
 from exporter.pruning import AUTO, PruningError
-from exporter.recipes import RECIPES, PruneSettings, Recipe
+from exporter.recipes import RECIPES, PruneSettings, Recipe, RecipeError, find_recipe, override
 from exporter.stages import Stage, is_current, write_stage_record
 from exporter.training import TrainingError
 
@@ -51,11 +51,11 @@ ERRORS = (
     ExportError,
     OutputError,
     PruningError,
+    RecipeError,
     RunError,
     TrainingError,
 )
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-DEFAULTS = PruneSettings()
 INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
 
 
@@ -67,24 +67,41 @@ def _checked_name(name: str | None) -> str | None:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-DatasetOption = Annotated[str, typer.Option("--dataset", help=f"One of: {', '.join(datasets.DATASETS)}.")]
+DatasetOption = Annotated[str, typer.Option("--dataset", help=f"One of: {', '.join(datasets.NAMES)}.")]
+DataDirOption = Annotated[
+    Path | None, typer.Option(help="Where downloaded data lies or is put; a folder of the cache by default.")
+]
+SplitOption = Annotated[str | None, typer.Option(help="One of the data set's splits; its first by default.")]
+ImageSizeOption = Annotated[int | None, typer.Option(help="Pixels a side; the data set's own by default.")]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run's intermediate results.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Model repository to write the bundle to.")]
 NameOption = Annotated[
     str | None,
     typer.Option("--name", callback=_checked_name, help="Name of the model; the data set's by default."),
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs of training; the recipe's by default.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of the training; the recipe's by default.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="See `exporter recipes`; the data set's by default.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting than the recipe's; may be repeated.")
+]
+InitOption = Annotated[
+    str | None, typer.Option("--init", help="Weights to start from: .safetensors, .pth or checkpoint:NAME.")
+]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="As --set training.epochs=N.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="As --set training.seed=N.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
-Bf16Option = Annotated[bool, typer.Option("--bf16", help="Train in bf16 autocast, where the processor has it.")]
-RuleOption = Annotated[str, typer.Option(help=f"ANDC rule: {', '.join(RULES)}.")]
-ThresholdOption = Annotated[float, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")]
+RuleOption = Annotated[str | None, typer.Option(help=f"ANDC rule: {', '.join(RULES)}.")]
+ThresholdOption = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")
+]
 CriterionOption = Annotated[
-    str,
+    str | None,
     typer.Option(help=f"What chooses the units to remove: {AUTO} (the best on calibration), {', '.join(CRITERIA)}."),
 ]
-ShareOption = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share that each encoder keeps.")]
+ShareOption = Annotated[
+    float | None, typer.Option(min=0.01, max=1.0, help="Share that each encoder keeps; the recipe's by default.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -101,30 +118,70 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _recipe(dataset: str, epochs: int | None, seed: int | None, bf16: bool) -> Recipe:
-    datasets.check_name(dataset)
-    recipe = RECIPES[dataset]
-    training = recipe.training
-    training = replace(
-        training,
-        epochs=training.epochs if epochs is None else epochs,
-        seed=training.seed if seed is None else seed,
-        bf16=training.bf16 or bf16,
-    )
-    return replace(recipe, training=training)
+def _dataset_settings(name: str, data_dir: Path | None, split: str | None, image_size: int | None) -> DatasetSettings:
+    settings = DatasetSettings(name, None if data_dir is None else str(data_dir), split, image_size)
+    datasets.check_settings(settings)
+    return settings
 
 
-def _prune_settings(rule: str, threshold: float, criterion: str, budget: Budget) -> PruneSettings:
-    for name, value, known in (("--rule", rule, RULES), ("--criterion", criterion, (AUTO, *CRITERIA))):
-        if value not in known:
-            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=name)
-    matched = next(known for known in RULES if known == rule)
-    return PruneSettings(rule=matched, threshold=threshold, criterion=criterion, budget=budget)
+def _recipe(
+    kind: str, name: str | None, settings: Sequence[str] | None, epochs: int | None, seed: int | None
+) -> Recipe:
+    name, recipe = find_recipe(kind, name, has_gpu=torch.cuda.is_available())
+    shortcuts = {"training.epochs": epochs, "training.seed": seed}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    console.err.print(f"recipe: {name}", highlight=False)
+    return override(recipe, [*given, *(settings or ())])
+
+
+def _prune_settings(settings: PruneSettings, changes: dict[str, Any], shares: dict[str, float | None]) -> PruneSettings:
+    """The settings with what the command line says otherwise."""
+    for name, known in (("rule", RULES), ("criterion", (AUTO, *CRITERIA))):
+        if (value := changes[name]) is not None and value not in known:
+            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
+    budget = replace(settings.budget, **{name: share for name, share in shares.items() if share is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(settings, budget=budget, **given)
 
 
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def _shares(
+    feed_forward: float | None, heads: float | None, query_key: float | None, value: float | None
+) -> dict[str, float | None]:
+    return {"feed_forward": feed_forward, "heads": heads, "query_key": query_key, "value": value}
+
+
+def _chosen(
+    name: str,
+    data_dir: Path | None,
+    split: str | None,
+    image_size: int | None,
+    recipe: str | None,
+    settings: Sequence[str] | None,
+    epochs: int | None,
+    seed: int | None,
+) -> tuple[DatasetSettings, Recipe]:
+    """Data set and recipe that the command line asks for; split and size are the recipe's unless it says otherwise."""
+    asked = _dataset_settings(name, data_dir, split, image_size)
+    chosen = _recipe(asked.kind, recipe, settings, epochs, seed)
+    return replace(asked, split=split or chosen.split, image_size=image_size or chosen.image_size), chosen
+
+
+def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None) -> Dataset:
+    """Load the data set and train on it; under torchrun only the main process comes back."""
+    check_writable(run)
+    data = datasets.load(source, console.progress)
+    console.err.print(data.describe(), highlight=False)
+    with distributed.process_group():
+        done = train_stage(run, recipe, data, console.progress, init, lambda line: console.err.print(line))
+        if not distributed.is_main():
+            raise typer.Exit
+    _say("train", done)
+    return data
 
 
 def _say(stage: str, done: bool) -> None:
@@ -137,9 +194,8 @@ def _next_version(folder: Path) -> int:
     return max(versions, default=0) + 1
 
 
-def _export(run: Path, out: Path, name: str | None) -> Path:
+def _export(run: Path, dataset: Dataset, out: Path, name: str | None) -> Path:
     """Export the run, unless the newest thing it was exported to under this name is what it would become again."""
-    dataset = trained_dataset(run)
     name = name or dataset.name
     record = run / "export.json"
     results = (DENSE, TRAINING, MASKED, COMPACT, PRUNING, DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS)
@@ -170,56 +226,63 @@ def _show(folder: Path, as_json: bool) -> None:
 @app.command()
 def build(
     dataset: DatasetOption,
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    image_size: ImageSizeOption = None,
     out: OutOption = Path("models"),
     run: Annotated[Path | None, typer.Option("--run", help="Folder of intermediate results; runs/<data set>.")] = None,
     name: NameOption = None,
+    recipe: RecipeOption = None,
+    init: InitOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
-    bf16: Bf16Option = False,
+    settings: SetOption = None,
     threads: ThreadsOption = None,
-    rule: RuleOption = "both",
-    threshold: ThresholdOption = DEFAULTS.threshold,
-    criterion: CriterionOption = AUTO,
-    keep_feed_forward: ShareOption = DEFAULTS.budget.feed_forward,
-    keep_heads: ShareOption = DEFAULTS.budget.heads,
-    keep_query_key: ShareOption = DEFAULTS.budget.query_key,
-    keep_value: ShareOption = DEFAULTS.budget.value,
+    rule: RuleOption = None,
+    threshold: ThresholdOption = None,
+    criterion: CriterionOption = None,
+    keep_feed_forward: ShareOption = None,
+    keep_heads: ShareOption = None,
+    keep_query_key: ShareOption = None,
+    keep_value: ShareOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
     with clear_errors():
-        recipe = _recipe(dataset, epochs, seed, bf16)
-        budget = Budget(keep_feed_forward, keep_heads, keep_query_key, keep_value)
-        prune = _prune_settings(rule, threshold, criterion, budget)
+        source, chosen = _chosen(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
+        prune = _prune_settings(
+            chosen.prune,
+            {"rule": rule, "threshold": threshold, "criterion": criterion},
+            _shares(keep_feed_forward, keep_heads, keep_query_key, keep_value),
+        )
         _set_threads(threads)
-        run = run or Path("runs") / dataset
+        run = run or Path("runs") / datasets.model_name(source)
         check_writable(out)
-        check_writable(run)
-        data = datasets.load(dataset)
-        console.err.print(data.describe(), highlight=False)
-        _say("train", train_stage(run, recipe, data, console.progress))
-        _say("measure", measure_stage(run, recipe.probes, data, console.progress))
-        _say("prune", prune_stage(run, prune, recipe.probes, data, console.progress))
-        _show(_export(run, out, name), as_json)
+        data = _train(run, source, chosen, init)
+        _say("measure", measure_stage(run, chosen.probes, data, console.progress))
+        _say("prune", prune_stage(run, prune, chosen.probes, data, console.progress))
+        _show(_export(run, data, out, name), as_json)
 
 
 @app.command()
 def train(
     dataset: DatasetOption,
     run: RunOption,
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    image_size: ImageSizeOption = None,
+    recipe: RecipeOption = None,
+    init: InitOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
-    bf16: Bf16Option = False,
+    settings: SetOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Train the dense model."""
     with clear_errors():
-        recipe = _recipe(dataset, epochs, seed, bf16)
+        source, chosen = _chosen(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
         _set_threads(threads)
-        check_writable(run)
-        data = datasets.load(dataset)
-        console.err.print(data.describe(), highlight=False)
-        _say("train", train_stage(run, recipe, data, console.progress))
+        _train(run, source, chosen, init)
 
 
 @app.command()
@@ -227,30 +290,32 @@ def measure(run: RunOption, threads: ThreadsOption = None) -> None:
     """Train the probes of a run's dense model and measure every node."""
     with clear_errors():
         _set_threads(threads)
-        data = trained_dataset(run)
-        _say("measure", measure_stage(run, RECIPES[data.name].probes, data, console.progress))
+        data = trained_dataset(run, console.progress)
+        _say("measure", measure_stage(run, trained_recipe(run).probes, data, console.progress))
 
 
 @app.command()
 def prune(
     run: RunOption,
     threads: ThreadsOption = None,
-    rule: RuleOption = "both",
-    threshold: ThresholdOption = DEFAULTS.threshold,
-    criterion: CriterionOption = AUTO,
-    keep_feed_forward: ShareOption = DEFAULTS.budget.feed_forward,
-    keep_heads: ShareOption = DEFAULTS.budget.heads,
-    keep_query_key: ShareOption = DEFAULTS.budget.query_key,
-    keep_value: ShareOption = DEFAULTS.budget.value,
+    rule: RuleOption = None,
+    threshold: ThresholdOption = None,
+    criterion: CriterionOption = None,
+    keep_feed_forward: ShareOption = None,
+    keep_heads: ShareOption = None,
+    keep_query_key: ShareOption = None,
+    keep_value: ShareOption = None,
 ) -> None:
     """Mask a run's dense model by ANDC and make it compact."""
     with clear_errors():
-        settings = _prune_settings(
-            rule, threshold, criterion, Budget(keep_feed_forward, keep_heads, keep_query_key, keep_value)
-        )
         _set_threads(threads)
-        data = trained_dataset(run)
-        _say("prune", prune_stage(run, settings, RECIPES[data.name].probes, data, console.progress))
+        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
+        settings = _prune_settings(
+            recipe.prune,
+            {"rule": rule, "threshold": threshold, "criterion": criterion},
+            _shares(keep_feed_forward, keep_heads, keep_query_key, keep_value),
+        )
+        _say("prune", prune_stage(run, settings, recipe.probes, data, console.progress))
 
 
 @app.command()
@@ -260,7 +325,7 @@ def export(
     """Export a pruned run as a bundle: ONNX graphs, golden set, manifest."""
     with clear_errors():
         check_writable(out)
-        _show(_export(run, out, name), as_json)
+        _show(_export(run, trained_dataset(run, console.progress), out, name), as_json)
 
 
 @app.command()
@@ -280,11 +345,23 @@ def verify(
 
 
 @app.command()
+def recipes(as_json: JsonOption = False) -> None:
+    """List the recipes: what each is for, and what it gave where it was run."""
+    if as_json:
+        print(json.dumps({name: asdict(make()) for name, make in RECIPES.items()}, indent=2))
+    else:
+        console.out.print(console.recipe_table())
+
+
+@app.command()
 def samples(
-    dataset: Annotated[str, typer.Argument(help=f"One of: {', '.join(datasets.DATASETS)}.")],
+    dataset: Annotated[str, typer.Argument(help=f"One of: {', '.join(datasets.NAMES)}.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write PNG files to.")],
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 4,
     part: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    image_size: ImageSizeOption = None,
 ) -> None:
     """Write images of a data set as PNG files, named <index>_<label>.png."""
     with clear_errors():
@@ -292,8 +369,9 @@ def samples(
         matched = next((name for name in known if name == part), None)
         if matched is None:
             raise typer.BadParameter(f"expected train, calibration or test, found {part!r}", param_hint="--part")
-        data = datasets.load(dataset)
+        settings = _dataset_settings(dataset, data_dir, split, image_size)
         check_writable(out)
+        data = datasets.load(settings, console.progress)
         chosen = data.part(matched)
         for index in range(min(count, len(chosen))):
             label = data.label_names[chosen.labels_N[index]]

@@ -9,9 +9,11 @@ from headwise.v1.bundle_pb2 import Bundle, Interval
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from exporter.bundle import Check
 from exporter.progress import Advance
+from exporter.recipes import RECIPES, describe
 
 out = Console()
 err = Console(stderr=True)
@@ -92,6 +94,17 @@ def candidate_table(manifest: Bundle) -> Table:
         chosen = "chosen" if candidate.criterion == manifest.pruning.criterion else ""
         accuracy = f"{100 * candidate.calibration_accuracy:.2f} %"
         table.add_row(candidate.criterion, accuracy, f"{candidate.calibration_loss:.4f}", chosen)
+    return table
+
+
+def recipe_table() -> Table:
+    """Every recipe, with its data set and what its docstring says."""
+    table = Table(show_lines=True)
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("data set", no_wrap=True)
+    table.add_column("result")
+    for name, make in RECIPES.items():
+        table.add_row(name, make().dataset, Text(describe(name)))
     return table
 
 

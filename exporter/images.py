@@ -6,51 +6,46 @@ batch is ever converted. The pixels may be memory-mapped, or moved to the traini
 Shape suffixes: N images, B batch, Y rows, X columns, C channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from exporter.augmentation import to_unit
 from exporter.datasets import Part
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """One part of a data set, on one device."""
+    """One part of a data set; batches and labels are on the device that it was made for."""
 
-    images_NYXC: Tensor  # uint8
+    images_NYXC: Tensor  # uint8, on that device or, where they do not fit, on the CPU
     labels_N: Tensor
-    mean_C: Tensor  # of the training pixels, in units of 0..1
-    std_C: Tensor
+    mean: tuple[float, ...]  # of the training pixels, in units of 0..1, one for each channel
+    std: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def to(self, device: torch.device) -> "LabelledImages":
-        """The same for another device: the pixels are moved there at once where they fit in half of its free memory,
-        else by the batch.
-        """
-        moved = replace(
-            self, labels_N=self.labels_N.to(device), mean_C=self.mean_C.to(device), std_C=self.std_C.to(device)
-        )
+        """The same for another device: pixels that fit in half of its free memory move now, others by the batch."""
+        moved = replace(self, labels_N=self.labels_N.to(device))
         if device.type == "cuda" and 2 * self.images_NYXC.nbytes > torch.cuda.mem_get_info(device)[0]:
             return moved
         return replace(moved, images_NYXC=self.images_NYXC.to(device))
 
-    def scaled(self, chosen: Tensor | slice) -> Tensor:
-        """Float images (B, C, Y, X) in 0..1, before normalisation, on the device of `mean_C`."""
+    def pixels(self, chosen: Tensor | slice) -> Tensor:
+        """uint8 images (B, Y, X, C), on the device."""
         if isinstance(chosen, Tensor):
             chosen = chosen.to(self.images_NYXC.device)
-        return self.images_NYXC[chosen].to(self.mean_C.device).permute(0, 3, 1, 2).float() / 255
-
-    def normalise(self, scaled_BCYX: Tensor) -> Tensor:
-        """(x - mean) / std."""
-        return (scaled_BCYX - self.mean_C.view(-1, 1, 1)) / self.std_C.view(-1, 1, 1)
+        return self.images_NYXC[chosen].to(self.labels_N.device)
 
     def normalised(self, chosen: Tensor | slice) -> Tensor:
-        """Normalised float images (B, C, Y, X)."""
-        return self.normalise(self.scaled(chosen)).contiguous()
+        """Float images (B, C, Y, X), (x / 255 - mean) / std."""
+        unit_BCYX = to_unit(self.pixels(chosen))
+        mean_C, std_C = unit_BCYX.new_tensor(self.mean), unit_BCYX.new_tensor(self.std)
+        return (unit_BCYX - mean_C.view(-1, 1, 1)) / std_C.view(-1, 1, 1)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels of all images, in order."""
@@ -59,8 +54,6 @@ class LabelledImages:
             yield self.normalised(chosen), self.labels_N[chosen]
 
 
-def labelled_images(part: Part, mean: Sequence[float], std: Sequence[float]) -> LabelledImages:
+def labelled_images(part: Part, mean: tuple[float, ...], std: tuple[float, ...]) -> LabelledImages:
     """A part of a data set on the CPU, its pixels shared with it."""
-    return LabelledImages(
-        torch.from_numpy(part.images_NYXC), torch.from_numpy(part.labels_N), torch.tensor(mean), torch.tensor(std)
-    )
+    return LabelledImages(torch.from_numpy(part.images_NYXC), torch.from_numpy(part.labels_N), mean, std)

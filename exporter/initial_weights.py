@@ -92,7 +92,7 @@ def load_initial_weights(model: CCT, path_or_name: str) -> InitialWeights:
         CheckpointError: no such file, one that cannot be read safely, or weights that do not fit; the latter lists
             every mismatch by name.
     """
-    found = _read(_path(path_or_name))
+    found = _read(weights_path(path_or_name))
     own, found_config = model.state_dict(), found.config
     resized, replaced = _resized(own, found.tensors), _replaced(own, found.tensors)
     problems = _mismatches(own, found.tensors, allowed={*resized, *replaced})
@@ -137,7 +137,12 @@ class _Found:
     config: CCTConfig | None  # a reference checkpoint has none
 
 
-def _path(path_or_name: str) -> Path:
+def weights_path(path_or_name: str) -> Path:
+    """The file that is meant: a path, or `checkpoint:NAME`.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
     if path_or_name.startswith(SHIPPED_PREFIX):
         return shipped_checkpoint(path_or_name.removeprefix(SHIPPED_PREFIX))
     path = Path(path_or_name)

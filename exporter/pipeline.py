@@ -19,22 +19,24 @@ from typing import Any
 
 import torch
 from google.protobuf import json_format
+from headwise.bundle import file_sha256
 from headwise.v1.bundle_pb2 import PruningProvenance
 
 from exporter import datasets, distributed
-from exporter.cct import CCT
+from exporter.cct import CCT, CCTConfig
 from exporter.checkpoints import Measurements, load_measurements, load_model, save_measurements, save_model
 from exporter.compaction import KeptUnits
 from exporter.criteria import CRITERIA
-from exporter.datasets import Dataset, PartName
+from exporter.datasets import Dataset, DatasetSettings, PartName
 from exporter.files import write_json
 from exporter.images import LabelledImages, labelled_images
-from exporter.progress import Advance, Progress
+from exporter.initial_weights import load_initial_weights, weights_path
+from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, provenance, prune
-from exporter.recipes import PruneSettings, Recipe
+from exporter.recipes import PruneSettings, Recipe, from_record
 from exporter.snp import ProbeSettings, measure, train_probes
-from exporter.stages import Stage, carry_out
-from exporter.training import Step, TrainingSettings, train
+from exporter.stages import Stage, carry_out, is_current
+from exporter.training import Step, train
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
@@ -53,7 +55,8 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     """sha256 over all images and labels, in hexadecimal."""
     digest = hashlib.sha256()
     for part in (dataset.train, dataset.calibration, dataset.test):
-        digest.update(part.images_NYXC.tobytes())
+        for image_YXC in part.images_NYXC:  # one at a time: they may be more than memory holds
+            digest.update(image_YXC.tobytes())
         digest.update(part.labels_N.tobytes())
     return digest.hexdigest()
 
@@ -75,14 +78,40 @@ def _shown_steps(advance: Advance) -> Callable[[Step], None]:
     return show
 
 
-def train_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
-    """Train the dense model, resuming an interrupted training; True when there was something to do."""
+def _model_config(recipe: Recipe, dataset: Dataset) -> CCTConfig:
+    _, side, _, channels = dataset.train.images_NYXC.shape
+    return recipe.model.config(side, channels, len(dataset.label_names))
+
+
+def train_stage(
+    run: Path,
+    recipe: Recipe,
+    dataset: Dataset,
+    progress: Progress,
+    initial_weights: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> bool:
+    """Train the dense model, resuming an interrupted training; True when there was something to do.
+
+    Under torchrun every process trains and the main one writes.
+
+    Args:
+        initial_weights: as `exporter.initial_weights` takes them; random ones by default.
+        say: told in one line what was taken from the initial weights.
+
+    Raises:
+        CheckpointError: the initial weights cannot be read or do not fit.
+        TrainingError: the loss is not finite.
+        OutputError: the system refused a write.
+    """
+    config = _model_config(recipe, dataset)
 
     def produce() -> None:
         torch.manual_seed(recipe.training.seed)
-        model = CCT(
-            recipe.model(), attention_dropout=recipe.attention_dropout, stochastic_depth=recipe.stochastic_depth
-        )
+        dropout = {name: getattr(recipe.model, name) for name in ("attention_dropout", "stochastic_depth")}
+        model = CCT(config, **dropout)
+        if initial_weights is not None:
+            say(load_initial_weights(model, initial_weights).describe())
         device = distributed.training_device()
         data, calibration = (part_images(dataset, name).to(device) for name in ("train", "calibration"))
         steps = recipe.training.epochs * math.ceil(len(data) / recipe.training.batch_size)
@@ -95,24 +124,30 @@ def train_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
                 checkpoint=run / "training.resume.pt",
                 on_step=_shown_steps(advance),
             )
+        if not distributed.is_main():
+            return
         save_model(run / DENSE, model)
         record = {
-            "dataset": dataset.name,
-            "split": dataset.split,
-            "settings": asdict(recipe.training),
-            "attention_dropout": recipe.attention_dropout,
-            "stochastic_depth": recipe.stochastic_depth,
+            "dataset": asdict(dataset.settings),
+            "images": dataset.describe(),
+            "recipe": asdict(recipe),
+            "initial_weights": initial_weights,
             "epochs": [asdict(epoch) for epoch in result.epochs],
         }
         write_json(run / TRAINING, record)
 
     settings = {
         "dataset": dataset_fingerprint(dataset),
-        "model": recipe.model().to_dict(),
+        "model": asdict(recipe.model),
         "training": asdict(recipe.training),
-        "dropout": [recipe.attention_dropout, recipe.stochastic_depth],
+        "initial_weights": file_sha256(weights_path(initial_weights)) if initial_weights is not None else None,
     }
-    return carry_out(run, TRAIN_STAGE, settings, produce)
+    if distributed.is_main():
+        return carry_out(run, TRAIN_STAGE, settings, produce)
+    if is_current(run, TRAIN_STAGE, settings):
+        return False
+    produce()
+    return True
 
 
 def training_record(run: Path) -> dict[str, Any]:
@@ -128,13 +163,24 @@ def training_record(run: Path) -> dict[str, Any]:
     return record
 
 
-def trained_dataset(run: Path) -> Dataset:
+def trained_dataset(run: Path, progress: Progress = silent) -> Dataset:
     """The data set that the run's model was trained on.
 
     Raises:
         RunError: the run has no trained model.
+        DatasetError: the data set is not where it was.
     """
-    return datasets.load(training_record(run)["dataset"])
+    return datasets.load(DatasetSettings(**training_record(run)["dataset"]), progress)
+
+
+def trained_recipe(run: Path) -> Recipe:
+    """The recipe that the run's model was trained by.
+
+    Raises:
+        RunError: the run has no trained model.
+        RecipeError: it was trained by another release.
+    """
+    return from_record(training_record(run)["recipe"])
 
 
 def _measure(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
@@ -157,7 +203,7 @@ def prune_stage(
     run: Path, settings: PruneSettings, probes: ProbeSettings, dataset: Dataset, progress: Progress
 ) -> bool:
     """Mask and compact the dense model, and measure what is left; True when there was something to do."""
-    record = training_record(run)
+    training = trained_recipe(run).training
 
     def produce() -> None:
         model = load_model(run / DENSE)
@@ -169,7 +215,7 @@ def prune_stage(
                 part_images(dataset, "train"),
                 part_images(dataset, "calibration"),
                 settings,
-                TrainingSettings(**record["settings"]),
+                training,
                 advance,
             )
         small = pruned.chosen.model

@@ -1,6 +1,7 @@
 """How a stage shows that it goes on, without knowing where: a bar of `total` steps."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -18,3 +19,9 @@ class Progress(Protocol):
     def __call__(self, description: str, total: int) -> AbstractContextManager[Advance]:
         """A bar of `total` steps, open while the context is."""
         ...
+
+
+@contextmanager
+def silent(description: str, total: int) -> Iterator[Advance]:
+    """A bar that shows nothing."""
+    yield lambda note, steps=1: None

@@ -26,6 +26,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from exporter import distributed
+from exporter.augmentation import AugmentationSettings, prepare
 from exporter.cct import CCT
 from exporter.files import whole_file
 from exporter.images import LabelledImages
@@ -51,9 +52,7 @@ class TrainingSettings:
     weight_decay: float = 0.06
     warm_up_epochs: int = 5
     label_smoothing: float = 0.1
-    rotation_degrees: float = 0.0  # uniform in +- this
-    scaling: float = 0.0  # uniform in 1 +- this
-    shift: float = 0.0  # uniform in +- this share of the side, both axes
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     gradient_clip: float = 1.0  # norm
     average_decay: float = 0.0  # of the averaged weights, which then are the result; 0: the last weights are
     bf16: bool = False  # autocast
@@ -86,24 +85,6 @@ class Step:
     step: int  # from 1, over the whole training
     loss: float
     images_per_second: float
-
-
-def augment(images_BCYX: Tensor, settings: TrainingSettings) -> Tensor:
-    """Rotate, scale and shift each image at random, before normalisation; what comes in from outside is black.
-
-    Source: our choice; a digit turned or shifted a little is the same digit, mirrored it is not.
-    """
-    if not (settings.rotation_degrees or settings.scaling or settings.shift):
-        return images_BCYX
-    batch = images_BCYX.shape[0]
-    angle, scale, shift_x, shift_y = torch.rand(4, batch) * 2 - 1
-    angle = angle * math.radians(settings.rotation_degrees)
-    scale = 1 + scale * settings.scaling
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    shift = 2 * settings.shift  # affine_grid's side is 2
-    theta_B23 = torch.stack((cos, -sin, shift_x * shift, sin, cos, shift_y * shift), 1).view(batch, 2, 3)
-    grid = functional.affine_grid(theta_B23, list(images_BCYX.shape), align_corners=False)
-    return functional.grid_sample(images_BCYX, grid, align_corners=False)
 
 
 @dataclass
@@ -159,18 +140,22 @@ def _order(images: int, settings: TrainingSettings, epoch: int) -> tuple[Tensor,
     return torch.split(torch.randperm(images, generator=generator), settings.batch_size)
 
 
-def _loss_sum(forward: nn.Module, data: LabelledImages, batch: Tensor, settings: TrainingSettings) -> Tensor:
+def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor) -> Tensor:
     """Loss of this process's share of a batch, summed over its images."""
     own = batch[distributed.rank() :: distributed.world_size()]
-    device = data.mean_C.device
-    images_BCYX = data.normalise(augment(data.scaled(own), settings))
-    labels_B = data.labels_N[own.to(data.labels_N.device)]
-    autocast = torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext()
+    images_BCYX, targets_BK = prepare(
+        data.pixels(own),
+        data.labels_N[own.to(data.labels_N.device)],
+        run.settings.augmentation,
+        mean=data.mean,
+        std=data.std,
+        labels=run.model.config.labels,
+        smoothing=run.settings.label_smoothing,
+    )
+    autocast = torch.autocast(images_BCYX.device.type, torch.bfloat16) if run.settings.bf16 else nullcontext()
     with autocast:
         logits_BK, _ = forward(images_BCYX)
-    return functional.cross_entropy(
-        logits_BK.float(), labels_B, label_smoothing=settings.label_smoothing, reduction="sum"
-    )
+    return functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum")
 
 
 def _take_step(
@@ -186,7 +171,7 @@ def _take_step(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(epoch, settings)
     _seed(settings, run.step)
-    loss = _loss_sum(forward, data, batch, settings)
+    loss = _loss_sum(run, forward, data, batch)
     value = float(distributed.total(loss.detach().clone())) / len(batch)
     if not math.isfinite(value):
         raise TrainingError(

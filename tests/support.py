@@ -19,10 +19,10 @@ from torch import Tensor
 from exporter.bundle import write_bundle
 from exporter.cct import CCT, CCTConfig, EncoderShape, cct
 from exporter.console import progress
-from exporter.datasets import Dataset, Part, load
+from exporter.datasets import Dataset, DatasetSettings, Part, load
 from exporter.images import LabelledImages
 from exporter.pipeline import measure_stage, prune_stage, train_stage
-from exporter.recipes import PruneSettings, Recipe
+from exporter.recipes import ModelSettings, PruneSettings, Recipe
 from exporter.snp import ProbeSettings
 from exporter.training import TrainingSettings
 
@@ -54,7 +54,7 @@ def random_images(labels: Tensor, seed: int = 0) -> LabelledImages:
     """Images of the small model's size, all pixels random, normalised to about mean 0 and deviation 1."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (len(labels), 8, 8, 1), generator=generator, dtype=torch.uint8)
-    return LabelledImages(pixels, labels, torch.tensor([0.5]), torch.tensor([0.29]))
+    return LabelledImages(pixels, labels, (0.5,), (0.29,))
 
 
 def few_images(dataset: Dataset, images: int) -> Dataset:
@@ -69,7 +69,7 @@ def small_recipe() -> Recipe:
     """From digits to a bundle in seconds; what it recognises is beside the point."""
     return Recipe(
         dataset="digits",
-        model=small_config,
+        model=ModelSettings(depth=2, heads=4, width=32, feed_forward=48),
         training=TrainingSettings(epochs=3, warm_up_epochs=1, learning_rate=3e-3),
         probes=ProbeSettings(epochs=2),
         prune=PruneSettings(criterion="variance*snp", epochs=1),
@@ -78,7 +78,7 @@ def small_recipe() -> Recipe:
 
 def make_run(run: Path) -> Dataset:
     """Carry out all stages before the export; returns the data set."""
-    recipe, dataset = small_recipe(), load("digits")
+    recipe, dataset = small_recipe(), load(DatasetSettings("digits"))
     train_stage(run, recipe, dataset, progress)
     measure_stage(run, recipe.probes, dataset, progress)
     prune_stage(run, recipe.prune, recipe.probes, dataset, progress)

@@ -25,7 +25,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import support
 from exporter import cli, recipes
-recipes.RECIPES["digits"] = support.small_recipe()
+recipes.RECIPES["digits"] = support.small_recipe
 cli.main()
 """
 

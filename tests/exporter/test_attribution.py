@@ -16,7 +16,7 @@ from exporter.attribution import OUTPUTS, Classify, ExactSplit
 from exporter.cct import CCT, CCTConfig
 from exporter.checkpoints import load_model
 from exporter.compaction import KeptUnits, UnitMeans, mask_units
-from exporter.datasets import load
+from exporter.datasets import DatasetSettings, load
 from exporter.images import labelled_images
 from exporter.snp import Probe
 
@@ -222,7 +222,7 @@ def logit_after_silencing(model: CCT, images: Tensor, order_NR: Tensor, targets:
 
 def test_deleting_heads_in_attributed_order_lowers_the_target_fastest(built: Path) -> None:
     """On a trained model: attributed order below random order below reverse, each by more than its 95 % interval."""
-    model, digits = load_model(built / "run" / "dense.safetensors"), load("digits")
+    model, digits = load_model(built / "run" / "dense.safetensors"), load(DatasetSettings("digits"))
     data = labelled_images(digits.test, digits.mean, digits.std)
     images, labels = data.normalised(slice(None)), data.labels_N
     with torch.no_grad():

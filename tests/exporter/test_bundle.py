@@ -11,7 +11,7 @@ from headwise.bundle import BundleError, read_manifest, write_manifest
 
 from exporter.bundle import Check, completeness_residual, list_files, verify, write_bundle
 from exporter.checkpoints import CheckpointError
-from exporter.datasets import load
+from exporter.datasets import DatasetSettings, load
 from exporter.onnx_export import ExportError, run_graph
 
 
@@ -120,7 +120,7 @@ def test_residual_is_the_worst_over_images_and_labels(bundle: Path) -> None:
 def test_exporting_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
     """An empty run is an error, and no folder appears in the repository."""
     with pytest.raises(CheckpointError, match=r"expected model at .*dense.safetensors, found no such file"):
-        write_bundle(tmp_path / "run", load("digits"), tmp_path / "models", "digits", 1)
+        write_bundle(tmp_path / "run", load(DatasetSettings("digits")), tmp_path / "models", "digits", 1)
     assert not (tmp_path / "models").exists()
 
 
@@ -129,11 +129,12 @@ def test_full_disk_leaves_no_bundle(built: Path, tmp_path: Path) -> None:
     code = """
 import pathlib, sys
 import exporter.bundle, support
-from exporter.datasets import load
+from exporter.datasets import DatasetSettings, load
 from exporter.files import OutputError
 exporter.bundle.export_graphs = support.copied_graphs(pathlib.Path(sys.argv[1]).parent / "models" / "digits" / "1")
 try:
-    exporter.bundle.write_bundle(pathlib.Path(sys.argv[1]), load("digits"), pathlib.Path(sys.argv[2]), "digits", 1)
+    run, repository = map(pathlib.Path, sys.argv[1:])
+    exporter.bundle.write_bundle(run, load(DatasetSettings("digits")), repository, "digits", 1)
 except OutputError as error:
     print(error)
 """
@@ -149,7 +150,7 @@ def test_graph_that_differs_from_torch_is_not_written(
     monkeypatch.setattr("exporter.bundle.export_graphs", support.copied_graphs(bundle))
     monkeypatch.setattr("exporter.bundle.GOLDEN_TOLERANCE", 0.0)
     with pytest.raises(ExportError, match=r"differs from torch by .*Nothing was written"):
-        write_bundle(built / "run", load("digits"), tmp_path / "models", "digits", 1)
+        write_bundle(built / "run", load(DatasetSettings("digits")), tmp_path / "models", "digits", 1)
     assert list((tmp_path / "models" / "digits").iterdir()) == []
 
 

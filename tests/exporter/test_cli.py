@@ -7,24 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import support
+from headwise import Client
 from headwise.bundle import file_sha256
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from exporter import recipes
 from exporter.cli import app
-from exporter.training import TrainingSettings
 
 BUILD_IN_A_PROCESS = """
 import sys, support
 from dataclasses import replace
 from exporter import cli, recipes, training
 small = support.small_recipe()
-recipes.RECIPES["digits"] = replace(small, training=replace(small.training, epochs=12))
+recipes.RECIPES["digits"] = lambda: replace(small, training=replace(small.training, epochs=12))
 training.CHECKPOINT_SECONDS = 0.0
 sys.argv[0] = "exporter"
 cli.main()
@@ -34,7 +35,7 @@ cli.main()
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits with a model that trains in seconds."""
-    monkeypatch.setitem(recipes.RECIPES, "digits", support.small_recipe())
+    monkeypatch.setitem(recipes.RECIPES, "digits", support.small_recipe)
 
 
 def exporter(*arguments: str | Path) -> Result:
@@ -121,7 +122,10 @@ def test_unknown_data_set_is_one_clear_line(tmp_path: Path) -> None:
     """The known ones are listed; no traceback, nothing written."""
     result = exporter("build", "--dataset", "mnist", "--out", tmp_path / "models", "--run", tmp_path / "run")
     assert result.exit_code == 1
-    assert "exporter: unknown data set 'mnist'; expected one of: digits." in result.output
+    assert (
+        "exporter: unknown data set 'mnist'; expected one of: digits, cifar100, flowers102, folder:PATH."
+        in result.output
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,12 +177,10 @@ def test_stage_without_a_run_says_what_to_do_first(tmp_path: Path) -> None:
     assert "Run `exporter train` first" in result.output
 
 
-def test_loss_that_is_not_finite_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_that_is_not_finite_is_one_clear_line(tmp_path: Path) -> None:
     """A diverged training exits with 1, and leaves no model."""
-    recipe = recipes.RECIPES["digits"]
-    broken = recipes.Recipe("digits", recipe.model, TrainingSettings(epochs=3, learning_rate=1e30))
-    monkeypatch.setitem(recipes.RECIPES, "digits", broken)
-    result = exporter("train", "--dataset", "digits", "--run", tmp_path / "run")
+    changes = ("--set", "training.learning_rate=1e30", "--set", "training.gradient_clip=1e30")
+    result = exporter("train", "--dataset", "digits", "--run", tmp_path / "run", *changes)
     assert result.exit_code == 1
     assert "the loss became" in result.output
     assert not (tmp_path / "run" / "dense.safetensors").exists()
@@ -194,3 +196,41 @@ def test_samples_are_the_scans_themselves(tmp_path: Path) -> None:
         with Image.open(path) as image:
             assert (image.size, image.mode) == ((8, 8), "L")
     assert exporter("samples", "digits", "--out", tmp_path, "--part", "all").exit_code == 2
+
+
+def test_recipes_are_listed() -> None:
+    """Each by name with what it gave, for people; with every setting, for programs."""
+    assert "cct_7_3x1" in exporter("recipes").output
+    assert json.loads(exporter("recipes", "--json").stdout)["cct_7_3x1"]["training"]["epochs"] == 300
+
+
+def test_folder_of_photos_becomes_a_served_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class folders of any images, from files to an answer of a server, which knows the folders' names."""
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(recipes.RECIPES, "folder", lambda: replace(support.small_recipe(), dataset="folder"))
+    for number, color in enumerate(("red", "green", "blue")):
+        (tmp_path / "photos" / color).mkdir(parents=True)
+        for index in range(10):
+            shade = tuple(200 if channel == number else 5 * index for channel in range(3))
+            Image.new("RGB", (20, 30), shade).save(tmp_path / "photos" / color / f"{index}.jpg")
+    arguments = ("--out", tmp_path / "models", "--run", tmp_path / "run", "--image-size", "8", "--epochs", "40")
+    result = exporter("build", "--dataset", f"folder:{tmp_path / 'photos'}", *arguments)
+    assert result.exit_code == 0, result.output
+    with support.running_server(tmp_path / "models") as running, Client(running.address) as client:
+        client.wait_until_ready(support.START_SECONDS)
+        files = [tmp_path / "photos" / color / "3.jpg" for color in ("red", "green", "blue")]
+        assert [found.top[0].label for found in client.classify(files)] == ["red", "green", "blue"]
+        assert client.list_models()[0].name == "photos"
+
+
+def test_training_starts_from_given_weights(built: Path, tmp_path: Path) -> None:
+    """--init takes a file of weights and says what it took; other weights are another training."""
+    arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "1")
+    result = exporter(*arguments, "--init", built / "run" / "dense.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "tensors as they are" in result.output
+    assert "train: up to date" in exporter(*arguments, "--init", built / "run" / "dense.safetensors").output
+    assert "train: up to date" not in exporter(*arguments).output
+    missing = exporter(*arguments, "--init", "checkpoint:nothing")
+    assert missing.exit_code == 1
+    assert "expected the name of a shipped checkpoint, found 'nothing'" in missing.output

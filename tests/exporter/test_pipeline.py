@@ -9,7 +9,7 @@ import support
 from headwise.bundle import file_sha256
 
 from exporter.console import progress
-from exporter.datasets import load
+from exporter.datasets import DatasetSettings, load
 from exporter.pipeline import (
     COMPACT,
     DENSE,
@@ -20,6 +20,7 @@ from exporter.pipeline import (
     pruning_record,
     train_stage,
     trained_dataset,
+    trained_recipe,
     training_record,
 )
 
@@ -32,7 +33,7 @@ def run(built: Path, tmp_path: Path) -> Path:
 
 def carry_out_all(run: Path, seed: int = 0, epochs: int = 2) -> list[bool]:
     """All stages, with a training seed and a number of probe epochs; which of them ran."""
-    recipe, data = support.small_recipe(), load("digits")
+    recipe, data = support.small_recipe(), load(DatasetSettings("digits"))
     recipe = replace(recipe, training=replace(recipe.training, seed=seed), probes=replace(recipe.probes, epochs=epochs))
     return [
         train_stage(run, recipe, data, progress),
@@ -64,7 +65,8 @@ def test_lost_result_is_made_again_and_is_the_same(run: Path) -> None:
 def test_run_remembers_its_data_set_and_settings(run: Path) -> None:
     """A stage alone needs the run's folder and nothing else."""
     record = training_record(run)
-    assert (record["dataset"], record["settings"]["epochs"]) == ("digits", 3)
+    assert (record["dataset"]["name"], record["recipe"]["training"]["epochs"]) == ("digits", 3)
+    assert trained_recipe(run) == support.small_recipe()
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
     assert trained_dataset(run).name == "digits"
 
@@ -86,8 +88,8 @@ def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -
 
 def test_fingerprint_is_of_every_pixel_and_label() -> None:
     """One pixel more or less is another data set."""
-    digits = load("digits")
+    digits = load(DatasetSettings("digits"))
     before = dataset_fingerprint(digits)
-    assert dataset_fingerprint(load("digits")) == before
+    assert dataset_fingerprint(load(DatasetSettings("digits"))) == before
     digits.test.images_NYXC[0, 0, 0, 0] ^= 1
     assert dataset_fingerprint(digits) != before

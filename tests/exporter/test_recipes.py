@@ -1,23 +1,105 @@
-"""The table of recipes."""
+"""The table of recipes, and changing one from the command line."""
 
+import json
+from dataclasses import asdict, replace
+
+import pytest
 import torch
 
-from exporter.cct import CCT
-from exporter.datasets import DATASETS, load
-from exporter.recipes import RECIPES
+from exporter.cct import CCT, cct_7_3x1, cct_7_7x2, count_macs
+from exporter.datasets import DATASETS
+from exporter.recipes import RECIPES, RecipeError, describe, find_recipe, from_record, override
 
 
-def test_every_data_set_has_a_recipe_that_fits_it() -> None:
-    """Image size, channels and labels of the model are those of the data set it is named for."""
-    assert set(RECIPES) == set(DATASETS)
-    for name, recipe in RECIPES.items():
-        assert recipe.dataset == name
-        dataset, config = load(name), recipe.model()
-        assert config.labels == len(dataset.label_names)
-        assert dataset.train.images_NYXC.shape[1:] == (config.image_size, config.image_size, config.channels)
-        assert (
-            CCT(config)
-            .eval()(torch.zeros(1, config.channels, config.image_size, config.image_size))[0]
-            .isfinite()
-            .all()
-        )
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_gives_a_model_for_its_data_set(name: str) -> None:
+    """The model takes images of the data set's size and gives a finite logit for each label."""
+    recipe = RECIPES[name]()
+    source = DATASETS[recipe.dataset]
+    channels = 1 if recipe.dataset == "digits" else 3
+    config = recipe.model.config(recipe.image_size or source.image_size, channels, 5)
+    images = torch.zeros(1, channels, config.image_size, config.image_size)
+    assert CCT(config).eval()(images)[0].isfinite().all()
+    assert recipe.split is None or recipe.split in source.splits
+
+
+def test_every_kind_of_data_set_has_a_recipe() -> None:
+    """Without a name there is one for each, with a GPU and without; a GPU gets no smaller model."""
+    for kind in DATASETS:
+        small, large = (find_recipe(kind, has_gpu=has_gpu)[1] for has_gpu in (False, True))
+        assert small.dataset == large.dataset == kind
+        sizes = [recipe.image_size or DATASETS[kind].image_size for recipe in (small, large)]
+        macs = [
+            count_macs(recipe.model.config(size, 3, 10)) for recipe, size in zip((small, large), sizes, strict=True)
+        ]
+        assert macs[0] <= macs[1]
+
+
+def test_reference_models_are_the_references() -> None:
+    """CCT-7/3x1 and CCT-7/7x2 as published."""
+    assert RECIPES["cct_7_3x1"]().model.config(32, 3, 100) == cct_7_3x1()
+    assert RECIPES["cct_7_7x2"]().model.config(224, 3, 102) == cct_7_7x2()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_says_what_it_gave_or_that_it_was_not_run(name: str) -> None:
+    """A result has a split, hardware and a number of runs."""
+    text = describe(name)
+    assert "not run yet" in text.lower() or "not measured" in text.lower() or ("%" in text and "n = " in text)
+
+
+def test_unknown_recipe_lists_those_for_the_data_set() -> None:
+    """One that is not there, and one for another data set."""
+    for name in ("resnet", "digits"):
+        with pytest.raises(RecipeError, match=rf"recipe for cifar100 \(cct_7_3x1, cifar100_cpu\), found '{name}'"):
+            find_recipe("cifar100", name)
+
+
+def test_any_setting_can_be_changed() -> None:
+    """At any depth, as numbers, words, truths, tuples and nothing; the rest stays."""
+    recipe = RECIPES["cifar100_cpu"]()
+    found = override(
+        recipe,
+        [
+            "training.epochs=5",
+            "training.bf16=true",
+            "training.optimizer=adamw",
+            "training.augmentation.flip=0.25",
+            "model.conv_hidden_channels=[32,64]",
+            "prune.budget.heads=0.5",
+            "split=null",
+        ],
+    )
+    assert found.training.epochs == 5
+    assert found.training.bf16 is True
+    assert (found.training.optimizer, found.training.augmentation.flip) == ("adamw", 0.25)
+    assert (found.model.conv_hidden_channels, found.prune.budget.heads) == ((32, 64), 0.5)
+    assert replace(found, model=recipe.model, training=recipe.training, prune=recipe.prune) == recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epochs", "expected NAME=VALUE, found 'training.epochs'"),
+        ("epoch=3", r"unknown setting epoch; expected one of: dataset, model, training"),
+        ("training.epoch=3", "unknown setting training.epoch; expected one of: epochs, batch_size"),
+        ("training=3", "training has settings of its own: epochs"),
+        ("training.epochs.x=3", "epochs has no settings of its own"),
+        ("training.epochs=many", "training.epochs=many: Input should be a valid integer"),
+        ("training.optimizer=sgd", "Input should be 'adamw' or 'muon'"),
+        ("prune.budget.heads=2", r"expected a kept share in \(0, 1\] for heads, found 2"),
+    ],
+)
+def test_wrong_setting_says_what_is_expected(assignment: str, message: str) -> None:
+    """The name, and the names or values there are."""
+    with pytest.raises(RecipeError, match=message):
+        override(RECIPES["digits"](), [assignment])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_survives_the_record_of_a_run(name: str) -> None:
+    """`from_record` is the inverse of `asdict`, also through JSON; a record of another release is refused."""
+    recipe = RECIPES[name]()
+    assert from_record(json.loads(json.dumps(asdict(recipe)))) == recipe
+    with pytest.raises(RecipeError, match="another release"):
+        from_record({"dataset": "digits"})

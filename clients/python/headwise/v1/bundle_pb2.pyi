@@ -77,6 +77,30 @@ COLOR_MODE_RGB: ColorMode.ValueType  # 2
 """Three channels."""
 Global___ColorMode: _TypeAlias = ColorMode  # noqa: Y015
 
+class _Framing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FramingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Framing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FRAMING_UNSPECIFIED: _Framing.ValueType  # 0
+    """As FRAMING_STRETCH."""
+    FRAMING_STRETCH: _Framing.ValueType  # 1
+    """All of it, stretched."""
+    FRAMING_CENTER: _Framing.ValueType  # 2
+    """The largest rectangle of the model's shape about its centre."""
+
+class Framing(_Framing, metaclass=_FramingEnumTypeWrapper):
+    """What of an image is kept where its shape is not the model's."""
+
+FRAMING_UNSPECIFIED: Framing.ValueType  # 0
+"""As FRAMING_STRETCH."""
+FRAMING_STRETCH: Framing.ValueType  # 1
+"""All of it, stretched."""
+FRAMING_CENTER: Framing.ValueType  # 2
+"""The largest rectangle of the model's shape about its centre."""
+Global___Framing: _TypeAlias = Framing  # noqa: Y015
+
 @_typing.final
 class Bundle(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -215,8 +239,10 @@ Global___File: _TypeAlias = File  # noqa: Y015
 
 @_typing.final
 class ImageInput(_message.Message):
-    """How an image becomes the uint8 tensor that the graphs take. Decoding, conversion to color_mode and resizing to
-    exactly height x width are done outside the graphs; normalisation, (x / 255 - mean) / std, is inside them.
+    """How an image becomes the uint8 tensor that the graphs take. Decoding, conversion to color_mode (transparent pixels
+    laid on white, 16-bit grey by its upper byte), framing and resizing to exactly height x width are done outside the
+    graphs, and were done so for the images that the model was trained on; normalisation, (x / 255 - mean) / std, is
+    inside them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -228,11 +254,13 @@ class ImageInput(_message.Message):
     RESAMPLING_FIELD_NUMBER: _builtins.int
     MEAN_FIELD_NUMBER: _builtins.int
     STD_FIELD_NUMBER: _builtins.int
+    FRAMING_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     width: _builtins.int
     channels: _builtins.int
     color_mode: Global___ColorMode.ValueType
     resampling: Global___Resampling.ValueType
+    framing: Global___Framing.ValueType
     @_builtins.property
     def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -247,10 +275,11 @@ class ImageInput(_message.Message):
         resampling: Global___Resampling.ValueType = ...,
         mean: _abc.Iterable[_builtins.float] | None = ...,
         std: _abc.Iterable[_builtins.float] | None = ...,
+        framing: Global___Framing.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "color_mode", b"color_mode", "height", b"height", "mean", b"mean", "resampling", b"resampling", "std", b"std", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "color_mode", b"color_mode", "framing", b"framing", "height", b"height", "mean", b"mean", "resampling", b"resampling", "std", b"std", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
