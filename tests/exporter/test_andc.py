@@ -96,7 +96,7 @@ def test_short_training_learns_in_the_masked_layers_alone_and_keeps_the_masks(mo
     andc.apply_masks(model, masks)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
-    data = (torch.randn(64, 1, 8, 8, generator=generator), torch.randint(0, 10, (64,), generator=generator))
+    data = support.random_images(torch.randint(0, 10, (64,), generator=generator))
     train(
         model,
         data,

@@ -32,7 +32,7 @@ def test_model_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_measurements_come_back_without_looking_at_an_image(tmp_path: Path) -> None:
     """Matrices, clusters and probes are those that were saved."""
     model = support.random_model()
-    data = (torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 10)
+    data = support.random_images(torch.arange(20) % 10)
     probes = train_probes(model, data, ProbeSettings(epochs=1))
     saved = Measurements(probes, measure(model, probes, data))
     save_measurements(tmp_path / "s.safetensors", saved)
