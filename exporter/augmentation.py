@@ -18,15 +18,15 @@ fill meets the colour operations too, and what comes in from outside a crop is t
 square. Mixup and cutmix draw a share for each image, where timm's default draws one for each batch.
 
 Why not kornia: its RandAugment draws one list of operations for a whole batch; only image by image would each have its
-own. Measured 2026-11-24 with `benchmarks/augmentation_cost.py` on one of 2 cores of an AMD EPYC, float32, torch 2.13,
-kornia 0.9 without mixup and cutmix, all of the published recipe here; CPU milliseconds, median of 15 interleaved
-rounds. The share is of a training step, n of 2 or 3 steps:
+own. Measured 2026-11-24 by `benchmarks/augmentation_cost.py` on one of 2 cores of an AMD EPYC, float32, torch 2.13;
+here the whole recipe, in kornia 0.9 all but mixup and cutmix. CPU milliseconds and share of a training step, medians
+of 7 interleaved rounds, the share with its quartiles:
 
-    | batch                        | here | kornia, batch | kornia, by image | share of a step       |
-    |------------------------------|------|---------------|------------------|-----------------------|
-    | 128 at 32 px, CCT-7/3x1      |   18 |            26 |              602 | 0.06 % of 35 s (n 3)  |
-    | 128 at 32 px, CCT 4 x 128    |   17 |            28 |              541 | 0.14 % of 9 s (n 3)   |
-    | 32 at 224 px, CCT-7/7x2      |  125 |           258 |              287 | 1.5 % of 5.4 s (n 2)  |
+    | batch                     | here | kornia, batch | kornia, by image | a step | here, % of a step |
+    |---------------------------|------|---------------|------------------|--------|-------------------|
+    | 128 at 32 px, CCT-7/3x1   |   21 |            28 |              612 | 42,034 | 0.05 (0.05-0.05)  |
+    | 128 at 32 px, CCT 4 x 128 |   14 |            20 |              600 |  8,108 | 0.18 (0.15-0.20)  |
+    | 32 at 224 px, CCT-7/7x2   |  112 |           112 |              268 |  5,525 | 2.11 (1.50-2.18)  |
 
 Shape suffixes: as in `exporter.cct`; S operations of an image in a row; N some of the B images; 3 homogeneous.
 """
