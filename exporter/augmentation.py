@@ -255,6 +255,11 @@ def to_unit(images_BYXC: Tensor) -> Tensor:
     return images_BCYX.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
+def normalise(images_BCYX: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
+    """(x - mean) / std, channel by channel; images (B, C, Y, X) in 0 .. 1."""
+    return (images_BCYX - mean_C.view(-1, 1, 1)) / std_C.view(-1, 1, 1)
+
+
 def augment(images_BCYX: Tensor, settings: AugmentationSettings, fill_C: Tensor | None = None) -> Tensor:
     """Geometry and colour: float images (B, C, Y, X) in 0 .. 1 to the same.
 
@@ -360,5 +365,6 @@ def prepare(
     """
     mean_C, std_C = (torch.tensor(values, device=images_BYXC.device) for values in (mean, std))
     images_BCYX = augment(to_unit(images_BYXC), settings, mean_C if settings.fill == "mean" else None)
-    normalised_BCYX = (images_BCYX - mean_C.view(-1, 1, 1)) / std_C.view(-1, 1, 1)
-    return mix(erase(normalised_BCYX, settings), soft_targets(labels_B, labels, smoothing), settings)
+    return mix(
+        erase(normalise(images_BCYX, mean_C, std_C), settings), soft_targets(labels_B, labels, smoothing), settings
+    )

@@ -14,6 +14,7 @@ import torch
 import typer
 from headwise.bundle import MANIFEST, BundleError, file_sha256, read_manifest
 from PIL import Image
+from rich.markup import escape
 
 from exporter import console, datasets, distributed
 from exporter.andc import RULES
@@ -111,7 +112,7 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except ERRORS as error:
-        console.err.print(f"[red]exporter:[/] {error}", highlight=False, soft_wrap=True)
+        console.err.print(f"[red]exporter:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         console.err.print("interrupted; the same command goes on where this one stopped", highlight=False)
@@ -124,35 +125,28 @@ def _dataset_settings(name: str, data_dir: Path | None, split: str | None, image
     return settings
 
 
-def _recipe(
-    kind: str, name: str | None, settings: Sequence[str] | None, epochs: int | None, seed: int | None
-) -> Recipe:
-    name, recipe = find_recipe(kind, name, has_gpu=torch.cuda.is_available())
-    shortcuts = {"training.epochs": epochs, "training.seed": seed}
-    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    console.err.print(f"recipe: {name}", highlight=False)
-    return override(recipe, [*given, *(settings or ())])
-
-
-def _prune_settings(settings: PruneSettings, changes: dict[str, Any], shares: dict[str, float | None]) -> PruneSettings:
-    """The settings with what the command line says otherwise."""
-    for name, known in (("rule", RULES), ("criterion", (AUTO, *CRITERIA))):
-        if (value := changes[name]) is not None and value not in known:
-            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
+def _prune_settings(
+    settings: PruneSettings,
+    *,
+    rule: str | None,
+    threshold: float | None,
+    criterion: str | None,
+    **shares: float | None,  # kept, by the names of `Budget`
+) -> PruneSettings:
+    """The settings with what the command line says otherwise; checked before anything is trained."""
+    options = {"rule": rule, "threshold": threshold, "criterion": criterion}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     budget = replace(settings.budget, **{name: share for name, share in shares.items() if share is not None})
-    given = {name: value for name, value in changes.items() if value is not None}
-    return replace(settings, budget=budget, **given)
+    changed = replace(settings, budget=budget, **given)
+    for name, value, known in (("rule", changed.rule, RULES), ("criterion", changed.criterion, (AUTO, *CRITERIA))):
+        if value not in known:
+            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
+    return changed
 
 
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def _shares(
-    feed_forward: float | None, heads: float | None, query_key: float | None, value: float | None
-) -> dict[str, float | None]:
-    return {"feed_forward": feed_forward, "heads": heads, "query_key": query_key, "value": value}
 
 
 def _chosen(
@@ -167,8 +161,18 @@ def _chosen(
 ) -> tuple[DatasetSettings, Recipe]:
     """Data set and recipe that the command line asks for; split and size are the recipe's unless it says otherwise."""
     asked = _dataset_settings(name, data_dir, split, image_size)
-    chosen = _recipe(asked.kind, recipe, settings, epochs, seed)
+    found, plain = find_recipe(asked.kind, recipe, has_gpu=torch.cuda.is_available())
+    console.err.print(f"recipe: {found}", highlight=False)
+    shortcuts = {"training.epochs": epochs, "training.seed": seed}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    chosen = override(plain, [*given, *(settings or ())])
+    if chosen.dataset != asked.kind:
+        raise RecipeError(f"expected --dataset to name the data set, found --set dataset={chosen.dataset}.")
     return replace(asked, split=split or chosen.split, image_size=image_size or chosen.image_size), chosen
+
+
+def _note(line: str) -> None:
+    console.err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None) -> Dataset:
@@ -177,7 +181,7 @@ def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None)
     data = datasets.load(source, console.progress)
     console.err.print(data.describe(), highlight=False)
     with distributed.process_group():
-        done = train_stage(run, recipe, data, console.progress, init, lambda line: console.err.print(line))
+        done = train_stage(run, recipe, data, console.progress, init, _note)
         if not distributed.is_main():
             raise typer.Exit
     _say("train", done)
@@ -252,8 +256,13 @@ def build(
         source, chosen = _chosen(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
         prune = _prune_settings(
             chosen.prune,
-            {"rule": rule, "threshold": threshold, "criterion": criterion},
-            _shares(keep_feed_forward, keep_heads, keep_query_key, keep_value),
+            rule=rule,
+            threshold=threshold,
+            criterion=criterion,
+            feed_forward=keep_feed_forward,
+            heads=keep_heads,
+            query_key=keep_query_key,
+            value=keep_value,
         )
         _set_threads(threads)
         run = run or Path("runs") / datasets.model_name(source)
@@ -312,8 +321,13 @@ def prune(
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
         settings = _prune_settings(
             recipe.prune,
-            {"rule": rule, "threshold": threshold, "criterion": criterion},
-            _shares(keep_feed_forward, keep_heads, keep_query_key, keep_value),
+            rule=rule,
+            threshold=threshold,
+            criterion=criterion,
+            feed_forward=keep_feed_forward,
+            heads=keep_heads,
+            query_key=keep_query_key,
+            value=keep_value,
         )
         _say("prune", prune_stage(run, settings, recipe.probes, data, console.progress))
 
@@ -340,7 +354,7 @@ def verify(
         console.out.print(console.check_table(checks))
     if not all(check.passed for check in checks):
         failed = ", ".join(check.name for check in checks if not check.passed)
-        console.err.print(f"[red]exporter:[/] {bundle} failed: {failed}", highlight=False, soft_wrap=True)
+        console.err.print(f"[red]exporter:[/] {escape(str(bundle))} failed: {failed}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exporter.augmentation import to_unit
+from exporter.augmentation import normalise, to_unit
 from exporter.datasets import Part
 
 
@@ -44,8 +44,7 @@ class LabelledImages:
     def normalised(self, chosen: Tensor | slice) -> Tensor:
         """Float images (B, C, Y, X), (x / 255 - mean) / std."""
         unit_BCYX = to_unit(self.pixels(chosen))
-        mean_C, std_C = unit_BCYX.new_tensor(self.mean), unit_BCYX.new_tensor(self.std)
-        return (unit_BCYX - mean_C.view(-1, 1, 1)) / std_C.view(-1, 1, 1)
+        return normalise(unit_BCYX, unit_BCYX.new_tensor(self.mean), unit_BCYX.new_tensor(self.std))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels of all images, in order."""

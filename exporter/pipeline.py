@@ -105,6 +105,12 @@ def train_stage(
         OutputError: the system refused a write.
     """
     config = _model_config(recipe, dataset)
+    settings = {
+        "dataset": dataset_fingerprint(dataset),
+        "model": asdict(recipe.model),
+        "training": asdict(recipe.training),
+        "initial_weights": file_sha256(weights_path(initial_weights)) if initial_weights is not None else None,
+    }
 
     def produce() -> None:
         torch.manual_seed(recipe.training.seed)
@@ -122,6 +128,7 @@ def train_stage(
                 recipe.training,
                 calibration=calibration,
                 checkpoint=run / "training.resume.pt",
+                identity=json.dumps(settings),
                 on_step=_shown_steps(advance),
             )
         if not distributed.is_main():
@@ -136,12 +143,6 @@ def train_stage(
         }
         write_json(run / TRAINING, record)
 
-    settings = {
-        "dataset": dataset_fingerprint(dataset),
-        "model": asdict(recipe.model),
-        "training": asdict(recipe.training),
-        "initial_weights": file_sha256(weights_path(initial_weights)) if initial_weights is not None else None,
-    }
     if distributed.is_main():
         return carry_out(run, TRAIN_STAGE, settings, produce)
     if is_current(run, TRAIN_STAGE, settings):

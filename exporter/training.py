@@ -96,12 +96,13 @@ class _Run:
     average: AveragedWeights | None
     settings: TrainingSettings
     result: TrainingResult
+    identity: str  # a checkpoint of another one is not resumed
     step: int = 0  # steps done, over the whole training
     loss_sum: float = 0.0  # over the images of the current epoch so far
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "settings": repr(self.settings),
+            "identity": self.identity,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict() if self.average else None,
@@ -117,9 +118,9 @@ class _Run:
             temporary.write_bytes(content.getbuffer())
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of these very settings; from any other, start over."""
+        """Go on from a checkpoint of this very training; from any other, start over."""
         state = torch.load(path, weights_only=True)
-        if state["settings"] != repr(self.settings):
+        if state.get("identity") != self.identity:
             return
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -204,7 +205,8 @@ def learning_rate_at(epoch: float, settings: TrainingSettings) -> float:
 
 def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
     """The model as it is called in training: compiled and distributed where that is asked for."""
-    module: nn.Module = torch.compile(model) if settings.compile else model  # type: ignore[assignment]
+    # torch says that compile gives a callable; of a module it gives a module.
+    module: nn.Module = torch.compile(model) if settings.compile else model  # type: ignore[assignment]  # see above
     return DistributedDataParallel(module) if distributed.world_size() > 1 else module
 
 
@@ -217,6 +219,7 @@ def train(
     after_step: Callable[[], None] = lambda: None,
     calibration: LabelledImages | None = None,
     checkpoint: Path | None = None,
+    identity: str = "",
     on_step: Callable[[Step], None] = lambda step: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainingResult:
@@ -227,7 +230,8 @@ def train(
         after_step: called after each optimiser step, to re-apply masks.
         calibration: images whose accuracy is evaluated now and then, for the record.
         checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
-        on_step, on_epoch: told how it goes; the first call of `on_step` after a resume has the step resumed from.
+        identity: of what is trained and on what, where that can change under a checkpoint; its settings are added.
+        on_step, on_epoch: told how it goes; after a resume, from the next step on.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -236,7 +240,7 @@ def train(
     learnt = list(model.parameters()) if parameters is None else list(parameters)
     optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
     average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
-    run = _Run(model, optimizers, average, settings, TrainingResult())
+    run = _Run(model, optimizers, average, settings, TrainingResult(), f"{settings!r} {identity}")
     if checkpoint and checkpoint.exists():
         run.resume(checkpoint)
     forward = _forward(model, settings)

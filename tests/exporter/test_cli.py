@@ -144,6 +144,7 @@ def test_unwritable_out_is_found_before_anything_is_trained(tmp_path: Path) -> N
     [
         (("--rule", "diagonal"), "expected one of readout, layer, both, none, found 'diagonal'"),
         (("--criterion", "luck"), "expected one of auto, magnitude"),
+        (("--set", "prune.criterion=luck"), "expected one of auto, magnitude"),
         (("--keep-heads", "0"), "greater than or equal to 0.01"),
         (("--name", "../x"), "expected letters, digits"),
     ],
@@ -234,3 +235,34 @@ def test_training_starts_from_given_weights(built: Path, tmp_path: Path) -> None
     missing = exporter(*arguments, "--init", "checkpoint:nothing")
     assert missing.exit_code == 1
     assert "expected the name of a shipped checkpoint, found 'nothing'" in missing.output
+
+
+def test_setting_cannot_change_the_data_set(tmp_path: Path) -> None:
+    """It would be ignored: the option that names the data set is named instead."""
+    result = exporter("train", "--dataset", "digits", "--run", tmp_path, "--set", "dataset=cifar100")
+    assert result.exit_code == 1
+    assert "expected --dataset to name the data set, found --set dataset=cifar100" in result.output
+
+
+def test_error_shows_a_path_with_brackets_as_it_is(tmp_path: Path) -> None:
+    """Square brackets are not taken for markup."""
+    result = exporter("measure", "--run", tmp_path / "[bold]run")
+    assert "[bold]run has no trained model" in result.output
+
+
+def test_interrupted_training_does_not_go_on_from_other_initial_weights(built: Path, tmp_path: Path) -> None:
+    """A checkpoint of a training from scratch is not resumed when weights to start from are given."""
+    arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run")
+    interrupted = start(*arguments)
+    while not (tmp_path / "run" / "training.resume.pt").exists():
+        assert interrupted.poll() is None, interrupted.communicate()
+        time.sleep(0.01)
+    interrupted.kill()
+    interrupted.communicate(timeout=60)
+    for run in ("run", "fresh"):
+        init = ("--init", str(built / "run" / "dense.safetensors"))
+        other = start("train", "--dataset", "digits", "--run", tmp_path / run, *init)
+        said = other.communicate(timeout=120)[0]
+        assert other.returncode == 0, said
+    weights = [file_sha256(tmp_path / run / "dense.safetensors") for run in ("run", "fresh")]
+    assert weights[0] == weights[1]

@@ -115,6 +115,35 @@ def test_checkpoint_of_other_settings_is_not_resumed(
     assert len(train(new_model(), data, shorter, checkpoint=checkpoint).epochs) == 1
 
 
+def test_checkpoint_of_another_model_or_data_is_not_resumed(
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same settings for something else start over, though a checkpoint lies there."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+
+    def interrupt(step: Step) -> None:
+        if step.step == 12:
+            raise KeyboardInterrupt
+
+    first: dict[str, int] = {}
+    for identity in ("same", "other"):
+        checkpoint = tmp_path / f"{identity}.pt"
+        with pytest.raises(KeyboardInterrupt):
+            train(new_model(), data, SETTINGS, checkpoint=checkpoint, identity="same", on_step=interrupt)
+        steps: list[int] = []
+        taken = steps.append
+        train(
+            new_model(),
+            data,
+            SETTINGS,
+            checkpoint=checkpoint,
+            identity=identity,
+            on_step=lambda step, taken=taken: taken(step.step),
+        )
+        first[identity] = steps[0]
+    assert first == {"same": 12, "other": 1}
+
+
 def test_loss_that_is_not_finite_stops_with_epoch_and_step(data: LabelledImages) -> None:
     """A diverged training says where, and what to change."""
     broken = replace(data, mean=(float("nan"),))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from headwise import tables
 from headwise.client import DEFAULT_TARGET, Client
@@ -40,10 +41,10 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except HeadwiseError as error:
-        err.print(f"[red]headwise:[/] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[red]headwise:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(BAD_REQUEST if isinstance(error, (InvalidRequest, NotFound)) else FAILED) from error
     except OSError as error:
-        err.print(f"[red]headwise:[/] {error.filename}: {error.strerror}", highlight=False, soft_wrap=True)
+        err.print(f"[red]headwise:[/] {escape(str(error.filename))}: {error.strerror}", highlight=False, soft_wrap=True)
         raise typer.Exit(BAD_REQUEST) from error
 
 
