@@ -1,12 +1,13 @@
 """Optimisers, learning-rate schedule and weight averaging, by the recipe's settings.
 
-`adamw`: AdamW on everything. `muon`: Muon (orthogonalised momentum, `torch.optim.Muon`) on the matrices inside the
-encoders, its steps scaled to AdamW's root mean square so that one learning rate serves both, and AdamW on the rest
-(convolutions, positions, read-out, biases, norms).
+`adamw`: AdamW on everything. `muon`: Muon (orthogonalised momentum) on the matrices inside the encoders, its steps
+scaled to AdamW's root mean square so that one learning rate serves both, and AdamW on the rest (convolutions,
+positions, read-out, biases, norms).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,6 +17,66 @@ from exporter.cct import CCT
 
 OptimizerName = Literal["adamw", "muon"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+
+
+def orthogonalised(matrices_GXY: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Each of G matrices U S V' brought near to U V', by Newton-Schulz iterations on all of them at once.
+
+    The singular values of the result lie in about 0.7 .. 1.2. Computed in bf16 where the device has it, in float32
+    elsewhere, where bf16 would be emulated. Source: K. Jordan, "Muon", kellerjordan.github.io/posts/muon.
+    """
+    a, b, c = coefficients
+    x_GXY = matrices_GXY.to(torch.bfloat16 if matrices_GXY.device.type == "cuda" else torch.float32)
+    x_GXY = x_GXY / x_GXY.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    wide = x_GXY.shape[1] <= x_GXY.shape[2]
+    x_GXY = x_GXY if wide else x_GXY.mT  # the product of a matrix with itself is then the smaller one
+    for _ in range(steps):
+        gram_GXX = x_GXY @ x_GXY.mT
+        polynomial_GXX = torch.baddbmm(gram_GXX, gram_GXX, gram_GXX, beta=b, alpha=c)
+        x_GXY = torch.baddbmm(x_GXY, polynomial_GXX, x_GXY, beta=a)
+    return (x_GXY if wide else x_GXY.mT).to(matrices_GXY.dtype)
+
+
+class Muon(torch.optim.Muon):
+    """`torch.optim.Muon` with its steps scaled to AdamW's root mean square, all matrices of a shape at once.
+
+    Why not torch's own step: it computes in bf16 on every device and one matrix after another. Where a CPU only
+    emulates bf16 that took 0.57 s a step for a CCT of 4 encoders 128 wide, more than forward and backward together
+    (0.47 s); this takes 0.02 s (2 cores of an AMD EPYC without bf16, torch 2.13, medians of 10 steps). Otherwise the
+    same rule, state and state dict.
+    """
+
+    def __init__(self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(matrices, lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of every matrix that has a gradient; the closure's loss, where there is a closure."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        for group in self.param_groups:
+            for matrices in _by_shape([matrix for matrix in group["params"] if matrix.grad is not None]):
+                self._step(matrices, [matrix.grad for matrix in matrices if matrix.grad is not None], group)
+        return loss
+
+    def _step(self, matrices: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of matrices of one shape."""
+        for matrix in matrices:
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
+        update_GXY = orthogonalised(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        scale = 0.2 * math.sqrt(max(matrices[0].shape))  # arXiv:2502.16982, section 2.2
+        torch._foreach_add_(matrices, list(update_GXY), alpha=-group["lr"] * scale)
+
+
+def _by_shape(matrices: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    ordered = sorted(matrices, key=lambda matrix: tuple(matrix.shape))
+    for _, same in groupby(ordered, key=lambda matrix: tuple(matrix.shape)):
+        yield list(same)
 
 
 def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -43,9 +104,7 @@ def make_optimizers(
     rest = [parameter for parameter in learnt if name == "adamw" or id(parameter) not in inside]
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(
-            torch.optim.Muon(matrices, learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        made.append(Muon(matrices, learning_rate, weight_decay))
     if rest:
         made.append(torch.optim.AdamW(parameter_groups(rest, weight_decay), learning_rate))
     return made

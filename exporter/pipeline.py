@@ -1,6 +1,6 @@
 """The stages of a build, each from files of the run's folder to files of the run's folder.
 
-    train     data set                      -> dense.safetensors, training.json
+    train     data set                      -> dense.safetensors, training.json (and a log, `exporter.training_log`)
     measure   dense                         -> dense.measurements.safetensors
     prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
                                                model's own measurements, which Explain needs
@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from exporter.recipes import PruneSettings, Recipe, from_record
 from exporter.snp import ProbeSettings, measure, train_probes
 from exporter.stages import Stage, carry_out, is_current
 from exporter.training import Step, train
+from exporter.training_log import training_log
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
@@ -121,7 +123,8 @@ def train_stage(
         device = distributed.training_device()
         data, calibration = (part_images(dataset, name).to(device) for name in ("train", "calibration"))
         steps = recipe.training.epochs * math.ceil(len(data) / recipe.training.batch_size)
-        with progress("train", steps) as advance:
+        log_of_main = training_log(run) if distributed.is_main() else nullcontext(lambda epochs: None)
+        with progress("train", steps) as advance, log_of_main as log:
             result = train(
                 model.to(device),
                 data,
@@ -130,6 +133,7 @@ def train_stage(
                 checkpoint=run / "training.resume.pt",
                 identity=json.dumps(settings),
                 on_step=_shown_steps(advance),
+                on_epoch=log,
             )
         if not distributed.is_main():
             return

@@ -210,6 +210,11 @@ def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
     return DistributedDataParallel(module) if distributed.world_size() > 1 else module
 
 
+def _lay_out(model: CCT, memory_format: torch.memory_format) -> None:
+    """Channels innermost make convolutions and pooling faster: images follow the weights."""
+    model.to(memory_format=memory_format)  # type: ignore[call-overload]  # which torch's stub leaves out
+
+
 def train(
     model: CCT,
     data: LabelledImages,
@@ -221,7 +226,7 @@ def train(
     checkpoint: Path | None = None,
     identity: str = "",
     on_step: Callable[[Step], None] = lambda step: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_epoch: Callable[[Sequence[Epoch]], None] = lambda epochs: None,
 ) -> TrainingResult:
     """Train `model` in place, on the device that the images are normalised on.
 
@@ -231,12 +236,14 @@ def train(
         calibration: images whose accuracy is evaluated now and then, for the record.
         checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
         identity: of what is trained and on what, where that can change under a checkpoint; its settings are added.
-        on_step, on_epoch: told how it goes; after a resume, from the next step on.
+        on_step: told how it goes; after a resume, from the next step on.
+        on_epoch: told of all epochs so far, those before a resume too.
 
     Raises:
         TrainingError: the loss is not finite.
         OutputError: the checkpoint cannot be written.
     """
+    _lay_out(model, torch.channels_last)  # before anything refers to the weights' storage
     learnt = list(model.parameters()) if parameters is None else list(parameters)
     optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
     average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
@@ -261,12 +268,13 @@ def train(
                 _checkpoint(run, checkpoint)
                 saved_at = time.monotonic()
         _finish_epoch(run, epoch, len(data), rate, calibration if (epoch + 1) % evaluate_every == 0 else None)
-        on_epoch(run.result.epochs[-1])
+        on_epoch(run.result.epochs)
         if checkpoint and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             _checkpoint(run, checkpoint)
             saved_at = time.monotonic()
     if average:
         average.swap()
+    _lay_out(model, torch.contiguous_format)
     model.eval()
     if checkpoint and distributed.is_main():
         checkpoint.unlink(missing_ok=True)

@@ -8,7 +8,17 @@ import support
 import torch
 from hypothesis import given
 
-from exporter.optimizers import OPTIMIZERS, AveragedWeights, learning_rate, make_optimizers, parameter_groups
+from exporter.optimizers import (
+    OPTIMIZERS,
+    AveragedWeights,
+    Muon,
+    learning_rate,
+    make_optimizers,
+    orthogonalised,
+    parameter_groups,
+)
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the published iteration
 
 
 def test_learning_rate_warms_up_and_falls_to_the_floor() -> None:
@@ -89,3 +99,65 @@ def test_average_is_the_recursion() -> None:
         decay = min(0.5, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * weight.detach()
     torch.testing.assert_close(average.averages[0], expected)
+
+
+def _stepped(make: type[torch.optim.Optimizer], **settings: object) -> list[torch.Tensor]:
+    """Matrices of three shapes after five steps on gradients of their own."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((12, 8), (8, 12), (12, 8), (8, 8))
+    matrices = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    optimizer = make(matrices, lr=0.1, weight_decay=0.1, **settings)
+    for _ in range(5):
+        for matrix in matrices:
+            matrix.grad = torch.randn(matrix.shape, generator=generator)
+        optimizer.step()
+    return [matrix.detach() for matrix in matrices]
+
+
+def test_muon_is_that_of_torch() -> None:
+    """The same steps but for bf16, in which torch's orthogonalisation computes."""
+    theirs = _stepped(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
+    for ours, expected in zip(_stepped(Muon), theirs, strict=True):
+        torch.testing.assert_close(ours, expected, atol=0.02, rtol=0.02)
+
+
+@given(st.integers(0, 2**31), st.sampled_from(((4, 8, 8), (3, 6, 20), (2, 20, 6))))
+def test_orthogonalised_matrices_have_singular_values_near_one(seed: int, shape: tuple[int, int, int]) -> None:
+    """The singular vectors stay; values of a tenth of the largest and more are brought to about one."""
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    u, values, v = torch.linalg.svd(matrices, full_matrices=False)
+    found = orthogonalised((u * (0.1 + values / values.amax(1, keepdim=True)).unsqueeze(1)) @ v, COEFFICIENTS, 5, 1e-7)
+    core = u.mT @ found @ v.mT
+    near = torch.diagonal(core, dim1=1, dim2=2)
+    assert ((near > 0.6) & (near < 1.3)).all()
+    torch.testing.assert_close(core, torch.diag_embed(near), atol=1e-3, rtol=0)
+
+
+def test_muon_resumes_from_its_state() -> None:
+    """Two steps in a row are a step, its state saved and loaded, and another."""
+    matrix = torch.nn.Parameter(torch.eye(4))
+    copy = torch.nn.Parameter(torch.eye(4))
+    straight, first, second = Muon([matrix], 0.1, 0.0), Muon([copy], 0.1, 0.0), Muon([copy], 0.1, 0.0)
+    gradients = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    for gradient in gradients:
+        matrix.grad = gradient.clone()
+        straight.step()
+    copy.grad = gradients[0].clone()
+    first.step()
+    second.load_state_dict(first.state_dict())
+    copy.grad = gradients[1].clone()
+    second.step()
+    assert torch.equal(matrix, copy)
+
+
+def test_muon_returns_the_loss_of_a_closure() -> None:
+    """As torch's optimisers do."""
+    matrix = torch.nn.Parameter(torch.eye(2))
+
+    def closure() -> torch.Tensor:
+        loss = (matrix**2).sum()
+        loss.backward()
+        return loss
+
+    assert Muon([matrix], 0.1, 0.0).step(closure).item() == 2.0
+    assert not torch.equal(matrix, torch.eye(2))
