@@ -1,7 +1,6 @@
 """The command `exporter`: `build` runs the whole chain, the others one stage of it."""
 
 import json
-import re
 import signal
 import types
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,27 @@ from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, DatasetError, DatasetSettings, PartName
 from exporter.files import OutputError, check_writable, write_json
 from exporter.onnx_export import ExportError
+from exporter.options import (
+    CriterionOption,
+    DataDirOption,
+    DatasetOption,
+    EpochsOption,
+    ImageSizeOption,
+    InitOption,
+    JsonOption,
+    NameOption,
+    OutOption,
+    PartOption,
+    RecipeOption,
+    RuleOption,
+    RunOption,
+    SeedOption,
+    SetOption,
+    ShareOption,
+    SplitOption,
+    ThreadsOption,
+    ThresholdOption,
+)
 from exporter.pipeline import (
     COMPACT,
     COMPACT_MEASUREMENTS,
@@ -34,6 +54,7 @@ from exporter.pipeline import (
     PRUNING,
     TRAINING,
     RunError,
+    evaluate_run,
     measure_stage,
     prune_stage,
     train_stage,
@@ -56,54 +77,9 @@ ERRORS = (
     RunError,
     TrainingError,
 )
-NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
 
-
-def _checked_name(name: str | None) -> str | None:
-    if name is not None and not re.fullmatch(NAME_PATTERN, name):
-        raise typer.BadParameter(f"expected letters, digits, '.', '_' and '-', found {name!r}")
-    return name
-
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-
-DatasetOption = Annotated[str, typer.Option("--dataset", help=f"One of: {', '.join(datasets.NAMES)}.")]
-DataDirOption = Annotated[
-    Path | None, typer.Option(help="Where downloaded data lies or is put; a folder of the cache by default.")
-]
-SplitOption = Annotated[str | None, typer.Option(help="One of the data set's splits; its first by default.")]
-ImageSizeOption = Annotated[int | None, typer.Option(help="Pixels a side; the data set's own by default.")]
-RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run's intermediate results.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Model repository to write the bundle to.")]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", callback=_checked_name, help="Name of the model; the data set's by default."),
-]
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="See `exporter recipes`; the data set's by default.")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting than the recipe's; may be repeated.")
-]
-InitOption = Annotated[
-    str | None, typer.Option("--init", help="Weights to start from: .safetensors, .pth or checkpoint:NAME.")
-]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="As --set training.epochs=N.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="As --set training.seed=N.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
-RuleOption = Annotated[str | None, typer.Option(help=f"ANDC rule: {', '.join(RULES)}.")]
-ThresholdOption = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")
-]
-CriterionOption = Annotated[
-    str | None,
-    typer.Option(help=f"What chooses the units to remove: {AUTO} (the best on calibration), {', '.join(CRITERIA)}."),
-]
-ShareOption = Annotated[
-    float | None, typer.Option(min=0.01, max=1.0, help="Share that each encoder keeps; the recipe's by default.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
@@ -142,6 +118,14 @@ def _prune_settings(
         if value not in known:
             raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
     return changed
+
+
+def _part_name(part: str) -> PartName:
+    known: tuple[PartName, ...] = ("train", "calibration", "test")
+    matched = next((name for name in known if name == part), None)
+    if matched is None:
+        raise typer.BadParameter(f"expected train, calibration or test, found {part!r}", param_hint="--part")
+    return matched
 
 
 def _set_threads(threads: int | None) -> None:
@@ -295,6 +279,20 @@ def train(
 
 
 @app.command()
+def evaluate(
+    run: RunOption, part: PartOption = "test", threads: ThreadsOption = None, as_json: JsonOption = False
+) -> None:
+    """Accuracy of a run's models on one part of its data set, with intervals."""
+    with clear_errors():
+        _set_threads(threads)
+        found = evaluate_run(run, trained_dataset(run, console.progress), _part_name(part))
+        if as_json:
+            print(json.dumps([asdict(accuracy) for accuracy in found], indent=2))
+        else:
+            console.out.print(console.accuracy_table(found))
+
+
+@app.command()
 def measure(run: RunOption, threads: ThreadsOption = None) -> None:
     """Train the probes of a run's dense model and measure every node."""
     with clear_errors():
@@ -372,21 +370,18 @@ def samples(
     dataset: Annotated[str, typer.Argument(help=f"One of: {', '.join(datasets.NAMES)}.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write PNG files to.")],
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 4,
-    part: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
+    part: PartOption = "test",
     data_dir: DataDirOption = None,
     split: SplitOption = None,
     image_size: ImageSizeOption = None,
 ) -> None:
     """Write images of a data set as PNG files, named <index>_<label>.png."""
     with clear_errors():
-        known: tuple[PartName, ...] = ("train", "calibration", "test")
-        matched = next((name for name in known if name == part), None)
-        if matched is None:
-            raise typer.BadParameter(f"expected train, calibration or test, found {part!r}", param_hint="--part")
+        name = _part_name(part)
         settings = _dataset_settings(dataset, data_dir, split, image_size)
         check_writable(out)
         data = datasets.load(settings, console.progress)
-        chosen = data.part(matched)
+        chosen = data.part(name)
         for index in range(min(count, len(chosen))):
             label = data.label_names[chosen.labels_N[index]]
             path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"

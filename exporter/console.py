@@ -1,7 +1,7 @@
 """What the command shows: progress bars on stderr, tables and results on stdout."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from google.protobuf import json_format
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.bundle import Check
+from exporter.metrics import Accuracy
 from exporter.progress import Advance
 from exporter.recipes import RECIPES, describe
 
@@ -94,6 +95,18 @@ def candidate_table(manifest: Bundle) -> Table:
         chosen = "chosen" if candidate.criterion == manifest.pruning.criterion else ""
         accuracy = f"{100 * candidate.calibration_accuracy:.2f} %"
         table.add_row(candidate.criterion, accuracy, f"{candidate.calibration_loss:.4f}", chosen)
+    return table
+
+
+def accuracy_table(found: Sequence[Accuracy]) -> Table:
+    """A row for each model."""
+    table = Table(title=f"{found[0].images:,} {found[0].part} images")
+    table.add_column("model")
+    table.add_column("accuracy % (95 % interval)", justify="right")
+    for one in found:
+        table.add_row(
+            one.model, f"{100 * one.accuracy:.2f} ({100 * one.interval_low:.2f}-{100 * one.interval_high:.2f})"
+        )
     return table
 
 

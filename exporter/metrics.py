@@ -1,6 +1,7 @@
 """The figures of a bundle's manifest, from models and measurements."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from headwise.v1.bundle_pb2 import HeadCard, Interval, Metrics, PruningProvenance, TapPointMetrics
 from scipy.stats import binomtest
@@ -25,6 +26,26 @@ def wilson_interval(correct: int, images: int) -> Interval:
 def count_correct(model: CCT, data: LabelledImages) -> int:
     """Images whose first label is right."""
     return int((predict(model, data).argmax(1) == data.labels_N).sum())
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of a model on one part of a data set."""
+
+    model: str
+    part: str
+    images: int
+    correct: int
+    accuracy: float
+    interval_low: float  # 95 %, by Wilson's score
+    interval_high: float
+
+
+def accuracy(name: str, model: CCT, part: str, data: LabelledImages) -> Accuracy:
+    """Evaluate a model."""
+    correct, images = count_correct(model, data), len(data)
+    interval = wilson_interval(correct, images)
+    return Accuracy(name, part, images, correct, correct / images, interval.low, interval.high)
 
 
 def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> TapPointMetrics:

@@ -1,8 +1,8 @@
 """Optimisers, learning-rate schedule and weight averaging, by the recipe's settings.
 
-`adamw`: AdamW on everything. `muon`: Muon (orthogonalised momentum) on the matrices inside the encoders, its steps
-scaled to AdamW's root mean square so that one learning rate serves both, and AdamW on the rest (convolutions,
-positions, read-out, biases, norms).
+`adamw`: AdamW on everything. `muon`: Muon (orthogonalised momentum) on the matrices inside the encoders and the kernels
+of the tokenizer, its steps scaled to AdamW's root mean square so that one learning rate serves both, and AdamW on the
+rest (positions, read-out, biases, norms).
 """
 
 import math
@@ -16,66 +16,70 @@ from torch import Tensor, nn
 from exporter.cct import CCT
 
 OptimizerName = Literal["adamw", "muon"]
+# K. Jordan's, as torch has them.
+MOMENTUM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = 0.95, (3.4445, -4.7750, 2.0315), 5
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
-def orthogonalised(matrices_GXY: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+def orthogonalised(matrices_GXY: Tensor) -> Tensor:
     """Each of G matrices U S V' brought near to U V', by Newton-Schulz iterations on all of them at once.
 
     The singular values of the result lie in about 0.7 .. 1.2. Computed in bf16 where the device has it, in float32
     elsewhere, where bf16 would be emulated. Source: K. Jordan, "Muon", kellerjordan.github.io/posts/muon.
     """
-    a, b, c = coefficients
+    a, b, c = NEWTON_SCHULZ
     x_GXY = matrices_GXY.to(torch.bfloat16 if matrices_GXY.device.type == "cuda" else torch.float32)
-    x_GXY = x_GXY / x_GXY.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    x_GXY = x_GXY / x_GXY.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     wide = x_GXY.shape[1] <= x_GXY.shape[2]
     x_GXY = x_GXY if wide else x_GXY.mT  # the product of a matrix with itself is then the smaller one
-    for _ in range(steps):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram_GXX = x_GXY @ x_GXY.mT
         polynomial_GXX = torch.baddbmm(gram_GXX, gram_GXX, gram_GXX, beta=b, alpha=c)
         x_GXY = torch.baddbmm(x_GXY, polynomial_GXX, x_GXY, beta=a)
     return (x_GXY if wide else x_GXY.mT).to(matrices_GXY.dtype)
 
 
-class Muon(torch.optim.Muon):
-    """`torch.optim.Muon` with its steps scaled to AdamW's root mean square, all matrices of a shape at once.
+class Muon(torch.optim.Optimizer):
+    """Muon with its steps scaled to AdamW's root mean square, all matrices of a shape at once; kernels are matrices
+    with a row for each of their outputs.
 
-    Why not torch's own step: it computes in bf16 on every device and one matrix after another. Where a CPU only
-    emulates bf16 that took 0.57 s a step for a CCT of 4 encoders 128 wide, more than forward and backward together
-    (0.47 s); this takes 0.02 s (2 cores of an AMD EPYC without bf16, torch 2.13, medians of 10 steps). Otherwise the
-    same rule, state and state dict.
+    On matrices it is `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, a test says so. Why not that one: it
+    refuses kernels, and computes in bf16 on every device and one matrix after another. Where a CPU only emulates bf16
+    that took 0.57 s a step for a CCT of 4 encoders 128 wide, more than forward and backward together (0.47 s); this
+    takes 0.02 s (2 cores of an AMD EPYC without bf16, torch 2.13, medians of 10 steps).
     """
 
-    def __init__(self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
-        super().__init__(matrices, lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of every matrix that has a gradient; the closure's loss, where there is a closure."""
+        """One step of every parameter that has a gradient; the closure's loss, where there is a closure."""
         with torch.enable_grad():
             loss = closure() if closure else None
         for group in self.param_groups:
-            for matrices in _by_shape([matrix for matrix in group["params"] if matrix.grad is not None]):
-                self._step(matrices, [matrix.grad for matrix in matrices if matrix.grad is not None], group)
+            for same in _by_shape([parameter for parameter in group["params"] if parameter.grad is not None]):
+                self._step(same, [parameter.grad for parameter in same if parameter.grad is not None], group)
         return loss
 
-    def _step(self, matrices: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of matrices of one shape."""
-        for matrix in matrices:
-            if not self.state[matrix]:
-                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
-        update_GXY = orthogonalised(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
-        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        scale = 0.2 * math.sqrt(max(matrices[0].shape))  # arXiv:2502.16982, section 2.2
-        torch._foreach_add_(matrices, list(update_GXY), alpha=-group["lr"] * scale)
+    def _step(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of parameters of one shape."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        update_GXY = orthogonalised(torch.stack([matrix.flatten(1) for matrix in ahead]))
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        scale = 0.2 * math.sqrt(max(update_GXY.shape[1:]))  # arXiv:2502.16982, section 2.2
+        for parameter, update_XY in zip(parameters, update_GXY, strict=True):
+            parameter.add_(update_XY.view(parameter.shape), alpha=-group["lr"] * scale)
 
 
-def _by_shape(matrices: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    ordered = sorted(matrices, key=lambda matrix: tuple(matrix.shape))
-    for _, same in groupby(ordered, key=lambda matrix: tuple(matrix.shape)):
+def _by_shape(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    ordered = sorted(parameters, key=lambda parameter: tuple(parameter.shape))
+    for _, same in groupby(ordered, key=lambda parameter: tuple(parameter.shape)):
         yield list(same)
 
 
@@ -99,7 +103,8 @@ def make_optimizers(
     if name not in OPTIMIZERS:
         raise ValueError(f"expected an optimiser of {', '.join(OPTIMIZERS)}, found {name!r}")
     learnt = [parameter for parameter in parameters if parameter.requires_grad]
-    inside = {id(parameter) for parameter in model.classifier.blocks.parameters() if parameter.ndim == 2}
+    weights = (*model.classifier.blocks.parameters(), *model.tokenizer.parameters())
+    inside = {id(parameter) for parameter in weights if parameter.ndim > 1}
     matrices = [parameter for parameter in learnt if name == "muon" and id(parameter) in inside]
     rest = [parameter for parameter in learnt if name == "adamw" or id(parameter) not in inside]
     made: list[torch.optim.Optimizer] = []

@@ -32,6 +32,7 @@ from exporter.datasets import Dataset, DatasetSettings, PartName
 from exporter.files import write_json
 from exporter.images import LabelledImages, labelled_images
 from exporter.initial_weights import load_initial_weights, weights_path
+from exporter.metrics import Accuracy, accuracy
 from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
@@ -232,6 +233,19 @@ def prune_stage(
         write_json(run / PRUNING, {"provenance": told, "kept": [asdict(units) for units in pruned.chosen.kept]})
 
     return carry_out(run, PRUNE_STAGE, {"prune": asdict(settings), "probes": asdict(probes)}, produce)
+
+
+def evaluate_run(run: Path, dataset: Dataset, part: PartName) -> list[Accuracy]:
+    """Accuracy of every model that the run has.
+
+    Raises:
+        RunError: the run has no trained model.
+    """
+    training_record(run)  # raises where there is none
+    device = distributed.training_device()
+    data = part_images(dataset, part).to(device)
+    files = (path for path in (run / DENSE, run / MASKED, run / COMPACT) if path.is_file())
+    return [accuracy(path.stem, load_model(path).to(device), part, data) for path in files]
 
 
 def pruning_record(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:

@@ -166,16 +166,22 @@ def cifar100_cpu() -> Recipe:
     return Recipe(
         dataset="cifar100",
         model=ModelSettings(
-            depth=4, heads=4, width=128, feed_forward=256, conv_hidden_channels=(64,), stochastic_depth=0.0
+            depth=4,
+            heads=4,
+            width=256,
+            feed_forward=512,
+            conv_hidden_channels=(64, 128),  # 16 tokens
+            attention_dropout=0.0,
+            stochastic_depth=0.0,
         ),
         training=TrainingSettings(
-            epochs=25,
-            batch_size=128,
+            epochs=15,
+            batch_size=256,
             optimizer="muon",
-            learning_rate=2e-3,
+            learning_rate=3e-3,
             warm_up_epochs=1,
-            average_decay=0.999,
-            augmentation=replace(LIGHT, rand_augment_operations=1),
+            average_decay=0.998,
+            augmentation=LIGHT,
         ),
         probes=ProbeSettings(epochs=3),
         prune=PruneSettings(epochs=1),

@@ -266,3 +266,31 @@ def test_interrupted_training_does_not_go_on_from_other_initial_weights(built: P
         assert other.returncode == 0, said
     weights = [file_sha256(tmp_path / run / "dense.safetensors") for run in ("run", "fresh")]
     assert weights[0] == weights[1]
+
+
+def test_evaluation_is_that_of_the_bundle(built: Path) -> None:
+    """Every model of the run, with the figures that its manifest has."""
+    found = {row["model"]: row for row in json.loads(exporter("evaluate", "--run", built / "run", "--json").stdout)}
+    metrics = json.loads((built / "models" / "digits" / "1" / "manifest.json").read_text("utf-8"))["metrics"]
+    assert list(found) == ["dense", "masked", "compact"]
+    for name, row in found.items():
+        assert row["accuracy"] == metrics[f"{name}_accuracy"]
+        assert row["interval_low"] == metrics[f"{name}_accuracy_interval"]["low"]
+        assert row["images"] == 360
+
+
+def test_evaluation_of_a_part_names_it(built: Path, tmp_path: Path) -> None:
+    """A run that was only trained has one model; a person reads a table."""
+    for name in ("dense.safetensors", "training.json"):
+        shutil.copy(built / "run" / name, tmp_path)
+    shown = exporter("evaluate", "--run", tmp_path, "--part", "calibration").stdout
+    assert "359 calibration images" in shown
+    assert "dense" in shown
+    assert "compact" not in shown
+
+
+def test_training_leaves_a_log(built: Path) -> None:
+    """One line for each epoch, as in the record."""
+    lines = (built / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == json.loads((built / "run" / "training.json").read_text())["epochs"]
+    assert list((built / "run" / "tensorboard").iterdir())
