@@ -1,13 +1,23 @@
 """What the command shows: progress bars on stderr, tables and results on stdout."""
 
+import datetime
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import Bundle, Interval
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -18,11 +28,12 @@ from exporter.recipes import RECIPES, describe
 
 out = Console()
 err = Console(stderr=True)
+SECONDS_BETWEEN_LINES = 30.0  # of progress, in a log
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Advance]:
-    """A bar on stderr (`exporter.progress`)."""
+    """A bar on stderr (`exporter.progress`); where stderr is no terminal, a line every half minute."""
     columns = (
         TextColumn("{task.description:<26}"),
         BarColumn(),
@@ -31,9 +42,23 @@ def progress(description: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err) as bar:
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(description, total=total, note="")
-        yield lambda note, steps=1: bar.update(task, advance=steps, note=note)
+        said_at = time.monotonic()
+
+        def advance(note: str, steps: int = 1) -> None:
+            nonlocal said_at
+            bar.update(task, advance=steps, note=note)
+            if not err.is_terminal and time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
+                said_at = time.monotonic()
+                err.print(_progress_line(bar.tasks[0]), highlight=False, markup=False, soft_wrap=True)
+
+        yield advance
+
+
+def _progress_line(task: Task) -> str:
+    left = "?" if task.time_remaining is None else str(datetime.timedelta(seconds=int(task.time_remaining)))
+    return f"{task.description}: {task.completed:,.0f} of {task.total:,.0f}, {left} left; {task.fields['note']}"
 
 
 def _percent(value: float, interval: Interval) -> str:

@@ -35,6 +35,17 @@ class LabelledImages:
             return moved
         return replace(moved, images_NYXC=self.images_NYXC.to(device))
 
+    def sample(self, images: int | None, seed: int = 0) -> "LabelledImages":
+        """At most so many images, drawn at random without replacement; all of them by default."""
+        if images is None or images >= len(self):
+            return self
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:images].sort().values
+        return replace(
+            self,
+            images_NYXC=self.images_NYXC[drawn.to(self.images_NYXC.device)],
+            labels_N=self.labels_N[drawn.to(self.labels_N.device)],
+        )
+
     def pixels(self, chosen: Tensor | slice) -> Tensor:
         """uint8 images (B, Y, X, C), on the device."""
         if isinstance(chosen, Tensor):

@@ -41,7 +41,9 @@ SetOption = Annotated[
 InitOption = Annotated[
     str | None, typer.Option("--init", help="Weights to start from: .safetensors, .pth or checkpoint:NAME.")
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="As --set training.epochs=N.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=0, help="As --set training.epochs=N; 0 takes the weights of --init as they are.")
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="As --set training.seed=N.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 RuleOption = Annotated[str | None, typer.Option(help=f"ANDC rule: {', '.join(RULES)}.")]

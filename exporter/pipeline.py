@@ -38,7 +38,7 @@ from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
 from exporter.snp import ProbeSettings, measure, train_probes
 from exporter.stages import Stage, carry_out, is_current
-from exporter.training import Step, train
+from exporter.training import Step, TrainingError, train
 from exporter.training_log import training_log
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
@@ -104,9 +104,11 @@ def train_stage(
 
     Raises:
         CheckpointError: the initial weights cannot be read or do not fit.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or there is nothing to train and nothing to take.
         OutputError: the system refused a write.
     """
+    if recipe.training.epochs == 0 and initial_weights is None:
+        raise TrainingError("expected weights to start from (--init), as 0 epochs train nothing; found none.")
     config = _model_config(recipe, dataset)
     settings = {
         "dataset": dataset_fingerprint(dataset),
@@ -191,7 +193,8 @@ def trained_recipe(run: Path) -> Recipe:
 
 def _measure(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
     with progress(title, settings.epochs) as advance:
-        probes = train_probes(model, part_images(dataset, "train"), settings, lambda epoch: advance("probes"))
+        data = part_images(dataset, "train").sample(settings.images)
+        probes = train_probes(model, data, settings, lambda epoch: advance("probes"))
     return Measurements(probes, measure(model, probes, part_images(dataset, "calibration")))
 
 
@@ -218,7 +221,7 @@ def prune_stage(
             pruned = prune(
                 model,
                 load_measurements(run / DENSE_MEASUREMENTS),
-                part_images(dataset, "train"),
+                part_images(dataset, "train").sample(settings.images),
                 part_images(dataset, "calibration"),
                 settings,
                 training,

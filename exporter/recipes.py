@@ -63,6 +63,7 @@ class PruneSettings:
     criterion: str = "auto"  # or one of exporter.criteria.CRITERIA
     budget: Budget = field(default_factory=Budget)
     epochs: int = 12  # of each short training
+    images: int | None = None  # of the training part, drawn at random; all by default
     learning_rate: float = 3e-4  # peak of each short training
 
 
@@ -198,16 +199,23 @@ def flowers102_cpu() -> Recipe:
         image_size=64,
         split="official-trainval",
         model=ModelSettings(
-            depth=4, heads=4, width=128, feed_forward=256, conv_hidden_channels=(32, 64), stochastic_depth=0.0
+            depth=4,
+            heads=4,
+            width=256,
+            feed_forward=512,
+            conv_hidden_channels=(32, 64, 128),  # 16 tokens
+            attention_dropout=0.0,
+            stochastic_depth=0.1,
         ),
         training=TrainingSettings(
-            epochs=300,
-            batch_size=64,
+            epochs=200,
+            batch_size=128,
             optimizer="muon",
-            learning_rate=1e-3,
-            warm_up_epochs=10,
-            average_decay=0.999,
-            augmentation=replace(PHOTOS, crop_area_min=0.3),
+            learning_rate=2e-3,
+            weight_decay=0.1,
+            warm_up_epochs=5,
+            average_decay=0.998,
+            augmentation=replace(LIGHT, crop_area_min=0.25, rotation_degrees=15.0, mixup=0.8, cutmix=1.0),
         ),
         prune=PruneSettings(epochs=10),
     )

@@ -42,6 +42,7 @@ class ProbeSettings:
     """How probes are trained [our choice]."""
 
     epochs: int = 30
+    images: int | None = None  # of the training part, drawn at random; all by default
     batch_size: int = 128
     learning_rate: float = 5e-3
     seed: int = 0

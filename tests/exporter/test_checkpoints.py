@@ -88,3 +88,16 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path: Path)
     )
     with pytest.raises(CheckpointError, match=r"(?s)do not fit its configuration: .*blocks\.2"):
         load_model(tmp_path / "m.safetensors")
+
+
+def test_model_in_half_precision_is_read_in_single(tmp_path: Path) -> None:
+    """Half the size; the weights are rounded to 11 bits, the model computes as any other."""
+    model = support.random_model()
+    save_model(tmp_path / "single.safetensors", model)
+    save_model(tmp_path / "half.safetensors", support.random_model().half())
+    loaded = load_model(tmp_path / "half.safetensors")
+    assert loaded.classifier.fc.weight.dtype == torch.float32
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=2**-11, atol=2**-24)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "single")]
+    assert sizes[0] < 0.6 * sizes[1]

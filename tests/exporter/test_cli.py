@@ -294,3 +294,18 @@ def test_training_leaves_a_log(built: Path) -> None:
     lines = (built / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in lines] == json.loads((built / "run" / "training.json").read_text())["epochs"]
     assert list((built / "run" / "tensorboard").iterdir())
+
+
+def test_no_epochs_take_the_initial_weights_as_they_are(built: Path, tmp_path: Path) -> None:
+    """So that a trained model is pruned and served without training it again."""
+    weights = built / "run" / "dense.safetensors"
+    arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "0")
+    assert exporter(*arguments, "--init", weights).exit_code == 0
+    assert file_sha256(tmp_path / "run" / "dense.safetensors") == file_sha256(weights)
+
+
+def test_no_epochs_without_initial_weights_is_an_error(tmp_path: Path) -> None:
+    """Random weights are no model."""
+    result = exporter("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "0")
+    assert result.exit_code == 1
+    assert "expected weights to start from (--init)" in result.stderr

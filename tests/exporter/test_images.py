@@ -37,6 +37,22 @@ def test_batches_are_all_images_in_order(batch_size: int) -> None:
     assert torch.equal(torch.cat(images), data.normalised(slice(None)))
 
 
+@given(st.integers(1, 12), st.integers(0, 5))
+def test_sample_is_of_different_images_with_their_labels(images: int, seed: int) -> None:
+    """So many, or all there are; the same seed draws the same."""
+    data = labelled_images(random_part(), MEAN, STD)
+    drawn = data.sample(images, seed)
+    assert len(drawn) == len(drawn.labels_N.unique()) == min(images, 10)
+    assert torch.equal(drawn.images_NYXC, data.images_NYXC[drawn.labels_N])  # a label is its image's number
+    assert torch.equal(drawn.labels_N, data.sample(images, seed).labels_N)
+
+
+def test_no_number_of_images_means_all() -> None:
+    """Nothing is copied then."""
+    data = labelled_images(random_part(), MEAN, STD)
+    assert data.sample(None) is data
+
+
 def test_pixels_are_not_copied() -> None:
     """A part that is memory-mapped stays on the disk."""
     part = random_part()
