@@ -8,6 +8,7 @@ machine can be checked without torch and without the data set.
 """
 
 import datetime
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ import torch
 from headwise.bundle import (
     FORMAT_VERSION,
     GOLDEN_SET,
+    MANIFEST,
     BundleError,
     check_files,
     file_sha256,
@@ -32,7 +34,7 @@ from exporter.attribution import ExactSplit
 from exporter.cct import CCT, EncoderShape
 from exporter.checkpoints import Measurements, load_measurements, load_model
 from exporter.datasets import Dataset
-from exporter.files import whole_folder
+from exporter.files import whole_folder, write_json
 from exporter.metrics import head_cards, metrics
 from exporter.onnx_export import check_graphs, export_graphs, run_graph
 from exporter.pipeline import (
@@ -41,16 +43,24 @@ from exporter.pipeline import (
     DENSE,
     DENSE_MEASUREMENTS,
     MASKED,
+    PRUNING,
+    TRAINING,
     part_images,
     pruning_record,
     trained_recipe,
 )
 from exporter.snp import Probe
+from exporter.stages import Stage, is_current, write_stage_record
 
 GOLDEN_IMAGES = 32
 GOLDEN_TOLERANCE = 1e-4  # absolute, float32
 GOLDEN_TOLERANCE_REDUCED = 0.05  # of the golden logits' range
 COMPLETENESS_TOLERANCE = 1e-4
+EXPORT_STAGE = Stage(
+    "export",
+    (DENSE, TRAINING, MASKED, COMPACT, PRUNING, DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS),
+    ("export.json",),
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +199,33 @@ class Check:
     name: str
     passed: bool
     found: str
+
+
+def _next_version(folder: Path) -> int:
+    versions = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    return max(versions, default=0) + 1
+
+
+def export_stage(run: Path, dataset: Dataset, repository: Path, name: str) -> tuple[Path, bool]:
+    """Write a bundle, unless the newest thing the run was exported to under this name is what it would become again.
+
+    Returns:
+        The bundle's folder, and True when it was written now.
+
+    Raises:
+        As `write_bundle`.
+    """
+    record = run / EXPORT_STAGE.writes[0]
+    settings = {"out": str(repository.resolve()), "name": name}
+    if is_current(run, EXPORT_STAGE, settings):
+        exported = json.loads(record.read_text("utf-8"))
+        folder = Path(exported["folder"])
+        if (folder / MANIFEST).is_file() and file_sha256(folder / MANIFEST) == exported["manifest_sha256"]:
+            return folder, False
+    folder = write_bundle(run, dataset, repository, name, _next_version(repository / name))
+    write_json(record, {"folder": str(folder.resolve()), "manifest_sha256": file_sha256(folder / MANIFEST)})
+    write_stage_record(run, EXPORT_STAGE, settings)
+    return folder, True
 
 
 def completeness_residual(outputs: Mapping[str, NDArray[Any]]) -> float:

@@ -11,18 +11,18 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from headwise.bundle import MANIFEST, BundleError, file_sha256, read_manifest
+from headwise.bundle import BundleError, read_manifest
 from PIL import Image
 from rich.markup import escape
 
 from exporter import console, datasets, distributed
 from exporter.andc import RULES
+from exporter.bundle import export_stage
 from exporter.bundle import verify as verify_bundle
-from exporter.bundle import write_bundle
 from exporter.checkpoints import CheckpointError
 from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, DatasetError, DatasetSettings, PartName
-from exporter.files import OutputError, check_writable, write_json
+from exporter.files import OutputError, check_writable
 from exporter.onnx_export import ExportError
 from exporter.options import (
     CriterionOption,
@@ -46,13 +46,6 @@ from exporter.options import (
     ThresholdOption,
 )
 from exporter.pipeline import (
-    COMPACT,
-    COMPACT_MEASUREMENTS,
-    DENSE,
-    DENSE_MEASUREMENTS,
-    MASKED,
-    PRUNING,
-    TRAINING,
     RunError,
     evaluate_run,
     measure_stage,
@@ -61,9 +54,9 @@ from exporter.pipeline import (
     trained_dataset,
     trained_recipe,
 )
+from exporter.progress import silent
 from exporter.pruning import AUTO, PruningError
 from exporter.recipes import RECIPES, PruneSettings, Recipe, RecipeError, find_recipe, override
-from exporter.stages import Stage, is_current, write_stage_record
 from exporter.training import TrainingError
 
 ERRORS = (
@@ -159,13 +152,19 @@ def _note(line: str) -> None:
     console.err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _unsaid(line: str) -> None:
+    pass
+
+
 def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None) -> Dataset:
     """Load the data set and train on it; under torchrun only the main process comes back."""
     check_writable(run)
-    data = datasets.load(source, console.progress)
-    console.err.print(data.describe(), highlight=False)
     with distributed.process_group():
-        done = train_stage(run, recipe, data, console.progress, init, _note)
+        shown, say = (console.progress, _note) if distributed.is_main() else (silent, _unsaid)
+        with distributed.main_first():
+            data = datasets.load(source, shown)
+        say(data.describe())
+        done = train_stage(run, recipe, data, shown, init, say)
         if not distributed.is_main():
             raise typer.Exit
     _say("train", done)
@@ -177,31 +176,10 @@ def _say(stage: str, done: bool) -> None:
         console.err.print(f"{stage}: up to date", style="dim", highlight=False)
 
 
-def _next_version(folder: Path) -> int:
-    versions = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
-    return max(versions, default=0) + 1
-
-
-def _export(run: Path, dataset: Dataset, out: Path, name: str | None) -> Path:
-    """Export the run, unless the newest thing it was exported to under this name is what it would become again."""
-    name = name or dataset.name
-    record = run / "export.json"
-    results = (DENSE, TRAINING, MASKED, COMPACT, PRUNING, DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS)
-    stage = Stage("export", results, (record.name,))
-    settings = {"out": str(out.resolve()), "name": name}
-    if is_current(run, stage, settings):
-        exported = json.loads(record.read_text("utf-8"))
-        folder = Path(exported["folder"])
-        if (folder / MANIFEST).is_file() and file_sha256(folder / MANIFEST) == exported["manifest_sha256"]:
-            _say("export", False)
-            return folder
-    folder = write_bundle(run, dataset, out, name, _next_version(out / name))
-    write_json(record, {"folder": str(folder.resolve()), "manifest_sha256": file_sha256(folder / MANIFEST)})
-    write_stage_record(run, stage, settings)
-    return folder
-
-
-def _show(folder: Path, as_json: bool) -> None:
+def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool) -> None:
+    """Export the run and show what its bundle says."""
+    folder, done = export_stage(run, data, out, name or data.name)
+    _say("export", done)
     manifest = read_manifest(folder)
     if as_json:
         print(console.manifest_json(manifest))
@@ -254,7 +232,7 @@ def build(
         data = _train(run, source, chosen, init)
         _say("measure", measure_stage(run, chosen.probes, data, console.progress))
         _say("prune", prune_stage(run, prune, chosen.probes, data, console.progress))
-        _show(_export(run, data, out, name), as_json)
+        _export(run, data, out, name, as_json)
 
 
 @app.command()
@@ -337,7 +315,7 @@ def export(
     """Export a pruned run as a bundle: ONNX graphs, golden set, manifest."""
     with clear_errors():
         check_writable(out)
-        _show(_export(run, trained_dataset(run, console.progress), out, name), as_json)
+        _export(run, trained_dataset(run, console.progress), out, name, as_json)
 
 
 @app.command()

@@ -7,9 +7,12 @@ writes files and goes on with the stages after the training.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
+
+TIMEOUT = timedelta(hours=4)  # a slow download holds up the others
 
 
 def world_size() -> int:
@@ -31,6 +34,16 @@ def barrier() -> None:
     """Wait for all processes."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through before the others: what it downloads or decodes is there for them."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
 
 
 def total(value: Tensor) -> Tensor:
@@ -56,7 +69,7 @@ def process_group() -> Iterator[None]:
     device = training_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
     finally:

@@ -144,6 +144,8 @@ def _order(images: int, settings: TrainingSettings, epoch: int) -> tuple[Tensor,
 def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor) -> Tensor:
     """Loss of this process's share of a batch, summed over its images."""
     own = batch[distributed.rank() :: distributed.world_size()]
+    idle = len(own) == 0  # the last batch may be smaller than the number of processes; the gradient is still shared
+    own = batch[:1] if idle else own
     images_BCYX, targets_BK = prepare(
         data.pixels(own),
         data.labels_N[own.to(data.labels_N.device)],
@@ -156,7 +158,7 @@ def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor
     autocast = torch.autocast(images_BCYX.device.type, torch.bfloat16) if run.settings.bf16 else nullcontext()
     with autocast:
         logits_BK, _ = forward(images_BCYX)
-    return functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum")
+    return functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum") * (0.0 if idle else 1.0)
 
 
 def _take_step(

@@ -1,13 +1,16 @@
 """Training on two processes is training on one."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import support
+from PIL import Image
 
 from exporter import distributed
 
@@ -16,14 +19,16 @@ import json, pathlib, sys
 import support, torch
 from dataclasses import asdict
 from exporter import distributed
+from exporter.augmentation import AugmentationSettings
 from exporter.cct import CCT
 from exporter.training import TrainingSettings, train
 torch.set_num_threads(1)
 with distributed.process_group():
     torch.manual_seed(0)
     model = CCT(support.small_config())
-    data = support.random_images(torch.arange(75) % 10)
-    result = train(model, data, TrainingSettings(epochs=3, batch_size=16, warm_up_epochs=1))
+    images, augmentation = int(sys.argv[2]), AugmentationSettings(**json.loads(sys.argv[3]))
+    data = support.random_images(torch.arange(images) % 10)
+    result = train(model, data, TrainingSettings(epochs=3, batch_size=16, warm_up_epochs=1, augmentation=augmentation))
     if distributed.is_main():
         weight = model.classifier.fc.weight.detach().flatten().tolist()
         told = {"processes": distributed.world_size(), "losses": [e.loss for e in result.epochs], "weight": weight}
@@ -31,23 +36,71 @@ with distributed.process_group():
 """
 
 
-def trained(folder: Path, *launcher: str) -> dict[str, object]:
+EXPORTER = """
+import sys
+import support
+from dataclasses import replace
+from exporter import cli, recipes
+recipes.RECIPES["folder"] = lambda: replace(support.small_recipe(), dataset="folder")
+cli.main()
+"""
+# The photos' augmentation: random, so that two processes draw otherwise than one.
+ALL = {"crop_area_min": 0.6, "flip": 0.5, "rand_augment_operations": 2, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0}
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def run(*arguments: str | Path, **environment: str) -> str:
+    """Run Python with the tests' helpers on its path; what it printed."""
+    helpers = {"PYTHONPATH": str(Path(support.__file__).parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    found = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=200, env={**os.environ, **helpers, **environment}
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout + found.stderr
+
+
+def trained(folder: Path, launcher: tuple[str, ...], images: int, **augmentation: float) -> dict[str, Any]:
     """Train by a launcher, and give what the main process tells."""
-    script = folder / "train.py"
+    script, told = folder / "train.py", folder / "told.json"
     script.write_text(TRAIN)
-    environment = {**os.environ, "PYTHONPATH": str(Path(support.__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, str(script), str(folder / "told.json")]
-    subprocess.run(command, check=True, capture_output=True, timeout=200, env=environment)
-    return json.loads((folder / "told.json").read_text())
+    run(*launcher, script, told, str(images), json.dumps(augmentation))
+    return json.loads(told.read_text())
 
 
 def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
     """Under torchrun, with the same batches over all, also where a batch does not divide: same losses and weights."""
-    one = trained(tmp_path)
-    two = trained(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    one, two = trained(tmp_path, (), 75), trained(tmp_path, TWO, 75)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
     assert two["weight"] == pytest.approx(one["weight"], abs=2e-4)
+
+
+def test_process_without_an_image_of_the_last_batch_goes_on(tmp_path: Path) -> None:
+    """65 images by 16: the last batch is one image. The curve is that of one process."""
+    one, two = trained(tmp_path, (), 65), trained(tmp_path, TWO, 65)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    assert two["weight"] == pytest.approx(one["weight"], abs=2e-4)
+
+
+def test_augmentation_takes_a_process_without_an_image(tmp_path: Path) -> None:
+    """Each process draws its own, so the curves differ; all is finite."""
+    assert all(map(math.isfinite, trained(tmp_path, TWO, 65, **ALL)["losses"]))
+
+
+def test_processes_share_what_one_of_them_decoded(tmp_path: Path) -> None:
+    """The command under torchrun: the main process makes the cache, shows and writes; the others use it."""
+    for label in ("dark", "light"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (20, 20), (20 * index, 100, 255)).save(tmp_path / "photos" / label / f"{index}.png")
+    script = tmp_path / "exporter.py"
+    script.write_text(EXPORTER)
+    arguments = ("train", "--dataset", f"folder:{tmp_path / 'photos'}", "--run", tmp_path / "run", "--image-size", "8")
+    shown = run(*TWO, script, *arguments, HEADWISE_CACHE=str(tmp_path / "cache"))
+    assert shown.count("12 training") == 1
+    assert len(json.loads((tmp_path / "run" / "training.json").read_text())["epochs"]) == 3
+    assert "up to date" in run(*TWO, script, *arguments, HEADWISE_CACHE=str(tmp_path / "cache"))
 
 
 def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
