@@ -54,7 +54,7 @@ def masked_layers(model: CCT, masks: Mapping[str, Tensor]) -> dict[str, nn.Linea
 def apply_masks(model: CCT, masks: Mapping[str, Tensor]) -> None:
     """Set every connection that the masks do not keep to zero, in place."""
     for name, layer in masked_layers(model, masks).items():
-        layer.weight.mul_(masks[name])
+        layer.weight.mul_(masks[name].to(layer.weight.device))
 
 
 def reapply(model: CCT, masks: Mapping[str, Tensor]) -> Callable[[], None]:

@@ -43,12 +43,12 @@ class Moments:
 
     def add(self, activation_BTN: Tensor, gradient_BTN: Tensor) -> None:
         """Take in one batch; the gradient is that of the summed loss of the batch."""
-        self.sum_N += activation_BTN.sum((0, 1))
-        self.square_N += activation_BTN.square().sum((0, 1))
+        self.sum_N += activation_BTN.sum((0, 1)).cpu()
+        self.square_N += activation_BTN.square().sum((0, 1)).cpu()
         product_BN, gradient_BN = (activation_BTN * gradient_BTN).sum(1).double(), gradient_BTN.sum(1).double()
-        self.activation_gradient_N += product_BN.square().sum(0)
-        self.cross_N += (product_BN * gradient_BN).sum(0)
-        self.gradient_N += gradient_BN.square().sum(0)
+        self.activation_gradient_N += product_BN.square().sum(0).cpu()
+        self.cross_N += (product_BN * gradient_BN).sum(0).cpu()
+        self.gradient_N += gradient_BN.square().sum(0).cpu()
         self.images += activation_BTN.shape[0]
         self.values += activation_BTN.shape[0] * activation_BTN.shape[1]
 
@@ -86,7 +86,7 @@ class EncoderMoments:
 
 
 def collect_moments(model: CCT, data: LabelledImages, batch_size: int = 128) -> list[EncoderMoments]:
-    """One pass forward and back over training images, the model in evaluation mode."""
+    """One pass forward and back over training images, the model in evaluation mode, on the images' device."""
     sizes = {"heads": "value_dim", "query": "query_key_dim", "key": "query_key_dim"}
     collected = [
         EncoderMoments(
@@ -97,13 +97,14 @@ def collect_moments(model: CCT, data: LabelledImages, batch_size: int = 128) -> 
     ]
     model.eval()
     taps = [(encoder, tap) for encoder in range(len(collected)) for tap in (*sizes, "feed_forward_hidden")]
-    for images, labels in data.batches(batch_size):
-        logits_BK, activations = model(images)
-        loss = functional.cross_entropy(logits_BK, labels, reduction="sum")
-        values = [activations[f"encoders.{encoder}.{tap}"] for encoder, tap in taps]
-        gradients = torch.autograd.grad(loss, values)
-        for (encoder, tap), value, gradient in zip(taps, values, gradients, strict=True):
-            getattr(collected[encoder], tap).add(value.detach(), gradient)
+    with data.visited_by(model):
+        for images, labels in data.batches(batch_size):
+            logits_BK, activations = model(images)
+            loss = functional.cross_entropy(logits_BK, labels, reduction="sum")
+            values = [activations[f"encoders.{encoder}.{tap}"] for encoder, tap in taps]
+            gradients = torch.autograd.grad(loss, values)
+            for (encoder, tap), value, gradient in zip(taps, values, gradients, strict=True):
+                getattr(collected[encoder], tap).add(value.detach(), gradient)
     return collected
 
 

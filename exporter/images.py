@@ -7,10 +7,11 @@ Shape suffixes: N images, B batch, Y rows, X columns, C channels.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exporter.augmentation import normalise, to_unit
 from exporter.datasets import Part
@@ -28,6 +29,21 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches and labels are."""
+        return self.labels_N.device
+
+    @contextmanager
+    def visited_by(self, module: nn.Module) -> Iterator[None]:
+        """The module is on the device of the images while the context is open, and then where it was."""
+        home = next(module.parameters()).device
+        module.to(self.device)
+        try:
+            yield
+        finally:
+            module.to(home)
+
     def to(self, device: torch.device) -> "LabelledImages":
         """The same for another device: pixels that fit in half of its free memory move now, others by the batch."""
         moved = replace(self, labels_N=self.labels_N.to(device))
@@ -43,14 +59,14 @@ class LabelledImages:
         return replace(
             self,
             images_NYXC=self.images_NYXC[drawn.to(self.images_NYXC.device)],
-            labels_N=self.labels_N[drawn.to(self.labels_N.device)],
+            labels_N=self.labels_N[drawn.to(self.device)],
         )
 
     def pixels(self, chosen: Tensor | slice) -> Tensor:
         """uint8 images (B, Y, X, C), on the device."""
         if isinstance(chosen, Tensor):
             chosen = chosen.to(self.images_NYXC.device)
-        return self.images_NYXC[chosen].to(self.labels_N.device)
+        return self.images_NYXC[chosen].to(self.device)
 
     def normalised(self, chosen: Tensor | slice) -> Tensor:
         """Float images (B, C, Y, X), (x / 255 - mean) / std."""

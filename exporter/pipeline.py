@@ -65,8 +65,8 @@ def dataset_fingerprint(dataset: Dataset) -> str:
 
 
 def part_images(dataset: Dataset, name: PartName) -> LabelledImages:
-    """One part, with the data set's own normalisation."""
-    return labelled_images(dataset.part(name), dataset.mean, dataset.std)
+    """One part, with the data set's own normalisation, for the device that there is."""
+    return labelled_images(dataset.part(name), dataset.mean, dataset.std).to(distributed.training_device())
 
 
 def _shown_steps(advance: Advance) -> Callable[[Step], None]:
@@ -123,13 +123,12 @@ def train_stage(
         model = CCT(config, **dropout)
         if initial_weights is not None:
             say(load_initial_weights(model, initial_weights).describe())
-        device = distributed.training_device()
-        data, calibration = (part_images(dataset, name).to(device) for name in ("train", "calibration"))
+        data, calibration = (part_images(dataset, name) for name in ("train", "calibration"))
         steps = recipe.training.epochs * math.ceil(len(data) / recipe.training.batch_size)
         log_of_main = training_log(run) if distributed.is_main() else nullcontext(lambda epochs: None)
         with progress("train", steps) as advance, log_of_main as log:
             result = train(
-                model.to(device),
+                model,
                 data,
                 recipe.training,
                 calibration=calibration,
@@ -245,10 +244,9 @@ def evaluate_run(run: Path, dataset: Dataset, part: PartName) -> list[Accuracy]:
         RunError: the run has no trained model.
     """
     training_record(run)  # raises where there is none
-    device = distributed.training_device()
-    data = part_images(dataset, part).to(device)
+    data = part_images(dataset, part)
     files = (path for path in (run / DENSE, run / MASKED, run / COMPACT) if path.is_file())
-    return [accuracy(path.stem, load_model(path).to(device), part, data) for path in files]
+    return [accuracy(path.stem, load_model(path), part, data) for path in files]
 
 
 def pruning_record(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:

@@ -90,24 +90,24 @@ def train_probes(
     frozen in evaluation mode, and the probes do not influence one another.
     """
     torch.manual_seed(settings.seed)
-    probes = {name: Probe(nodes, model.config.labels) for name, nodes in tap_points(model).items()}
+    probes = {name: Probe(nodes, model.config.labels).to(data.device) for name, nodes in tap_points(model).items()}
     optimizer = torch.optim.Adam([p for probe in probes.values() for p in probe.parameters()], settings.learning_rate)
     steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.eval()
-    for epoch in range(settings.epochs):
-        for batch in torch.split(torch.randperm(len(data)), settings.batch_size):
-            with torch.no_grad():
-                _, activations = model(data.normalised(batch))
-            losses = [
-                functional.cross_entropy(probe(activations[tap]), data.labels_N[batch]) for tap, probe in probes.items()
-            ]
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()
-            optimizer.step()
-            schedule.step()
-        on_epoch(epoch)
-    return {name: probe.eval().requires_grad_(False) for name, probe in probes.items()}
+    with data.visited_by(model):
+        for epoch in range(settings.epochs):
+            for batch in torch.split(torch.randperm(len(data)), settings.batch_size):
+                labels_B = data.labels_N[batch.to(data.device)]
+                with torch.no_grad():
+                    _, activations = model(data.normalised(batch))
+                losses = [functional.cross_entropy(probe(activations[tap]), labels_B) for tap, probe in probes.items()]
+                optimizer.zero_grad(set_to_none=True)
+                torch.stack(losses).sum().backward()
+                optimizer.step()
+                schedule.step()
+            on_epoch(epoch)
+    return {name: probe.cpu().eval().requires_grad_(False) for name, probe in probes.items()}
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def measure(
 ) -> dict[str, NodeMeasurement]:
     """Measure every node of every tap point, and of the model's own read-out, in one pass over held-out images.
 
-    Each row of the class means is divided by its own class count, so unbalanced classes weigh the same.
+    The model runs on the device of the images; what is measured is on the CPU. Each row of the class means is divided
+    by its own class count, so unbalanced classes weigh the same.
 
     Raises:
         ValueError: a label has no image.
@@ -143,22 +144,23 @@ def measure(
     counts_K = torch.bincount(data.labels_N, minlength=labels)
     if empty := torch.nonzero(counts_K == 0).flatten().tolist():
         raise ValueError(f"expected at least one held-out image of each label, found none of label(s) {empty}")
-    sums = {name: torch.zeros(labels, probe.fc.in_features, dtype=torch.float64) for name, probe in probes.items()}
-    sums[READOUT] = torch.zeros(labels, model.config.width, dtype=torch.float64)
+    nodes = {name: probe.fc.in_features for name, probe in probes.items()} | {READOUT: model.config.width}
+    sums = {name: torch.zeros(labels, count, dtype=torch.float64, device=data.device) for name, count in nodes.items()}
     correct = dict.fromkeys(sums, 0)
     weights = {name: probe.fc.weight for name, probe in probes.items()} | {READOUT: model.classifier.fc.weight}
     model.eval()
-    for images_BCYX, labels_B in data.batches(batch_size):
-        logits_BK, activations = model(images_BCYX)
-        pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
-        pooled[READOUT] = activations["pooled"]
-        for name, pooled_BN in pooled.items():
-            sums[name].index_add_(0, labels_B, pooled_BN.double())
-            outputs_BK = logits_BK if name == READOUT else pooled_BN @ weights[name].T
-            correct[name] += int((outputs_BK.argmax(1) == labels_B).sum())
+    with data.visited_by(nn.ModuleList([model, *probes.values()])):
+        for images_BCYX, labels_B in data.batches(batch_size):
+            logits_BK, activations = model(images_BCYX)
+            pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
+            pooled[READOUT] = activations["pooled"]
+            for name, pooled_BN in pooled.items():
+                sums[name].index_add_(0, labels_B, pooled_BN.double())
+                outputs_BK = logits_BK if name == READOUT else pooled_BN @ weights[name].T
+                correct[name] += int((outputs_BK.argmax(1) == labels_B).sum())
     return {
         name: NodeMeasurement(
-            sums[name] / counts_K.unsqueeze(1), weights[name].detach().double(), correct[name], len(data)
+            (sums[name] / counts_K.unsqueeze(1)).cpu(), weights[name].detach().double(), correct[name], len(data)
         )
         for name in sums
     }

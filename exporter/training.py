@@ -14,8 +14,8 @@ Shape suffixes as in `exporter.cct`.
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class _Run:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of this very training; from any other, start over."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state.get("identity") != self.identity:
             return
         self.model.load_state_dict(state["model"])
@@ -148,7 +148,7 @@ def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor
     own = batch[:1] if idle else own
     images_BCYX, targets_BK = prepare(
         data.pixels(own),
-        data.labels_N[own.to(data.labels_N.device)],
+        data.labels_N[own.to(data.device)],
         run.settings.augmentation,
         mean=data.mean,
         std=data.std,
@@ -212,9 +212,14 @@ def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
     return DistributedDataParallel(module) if distributed.world_size() > 1 else module
 
 
-def _lay_out(model: CCT, memory_format: torch.memory_format) -> None:
-    """Channels innermost make convolutions and pooling faster: images follow the weights."""
-    model.to(memory_format=memory_format)  # type: ignore[call-overload]  # which torch's stub leaves out
+@contextmanager
+def _channels_innermost(model: CCT) -> Iterator[None]:
+    """Makes convolutions and pooling faster: images follow the weights."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
+    try:
+        yield
+    finally:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as above
 
 
 def train(
@@ -230,7 +235,7 @@ def train(
     on_step: Callable[[Step], None] = lambda step: None,
     on_epoch: Callable[[Sequence[Epoch]], None] = lambda epochs: None,
 ) -> TrainingResult:
-    """Train `model` in place, on the device that the images are normalised on.
+    """Train `model` in place, on the device of the images; afterwards it is where it was.
 
     Args:
         parameters: those that learn; all by default.
@@ -245,19 +250,37 @@ def train(
         TrainingError: the loss is not finite.
         OutputError: the checkpoint cannot be written.
     """
-    _lay_out(model, torch.channels_last)  # before anything refers to the weights' storage
-    learnt = list(model.parameters()) if parameters is None else list(parameters)
-    optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
-    average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
-    run = _Run(model, optimizers, average, settings, TrainingResult(), f"{settings!r} {identity}")
-    if checkpoint and checkpoint.exists():
-        run.resume(checkpoint)
-    forward = _forward(model, settings)
-    saved_at = time.monotonic()
+    with data.visited_by(model), _channels_innermost(model):  # before anything refers to the weights' storage
+        learnt = list(model.parameters()) if parameters is None else list(parameters)
+        optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
+        average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
+        run = _Run(model, optimizers, average, settings, TrainingResult(), f"{settings!r} {identity}")
+        if checkpoint and checkpoint.exists():
+            run.resume(checkpoint)
+        _train_epochs(run, data, after_step, calibration, checkpoint, on_step, on_epoch)
+        if average:
+            average.swap()
+    model.eval()
+    if checkpoint and distributed.is_main():
+        checkpoint.unlink(missing_ok=True)
+    return run.result
+
+
+def _train_epochs(
+    run: _Run,
+    data: LabelledImages,
+    after_step: Callable[[], None],
+    calibration: LabelledImages | None,
+    checkpoint: Path | None,
+    on_step: Callable[[Step], None],
+    on_epoch: Callable[[Sequence[Epoch]], None],
+) -> None:
+    """All epochs from where the run stands."""
+    settings, forward, saved_at = run.settings, _forward(run.model, run.settings), time.monotonic()
     steps = math.ceil(len(data) / settings.batch_size)
     evaluate_every = max(1, settings.epochs // EVALUATIONS)
     for epoch in range(run.step // steps, settings.epochs):
-        model.train()
+        run.model.train()
         batches = _order(len(data), settings, epoch)
         started, first = time.monotonic(), run.step
         for batch in batches[run.step - epoch * steps :]:
@@ -274,13 +297,6 @@ def train(
         if checkpoint and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             _checkpoint(run, checkpoint)
             saved_at = time.monotonic()
-    if average:
-        average.swap()
-    _lay_out(model, torch.contiguous_format)
-    model.eval()
-    if checkpoint and distributed.is_main():
-        checkpoint.unlink(missing_ok=True)
-    return run.result
 
 
 def _checkpoint(run: _Run, path: Path) -> None:
@@ -307,9 +323,10 @@ def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, calibration: 
 
 @torch.no_grad()
 def predict(model: CCT, data: LabelledImages, batch_size: int = 256) -> Tensor:
-    """Logits (N, K) in evaluation mode."""
+    """Logits (N, K) in evaluation mode, on the device of the images."""
     model.eval()
-    return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
+    with data.visited_by(model):
+        return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
 
 
 def shortened(settings: TrainingSettings, epochs: int, learning_rate: float) -> TrainingSettings:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import support
 import torch
@@ -10,6 +11,9 @@ from filelock import FileLock
 from headwise import Client
 
 torch.set_num_threads(1)
+# A slow machine is no failure.
+hypothesis.settings.register_profile("headwise", deadline=None)
+hypothesis.settings.load_profile("headwise")
 
 
 def _once(tmp_path_factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], object]) -> Path:
