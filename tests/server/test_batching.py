@@ -231,7 +231,7 @@ async def test_request_larger_than_a_batch_runs_alone(batcher: Batcher) -> None:
     assert values(await batcher.run(Echo(), images(*range(6)))) == list(range(6))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["wait", "cancel", "late"])), max_size=12))
 def test_whatever_happens_everyone_is_answered_once_and_the_queue_ends_empty(
     requests: list[tuple[int, str]],
