@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 PartName = Literal["train", "calibration", "test"]
 
 CHUNK_PIXELS = 1 << 17  # taken at a time; one MiB as float64
+STD_MIN = 1 / 255  # a channel that is the same everywhere is divided by this: one grey level [our choice]
 SEED = 0  # of every split that is our choice
 
 
@@ -82,7 +83,7 @@ class Dataset:
 
 
 def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel's pixels, in units of 0..1.
+    """Mean and standard deviation of each channel's pixels, in units of 0..1; the latter is at least `STD_MIN`.
 
     Channel by channel, which is six times as fast as all at once, and in two passes over chunks, so that memory stays
     bounded for images that are mapped from a file.
@@ -95,7 +96,7 @@ def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...
         pixels_P = pixels_PC[:, channel]
         mean.append(float(sum((pixels_P[chunk] / 255.0).sum() for chunk in chunks) / pixels))
         squares = sum(((pixels_P[chunk] / 255.0 - mean[-1]) ** 2).sum() for chunk in chunks)
-        std.append(math.sqrt(squares / pixels))
+        std.append(max(math.sqrt(squares / pixels), STD_MIN))
     return tuple(mean), tuple(std)
 
 

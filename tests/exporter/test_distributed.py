@@ -46,7 +46,8 @@ cli.main()
 """
 # The photos' augmentation: random, so that two processes draw otherwise than one.
 ALL = {"crop_area_min": 0.6, "flip": 0.5, "rand_augment_operations": 2, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0}
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+# The dashes keep torchrun from taking `--run` for an option of its own.
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
 
 
 def run(*arguments: str | Path, **environment: str) -> str:
@@ -94,7 +95,7 @@ def test_processes_share_what_one_of_them_decoded(tmp_path: Path) -> None:
         (tmp_path / "photos" / label).mkdir(parents=True)
         for index in range(10):
             Image.new("RGB", (20, 20), (20 * index, 100, 255)).save(tmp_path / "photos" / label / f"{index}.png")
-    script = tmp_path / "exporter.py"
+    script = tmp_path / "command.py"
     script.write_text(EXPORTER)
     arguments = ("train", "--dataset", f"folder:{tmp_path / 'photos'}", "--run", tmp_path / "run", "--image-size", "8")
     shown = run(*TWO, script, *arguments, HEADWISE_CACHE=str(tmp_path / "cache"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from exporter.datasets import base
-from exporter.datasets.base import channel_statistics, shuffled_by_label
+from exporter.datasets.base import STD_MIN, channel_statistics, shuffled_by_label
 
 
 def test_statistics_are_those_of_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,14 @@ def test_statistics_take_bounded_memory(tmp_path: Path) -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 10 << 20
-    assert (mean, std) == ((0.0,) * 3, (0.0,) * 3)
+    assert (mean, std) == ((0.0,) * 3, (STD_MIN,) * 3)
+
+
+def test_channel_that_is_the_same_everywhere_is_normalised_to_zero() -> None:
+    """No division by nothing: photos through a filter can be trained on."""
+    images_NYXC = np.full((4, 2, 2, 3), 200, np.uint8)
+    mean, std = channel_statistics(images_NYXC)
+    np.testing.assert_allclose((images_NYXC / 255 - mean) / std, 0.0, atol=1e-12)
 
 
 def test_shuffle_keeps_labels_apart_and_never_changes() -> None:
