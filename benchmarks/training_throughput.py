@@ -178,8 +178,8 @@ def measure(name: str, optimizer: str, batch_size: int | None, rounds: int) -> d
 def report(rows: list[dict[str, Any]], title: str) -> Table:
     """A row for each recipe and optimiser."""
     table = Table(title=title)
-    table.add_column("recipe, optimiser, batch")
-    for column in ("ours, images/s", "plain", "ratio (quartiles)", "augmentation %", "% of matmul rate"):
+    table.add_column("recipe, optimiser, batch", no_wrap=True)
+    for column in ("images/s", "plain", "ratio (quartiles)", "augm. %", "matmul %"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
