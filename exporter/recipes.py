@@ -169,14 +169,14 @@ def cifar100_cpu() -> Recipe:
         model=ModelSettings(
             depth=4,
             heads=4,
-            width=256,
-            feed_forward=512,
+            width=192,
+            feed_forward=384,
             conv_hidden_channels=(64, 128),  # 16 tokens
             attention_dropout=0.0,
             stochastic_depth=0.0,
         ),
         training=TrainingSettings(
-            epochs=15,
+            epochs=20,
             batch_size=256,
             optimizer="muon",
             learning_rate=3e-3,
