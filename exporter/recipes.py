@@ -160,9 +160,10 @@ def cct_7_7x2() -> Recipe:
 
 
 def cifar100_cpu() -> Recipe:
-    """Not run yet. A small CCT for CIFAR-100, to end within an hour on 2 CPU cores.
+    """65.89 % (64.95-66.81) on 10,000 test images; 45,000 for training; 2 CPU cores, 56 minutes; n = 1.
 
-    `exporter build --dataset cifar100 --recipe cifar100_cpu`.
+    `exporter build --dataset cifar100 --recipe cifar100_cpu`. The minutes are those of the steps; 59 with the
+    evaluations in between, on cores that tests ran on now and then.
     """
     return Recipe(
         dataset="cifar100",
@@ -176,7 +177,7 @@ def cifar100_cpu() -> Recipe:
             stochastic_depth=0.0,
         ),
         training=TrainingSettings(
-            epochs=20,
+            epochs=22,
             batch_size=256,
             optimizer="muon",
             learning_rate=3e-3,
@@ -202,21 +203,21 @@ def flowers102_cpu() -> Recipe:
         model=ModelSettings(
             depth=4,
             heads=4,
-            width=256,
-            feed_forward=512,
+            width=192,
+            feed_forward=384,
             conv_hidden_channels=(32, 64, 128),  # 16 tokens
             attention_dropout=0.0,
             stochastic_depth=0.1,
         ),
         training=TrainingSettings(
-            epochs=200,
+            epochs=280,
             batch_size=128,
             optimizer="muon",
             learning_rate=2e-3,
             weight_decay=1.0,
             warm_up_epochs=5,
             average_decay=0.998,
-            augmentation=replace(LIGHT, crop_area_min=0.25, rotation_degrees=15.0, mixup=0.8, cutmix=1.0),
+            augmentation=replace(LIGHT, crop_area_min=0.3, rotation_degrees=15.0, mixup=0.8, cutmix=1.0),
         ),
         prune=PruneSettings(epochs=10),
     )
