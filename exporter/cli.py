@@ -50,6 +50,7 @@ from exporter.pipeline import (
     evaluate_run,
     measure_stage,
     prune_stage,
+    run_findings,
     train_stage,
     trained_dataset,
     trained_recipe,
@@ -271,12 +272,17 @@ def evaluate(
 
 
 @app.command()
-def measure(run: RunOption, threads: ThreadsOption = None) -> None:
-    """Train the probes of a run's dense model and measure every node."""
+def measure(run: RunOption, threads: ThreadsOption = None, as_json: JsonOption = False) -> None:
+    """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
     with clear_errors():
         _set_threads(threads)
         data = trained_dataset(run, console.progress)
         _say("measure", measure_stage(run, trained_recipe(run).probes, data, console.progress))
+        found = run_findings(run)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            console.out.print(console.findings_table(found), console.heads_table(found))
 
 
 @app.command()

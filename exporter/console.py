@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import Bundle, Interval
@@ -108,6 +109,50 @@ def tap_point_table(manifest: Bundle) -> Table:
         table.add_row(
             tap.name.removeprefix("encoders."), str(tap.nodes), f"{100 * tap.probe_accuracy:.1f}", *figures, snr
         )
+    return table
+
+
+def _figure(tap: dict[str, Any], name: str) -> str:
+    value, spread = tap["figures"][name], tap["uncertainties"].get(name)
+    told = "-" if value is None else f"{value:.2f}"
+    return told if spread is None else f"{told} ({spread['low']:.2f}-{spread['high']:.2f})"
+
+
+def findings_table(found: dict[str, Any]) -> Table:
+    """Single-nodal performance along the model, with the bootstrap's intervals."""
+    table = Table(
+        title=f"Clusters and noise per node: {found['images']:,} {found['part']} images, "
+        f"threshold {found['threshold']}; 95 % of {found['draws']} bootstrap draws"
+    )
+    table.add_column("encoder.tap point", no_wrap=True)
+    for column in ("nodes", "probe %", "clusters", "size", "noise", "SNR"):
+        table.add_column(column, justify="right")
+    for tap in found["tap_points"]:
+        names = ("clusters_per_node", "cluster_size", "noise_per_node", "snr")
+        accuracy = f"{100 * tap['probe_accuracy']:.1f}"
+        figures = (_figure(tap, name) for name in names)
+        table.add_row(tap["name"].removeprefix("encoders."), str(tap["nodes"]), accuracy, *figures)
+    return table
+
+
+def heads_table(found: dict[str, Any]) -> Table:
+    """A row for each head: how sharp against its null, and what the probe gets right by it and without it."""
+    table = Table(title="Heads: the probe's accuracy by one head alone and without it")
+    columns = ("encoder.head", "expert of", "sharpness", "re-dealt", "p", "together %", "alone %", "without %")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for encoder in found["heads"]:
+        images, together = sum(encoder["images_K"]), sum(encoder["together_K"])
+        for head, sharpness in enumerate(encoder["sharpness_H"]):
+            right = [together, sum(encoder["alone_HK"][head]), sum(encoder["silenced_HK"][head])]
+            table.add_row(
+                f"{encoder['encoder']}.{head}",
+                f"{encoder['expert_K'].count(head)} labels",
+                f"{sharpness:.2f}",
+                f"{encoder['null_mean_H'][head]:.2f}",
+                f"{encoder['p_value_H'][head]:.3f}",
+                *(f"{100 * correct / images:.1f}" for correct in right),
+            )
     return table
 
 

@@ -8,7 +8,13 @@ Sharpness of a head [our choice]: with share[h,i] = E[h,i] / sum over heads of E
 node recognises), the standard deviation of share[h,:] over the labels, over its mean. 0: it knows all labels equally
 well. Its p-value is one-sided, (1 + deals at least as sharp) / (1 + deals).
 
-Shape suffixes: N nodes of one tap point, heads contiguous; H heads, K labels, P random deals.
+Head matrix (single-head performance, arXiv:2506.23832): M_h, the sum over the nodes of h; normalised, clipped and
+clustered as one unit. Function: what the probe gets right by h alone, and without it, the pooling weights as they are.
+
+Stability [our choice]: the experts found on two halves of the images, over the labels that some node recognises in
+both; the share that agrees, and the share that would agree if the halves knew nothing of one another.
+
+Shape suffixes: N nodes of one tap point, heads contiguous; H heads, K labels, P images, R random deals.
 """
 
 from dataclasses import dataclass
@@ -16,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporter.snp import NodeStatistics
+from exporter.snp import THRESHOLD, NodeMeasurement, NodeStatistics, PooledNodes, statistics
 
 DEALS = 1000
 
@@ -53,14 +59,86 @@ def expertise(statistics: NodeStatistics, heads: int, deals: int = DEALS, seed: 
     counts_HK = recognising_nodes(recognises_NK, heads)
     observed_H = sharpness(counts_HK)
     generator = torch.Generator().manual_seed(seed)
-    order_PN = torch.rand(deals, len(recognises_NK), generator=generator).argsort(1)
-    dealt_PHK = torch.stack([recognising_nodes(recognises_NK[order_N], heads) for order_N in order_PN])
-    null_PH = sharpness(dealt_PHK)
+    order_RN = torch.rand(deals, len(recognises_NK), generator=generator).argsort(1)
+    dealt_RHK = torch.stack([recognising_nodes(recognises_NK[order_N], heads) for order_N in order_RN])
+    null_RH = sharpness(dealt_RHK)
     return HeadExpertise(
         recognising_nodes_HK=counts_HK,
         expert_K=counts_HK.argmax(0),
         sharpness_H=observed_H,
-        null_mean_H=null_PH.mean(0),
-        p_value_H=(1 + (null_PH >= observed_H).sum(0)) / (1 + deals),
+        null_mean_H=null_RH.mean(0),
+        p_value_H=(1 + (null_RH >= observed_H).sum(0)) / (1 + deals),
         deals=deals,
     )
+
+
+def head_matrices(measurement: NodeMeasurement, heads: int) -> Tensor:
+    """Matrix of every head (H, K, K): the sum over its nodes of their SNP matrices."""
+    means_KHV, weight_KHV = (
+        values_KN.unflatten(1, (heads, -1)) for values_KN in (measurement.class_means_KN, measurement.weight_KN)
+    )
+    return torch.einsum("ihv,jhv->hij", means_KHV, weight_KHV)
+
+
+@dataclass(frozen=True)
+class HeadFunction:
+    """Images of each label that the probe gets right, counted."""
+
+    images_K: Tensor
+    together_K: Tensor  # by all heads
+    alone_HK: Tensor  # by one head
+    silenced_HK: Tensor  # by all but one
+
+
+def head_function(pooled: PooledNodes, heads: int) -> HeadFunction:
+    """What each head of one encoder does for the probe of its `heads` tap point."""
+    labels_P, (labels, nodes) = pooled.labels_P, pooled.weight_KN.shape
+    size = nodes // heads
+
+    def right(fields_PK: Tensor) -> Tensor:
+        return torch.bincount(labels_P[fields_PK.argmax(1) == labels_P], minlength=labels)
+
+    fields = [pooled.fields(slice(size * head, size * head + size)) for head in range(heads)]
+    together_PK = torch.stack(fields).sum(0)
+    return HeadFunction(
+        images_K=torch.bincount(labels_P, minlength=labels),
+        together_K=right(together_PK),
+        alone_HK=torch.stack([right(own_PK) for own_PK in fields]),
+        silenced_HK=torch.stack([right(together_PK - own_PK) for own_PK in fields]),
+    )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of the experts that two measurements find."""
+
+    labels: int  # that some node recognises in both
+    agreement: float  # share of them with the same expert
+    by_chance: float  # expected share for independent experts, each as often as it was found
+
+
+def agreement(counts_HK: Tensor, other_HK: Tensor) -> Agreement:
+    """How far two counts of recognising nodes (H, K) of the same heads name the same experts."""
+    known_K = (counts_HK.sum(0) > 0) & (other_HK.sum(0) > 0)
+    experts = [counts[:, known_K].argmax(0) for counts in (counts_HK, other_HK)]
+    labels = int(known_K.sum())
+    if not labels:
+        return Agreement(0, 0.0, 0.0)
+    first_H, second_H = (torch.bincount(expert, minlength=len(counts_HK)).double() / labels for expert in experts)
+    return Agreement(labels, float((experts[0] == experts[1]).double().mean()), float(first_H @ second_H))
+
+
+def halves_agreement(pooled: PooledNodes, heads: int, threshold: float = THRESHOLD) -> Agreement | None:
+    """Agreement of the experts found on the first, third ... and on the second, fourth ... image of each label.
+
+    None where a label has a single image.
+    """
+    order_P = pooled.labels_P.argsort(stable=True)
+    counts_K = torch.bincount(pooled.labels_P, minlength=len(pooled.weight_KN))
+    if counts_K.min() < 2:
+        return None
+    starts_P = (counts_K.cumsum(0) - counts_K)[pooled.labels_P[order_P]]
+    odd_P = (torch.arange(len(order_P)) - starts_P) % 2 == 1
+    halves = [statistics(pooled.chosen(order_P[half]).measurement(), threshold) for half in (~odd_P, odd_P)]
+    first_HK, second_HK = (recognising_nodes(half.labels_NK, heads) for half in halves)
+    return agreement(first_HK, second_HK)

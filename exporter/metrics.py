@@ -1,7 +1,7 @@
 """The figures of a bundle's manifest, from models and measurements."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from headwise.v1.bundle_pb2 import HeadCard, Interval, Metrics, PruningProvenance, TapPointMetrics
 from scipy.stats import binomtest
@@ -12,6 +12,7 @@ from exporter.compaction import KeptUnits
 from exporter.heads import HeadExpertise, expertise
 from exporter.images import LabelledImages
 from exporter.snp import NodeMeasurement, statistics
+from exporter.summary import summarise
 from exporter.training import predict
 
 NAMES = ("dense", "compact")
@@ -49,35 +50,15 @@ def accuracy(name: str, model: CCT, part: str, data: LabelledImages) -> Accuracy
 
 
 def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> TapPointMetrics:
-    """N_c, C_s, n and the signal-to-noise ratio of one tap point (definitions: `exporter.snp`)."""
-    found = statistics(node, threshold)
-    has_cluster_N = found.has_cluster_N
-    values = {
-        "clusters_per_node": found.clusters_N,
-        "cluster_size": found.cluster_size_N,
-        "noise_per_node": found.noise_N,
-    }
-    means = {
-        key: float(value_N[has_cluster_N].double().mean()) for key, value_N in values.items() if has_cluster_N.any()
-    }
-    all_means = {f"{key}_all": float((value_N * has_cluster_N).double().mean()) for key, value_N in values.items()}
-    signal, noise = found.signal_and_noise()
-    metrics = TapPointMetrics(
+    """N_c, C_s, n and the signal-to-noise ratios of one tap point (definitions: `exporter.summary`)."""
+    summary = asdict(summarise(statistics(node, threshold)))
+    return TapPointMetrics(
         name=name,
-        nodes=len(has_cluster_N),
+        nodes=node.weight_KN.shape[1],
         probe_accuracy=node.accuracy(),
         probe_accuracy_interval=wilson_interval(node.correct, node.images),
-        signal=signal,
-        noise=noise,
-        nodes_without_cluster=int((~has_cluster_N).sum()),
-        **means,
-        **all_means,
+        **{figure: value for figure, value in summary.items() if value is not None},
     )
-    if noise > 0:
-        metrics.snr = signal / noise
-    if metrics.noise_per_node > 0:
-        metrics.cluster_noise_ratio = metrics.clusters_per_node * metrics.cluster_size / metrics.noise_per_node
-    return metrics
 
 
 def metrics(

@@ -1,7 +1,7 @@
 """The stages of a build, each from files of the run's folder to files of the run's folder.
 
     train     data set                      -> dense.safetensors, training.json (and a log, `exporter.training_log`)
-    measure   dense                         -> dense.measurements.safetensors
+    measure   dense                         -> dense.measurements.safetensors, findings.json (`exporter.findings`)
     prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
                                                model's own measurements, which Explain needs
     export    all of these                  -> a bundle, under the output folder
@@ -30,23 +30,24 @@ from exporter.compaction import KeptUnits
 from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, DatasetSettings, PartName
 from exporter.files import write_json
+from exporter.findings import findings
 from exporter.images import LabelledImages, labelled_images
 from exporter.initial_weights import load_initial_weights, weights_path
 from exporter.metrics import Accuracy, accuracy
 from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
-from exporter.snp import ProbeSettings, measure, train_probes
+from exporter.snp import THRESHOLD, PooledNodes, Probe, ProbeSettings, pool_nodes, train_probes
 from exporter.stages import Stage, carry_out, is_current
 from exporter.training import Step, TrainingError, train
 from exporter.training_log import training_log
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
-TRAINING, PRUNING = "training.json", "pruning.json"
+TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
-MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
+MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS, FINDINGS))
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
 
 
@@ -157,17 +158,21 @@ def train_stage(
     return True
 
 
+def _record(path: Path, what: str, stage: str) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} has no {what}: expected {path.name}. Run `exporter {stage}` first.") from None
+    return record
+
+
 def training_record(run: Path) -> dict[str, Any]:
     """What `train` recorded of itself.
 
     Raises:
         RunError: the run has no trained model.
     """
-    try:
-        record: dict[str, Any] = json.loads((run / TRAINING).read_text("utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{run} has no trained model: expected {TRAINING}. Run `exporter train` first.") from None
-    return record
+    return _record(run / TRAINING, "trained model", "train")
 
 
 def trained_dataset(run: Path, progress: Progress = silent) -> Dataset:
@@ -190,21 +195,40 @@ def trained_recipe(run: Path) -> Recipe:
     return from_record(training_record(run)["recipe"])
 
 
-def _measure(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
+def _probe_and_pool(
+    model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str
+) -> tuple[dict[str, Probe], dict[str, PooledNodes]]:
     with progress(title, settings.epochs) as advance:
         data = part_images(dataset, "train").sample(settings.images)
         probes = train_probes(model, data, settings, lambda epoch: advance("probes"))
-    return Measurements(probes, measure(model, probes, part_images(dataset, "calibration")))
+    return probes, pool_nodes(model, probes, part_images(dataset, "calibration"))
+
+
+def _measurements(probes: dict[str, Probe], pooled: dict[str, PooledNodes]) -> Measurements:
+    return Measurements(probes, {name: nodes.measurement() for name, nodes in pooled.items()})
 
 
 def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress: Progress) -> bool:
     """Train the probes of the dense model and measure its nodes; True when there was something to do."""
 
     def produce() -> None:
-        measurements = _measure(load_model(run / DENSE), dataset, settings, progress, "measure")
-        save_measurements(run / DENSE_MEASUREMENTS, measurements)
+        model = load_model(run / DENSE)
+        probes, pooled = _probe_and_pool(model, dataset, settings, progress, "measure")
+        with progress("intervals", len(pooled)) as advance:
+            found = findings(model, pooled, THRESHOLD, settings.draws, advance)
+        save_measurements(run / DENSE_MEASUREMENTS, _measurements(probes, pooled))
+        write_json(run / FINDINGS, {"part": "calibration", **found})
 
     return carry_out(run, MEASURE_STAGE, asdict(settings), produce)
+
+
+def run_findings(run: Path) -> dict[str, Any]:
+    """What `measure` found.
+
+    Raises:
+        RunError: the run was not measured.
+    """
+    return _record(run / FINDINGS, "measured model", "measure")
 
 
 def prune_stage(
@@ -227,10 +251,10 @@ def prune_stage(
                 advance,
             )
         small = pruned.chosen.model
-        measurements = _measure(small, dataset, probes, progress, "measure the compact model")
+        pooled = _probe_and_pool(small, dataset, probes, progress, "measure the compact model")
         save_model(run / MASKED, pruned.masked)
         save_model(run / COMPACT, small)
-        save_measurements(run / COMPACT_MEASUREMENTS, measurements)
+        save_measurements(run / COMPACT_MEASUREMENTS, _measurements(*pooled))
         told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
         write_json(run / PRUNING, {"provenance": told, "kept": [asdict(units) for units in pruned.chosen.kept]})
 
@@ -255,10 +279,7 @@ def pruning_record(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:
     Raises:
         RunError: the run has no pruned model.
     """
-    try:
-        record = json.loads((run / PRUNING).read_text("utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{run} has no pruned model: expected {PRUNING}. Run `exporter prune` first.") from None
+    record = _record(run / PRUNING, "pruned model", "prune")
     kept = [
         KeptUnits(
             tuple(units["heads"]),

@@ -1,10 +1,20 @@
-"""Head expertise and its null."""
+"""Head expertise and its null, what heads do for a probe, and how stable their experts are."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from exporter.heads import expertise, recognising_nodes, sharpness
-from exporter.snp import NodeStatistics
+from exporter.heads import (
+    Agreement,
+    agreement,
+    expertise,
+    halves_agreement,
+    head_function,
+    head_matrices,
+    recognising_nodes,
+    sharpness,
+)
+from exporter.snp import NodeStatistics, PooledNodes
 
 
 def statistics_of(labels_NK: Tensor) -> NodeStatistics:
@@ -62,3 +72,78 @@ def test_null_depends_on_its_seed_alone() -> None:
     first, second = (expertise(statistics_of(labels_NK), 2, deals=50, seed=7) for _ in range(2))
     assert torch.equal(first.null_mean_H, second.null_mean_H)
     assert torch.equal(first.p_value_H, second.p_value_H)
+
+
+def random_nodes(images: int = 60, nodes: int = 12, labels: int = 5, seed: int = 0) -> PooledNodes:
+    """Pooled nodes and a read-out without any order; every label has an image."""
+    generator = torch.Generator().manual_seed(seed)
+    labels_P = torch.cat((torch.arange(labels), torch.randint(labels, (images - labels,), generator=generator)))
+    values_PN, weight_KN = (torch.randn(rows, nodes, generator=generator) for rows in (images, labels))
+    return PooledNodes(values_PN, labels_P, weight_KN, torch.zeros(labels))
+
+
+def test_head_matrix_is_the_sum_of_its_nodes() -> None:
+    """M_h adds up the SNP matrices of the head's nodes."""
+    measurement = random_nodes().measurement()
+    expected_HKK = measurement.matrices().unflatten(0, (3, 4)).sum(1)
+    torch.testing.assert_close(head_matrices(measurement, 3), expected_HKK)
+
+
+def test_function_counts_what_the_probe_gets_right_with_the_other_nodes_at_zero() -> None:
+    """Alone and silenced are the probe on nodes of which all others, or the head's own, are set to zero."""
+    pooled, heads = random_nodes(), 3
+    found = head_function(pooled, heads)
+
+    def right(values_PN: Tensor) -> list[int]:
+        correct_P = (values_PN @ pooled.weight_KN.T).argmax(1) == pooled.labels_P
+        return [int(correct_P[pooled.labels_P == label].sum()) for label in range(5)]
+
+    assert found.together_K.tolist() == right(pooled.values_PN)
+    for head in range(heads):
+        own_N = torch.arange(12) // 4 == head
+        assert found.alone_HK[head].tolist() == right(pooled.values_PN * own_N)
+        assert found.silenced_HK[head].tolist() == right(pooled.values_PN * ~own_N)
+    assert found.images_K.tolist() == torch.bincount(pooled.labels_P).tolist()
+
+
+def test_single_head_does_everything() -> None:
+    """One head alone is the whole probe, and without it every image gets the first label."""
+    found = head_function(random_nodes(), 1)
+    assert torch.equal(found.alone_HK[0], found.together_K)
+    assert found.silenced_HK.sum() == found.images_K[0]
+
+
+def test_measurement_agrees_with_itself() -> None:
+    """The same counts name the same experts; a label that nobody recognises is left out."""
+    counts_HK = torch.tensor([[3, 0, 1, 0], [1, 2, 0, 0]])
+    found = agreement(counts_HK, counts_HK)
+    assert (found.labels, found.agreement) == (3, 1.0)
+    assert found.by_chance == pytest.approx((2 / 3) ** 2 + (1 / 3) ** 2)
+
+
+def test_counts_of_nothing_agree_about_no_label() -> None:
+    """Without a recognising node there is nothing to agree about."""
+    assert agreement(torch.zeros(2, 3), torch.zeros(2, 3)) == Agreement(0, 0.0, 0.0)
+
+
+def test_halves_of_noise_agree_as_by_chance() -> None:
+    """Nodes without any label information agree about experts no more than independent ones would."""
+    trials = [halves_agreement(random_nodes(200, 32, 10, seed), 4) for seed in range(30)]
+    excess = [trial.agreement - trial.by_chance for trial in trials if trial]
+    assert len(excess) == 30
+    assert abs(sum(excess) / 30) < 0.06
+
+
+def test_halves_with_known_experts_agree() -> None:
+    """Values that say the label give the same experts in both halves."""
+    labels_P = torch.arange(40) % 8
+    weight_KN = torch.eye(8).repeat_interleave(2, 1)
+    pooled = PooledNodes(weight_KN[labels_P], labels_P, weight_KN, torch.zeros(8))
+    found = halves_agreement(pooled, 4)
+    assert found
+    assert (found.labels, found.agreement) == (8, 1.0)
+
+
+def test_single_image_of_a_label_has_no_halves() -> None:
+    """Nothing is said rather than something made up."""
+    assert halves_agreement(random_nodes(images=5), 3) is None
