@@ -3,11 +3,11 @@
 import json
 import signal
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -16,22 +16,24 @@ from PIL import Image
 from rich.markup import escape
 
 from exporter import console, datasets, distributed
-from exporter.andc import RULES
 from exporter.bundle import export_stage
 from exporter.bundle import verify as verify_bundle
 from exporter.checkpoints import CheckpointError
-from exporter.criteria import CRITERIA
-from exporter.datasets import Dataset, DatasetError, DatasetSettings, PartName
+from exporter.comparison import ComparisonSettings
+from exporter.datasets import Dataset, DatasetError, DatasetSettings
 from exporter.files import OutputError, check_writable
 from exporter.onnx_export import ExportError
 from exporter.options import (
+    ConnectionRulesOption,
     CriterionOption,
     DataDirOption,
     DatasetOption,
     EpochsOption,
     ImageSizeOption,
+    ImagesOption,
     InitOption,
     JsonOption,
+    KeepOption,
     NameOption,
     OutOption,
     PartOption,
@@ -39,25 +41,34 @@ from exporter.options import (
     RuleOption,
     RunOption,
     SeedOption,
+    SeedsOption,
     SetOption,
     ShareOption,
+    SharesOption,
     SplitOption,
     ThreadsOption,
     ThresholdOption,
+    chosen_recipe,
+    comparison_settings,
+    dataset_settings,
+    part_name,
+    prune_settings,
 )
 from exporter.pipeline import (
     RunError,
+    compare_stage,
     evaluate_run,
     measure_stage,
     prune_stage,
+    run_comparison,
     run_findings,
     train_stage,
     trained_dataset,
     trained_recipe,
 )
 from exporter.progress import silent
-from exporter.pruning import AUTO, PruningError
-from exporter.recipes import RECIPES, PruneSettings, Recipe, RecipeError, find_recipe, override
+from exporter.pruning import PruningError
+from exporter.recipes import RECIPES, Recipe, RecipeError
 from exporter.training import TrainingError
 
 ERRORS = (
@@ -89,64 +100,9 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _dataset_settings(name: str, data_dir: Path | None, split: str | None, image_size: int | None) -> DatasetSettings:
-    settings = DatasetSettings(name, None if data_dir is None else str(data_dir), split, image_size)
-    datasets.check_settings(settings)
-    return settings
-
-
-def _prune_settings(
-    settings: PruneSettings,
-    *,
-    rule: str | None,
-    threshold: float | None,
-    criterion: str | None,
-    **shares: float | None,  # kept, by the names of `Budget`
-) -> PruneSettings:
-    """The settings with what the command line says otherwise; checked before anything is trained."""
-    options = {"rule": rule, "threshold": threshold, "criterion": criterion}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    budget = replace(settings.budget, **{name: share for name, share in shares.items() if share is not None})
-    changed = replace(settings, budget=budget, **given)
-    for name, value, known in (("rule", changed.rule, RULES), ("criterion", changed.criterion, (AUTO, *CRITERIA))):
-        if value not in known:
-            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
-    return changed
-
-
-def _part_name(part: str) -> PartName:
-    known: tuple[PartName, ...] = ("train", "calibration", "test")
-    matched = next((name for name in known if name == part), None)
-    if matched is None:
-        raise typer.BadParameter(f"expected train, calibration or test, found {part!r}", param_hint="--part")
-    return matched
-
-
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def _chosen(
-    name: str,
-    data_dir: Path | None,
-    split: str | None,
-    image_size: int | None,
-    recipe: str | None,
-    settings: Sequence[str] | None,
-    epochs: int | None,
-    seed: int | None,
-) -> tuple[DatasetSettings, Recipe]:
-    """Data set and recipe that the command line asks for; split and size are the recipe's unless it says otherwise."""
-    asked = _dataset_settings(name, data_dir, split, image_size)
-    found, plain = find_recipe(asked.kind, recipe, has_gpu=torch.cuda.is_available())
-    console.err.print(f"recipe: {found}", highlight=False)
-    shortcuts = {"training.epochs": epochs, "training.seed": seed}
-    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    chosen = override(plain, [*given, *(settings or ())])
-    if chosen.dataset != asked.kind:
-        raise RecipeError(f"expected --dataset to name the data set, found --set dataset={chosen.dataset}.")
-    return replace(asked, split=split or chosen.split, image_size=image_size or chosen.image_size), chosen
 
 
 def _note(line: str) -> None:
@@ -207,6 +163,7 @@ def build(
     threads: ThreadsOption = None,
     rule: RuleOption = None,
     threshold: ThresholdOption = None,
+    keep: KeepOption = None,
     criterion: CriterionOption = None,
     keep_feed_forward: ShareOption = None,
     keep_heads: ShareOption = None,
@@ -216,11 +173,12 @@ def build(
 ) -> None:
     """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
     with clear_errors():
-        source, chosen = _chosen(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
-        prune = _prune_settings(
+        source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
+        prune = prune_settings(
             chosen.prune,
             rule=rule,
             threshold=threshold,
+            keep=keep,
             criterion=criterion,
             feed_forward=keep_feed_forward,
             heads=keep_heads,
@@ -252,7 +210,7 @@ def train(
 ) -> None:
     """Train the dense model."""
     with clear_errors():
-        source, chosen = _chosen(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
+        source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
         _set_threads(threads)
         _train(run, source, chosen, init)
 
@@ -264,7 +222,7 @@ def evaluate(
     """Accuracy of a run's models on one part of its data set, with intervals."""
     with clear_errors():
         _set_threads(threads)
-        found = evaluate_run(run, trained_dataset(run, console.progress), _part_name(part))
+        found = evaluate_run(run, trained_dataset(run, console.progress), part_name(part))
         if as_json:
             print(json.dumps([asdict(accuracy) for accuracy in found], indent=2))
         else:
@@ -286,11 +244,37 @@ def measure(run: RunOption, threads: ThreadsOption = None, as_json: JsonOption =
 
 
 @app.command()
+def compare(
+    run: RunOption,
+    threads: ThreadsOption = None,
+    share: SharesOption = list(ComparisonSettings.shares),  # noqa: B006 - typer copies it
+    by: ConnectionRulesOption = list(ComparisonSettings.rules),  # noqa: B006 - likewise
+    seeds: SeedsOption = ComparisonSettings.seeds,
+    rule: RuleOption = None,
+    images: ImagesOption = None,
+    part: PartOption = "calibration",
+    as_json: JsonOption = False,
+) -> None:
+    """Mask a run's dense model by ANDC and by each control, train shortly, and compare on the same images."""
+    with clear_errors():
+        _set_threads(threads)
+        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
+        settings = comparison_settings(recipe.prune, share, by, seeds, rule, images)
+        _say("compare", compare_stage(run, settings, part_name(part), data, console.progress))
+        found = run_comparison(run)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            console.out.print(console.comparison_table(found))
+
+
+@app.command()
 def prune(
     run: RunOption,
     threads: ThreadsOption = None,
     rule: RuleOption = None,
     threshold: ThresholdOption = None,
+    keep: KeepOption = None,
     criterion: CriterionOption = None,
     keep_feed_forward: ShareOption = None,
     keep_heads: ShareOption = None,
@@ -301,10 +285,11 @@ def prune(
     with clear_errors():
         _set_threads(threads)
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
-        settings = _prune_settings(
+        settings = prune_settings(
             recipe.prune,
             rule=rule,
             threshold=threshold,
+            keep=keep,
             criterion=criterion,
             feed_forward=keep_feed_forward,
             heads=keep_heads,
@@ -361,8 +346,8 @@ def samples(
 ) -> None:
     """Write images of a data set as PNG files, named <index>_<label>.png."""
     with clear_errors():
-        name = _part_name(part)
-        settings = _dataset_settings(dataset, data_dir, split, image_size)
+        name = part_name(part)
+        settings = dataset_settings(dataset, data_dir, split, image_size)
         check_writable(out)
         data = datasets.load(settings, console.progress)
         chosen = data.part(name)

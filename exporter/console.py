@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.bundle import Check
+from exporter.connections import ANDC
 from exporter.metrics import Accuracy
 from exporter.progress import Advance
 from exporter.recipes import RECIPES, describe
@@ -165,6 +166,36 @@ def candidate_table(manifest: Bundle) -> Table:
         chosen = "chosen" if candidate.criterion == manifest.pruning.criterion else ""
         accuracy = f"{100 * candidate.calibration_accuracy:.2f} %"
         table.add_row(candidate.criterion, accuracy, f"{candidate.calibration_loss:.4f}", chosen)
+    return table
+
+
+def _points(differences: Sequence[float]) -> str:
+    mean = sum(differences) / len(differences)
+    return f"{100 * mean:+.2f} ({100 * min(differences):+.2f} to {100 * max(differences):+.2f})"
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """A row for each share and rule: mean over the seeds, and the difference to ANDC with its smallest and largest."""
+    settings, rows = found["settings"], found["rows"]
+    table = Table(
+        title=f"{rows[0]['images']:,} {found['part']} images, {settings['seeds']} seeds, "
+        f"{settings['epochs']} epochs of short training"
+    )
+    table.add_column("kept %", justify="right")
+    table.add_column("by", no_wrap=True)
+    for column in ("at once %", "after training %", "minus ANDC, points", "p (McNemar)"):
+        table.add_column(column, justify="right")
+    base = {entry["share"]: entry["accuracies"] for entry in found["differences"] if entry["rule"] == ANDC}
+    for entry in found["differences"]:
+        kept = [row["kept"] for row in rows if (row["share"], row["rule"]) == (entry["share"], entry["rule"])]
+        paired = [one - other for one, other in zip(entry["accuracies"], base[entry["share"]], strict=True)]
+        told = (
+            ("", "") if entry["rule"] == ANDC else (_points(paired), ", ".join(f"{p:.2g}" for p in entry["p_values"]))
+        )
+        at_once = sum(entry["masked_accuracies"]) / len(paired)
+        table.add_row(
+            f"{100 * kept[0]:.1f}", entry["rule"], f"{100 * at_once:.2f}", f"{100 * entry['accuracy']:.2f}", *told
+        )
     return table
 
 

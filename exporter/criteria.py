@@ -25,7 +25,7 @@ from torch.nn import functional
 from exporter.cct import CCT, Encoder
 from exporter.compaction import Budget, KeptUnits, UnitMeans, top_indices
 from exporter.images import LabelledImages
-from exporter.snp import NodeMeasurement, NodeStatistics
+from exporter.snp import NodeMeasurement, recognised_labels
 
 BASIC = ("magnitude", "variance", "taylor")
 CRITERIA = (*BASIC, "snp", *(f"{name}*snp" for name in BASIC))
@@ -108,10 +108,10 @@ def collect_moments(model: CCT, data: LabelledImages, batch_size: int = 128) -> 
     return collected
 
 
-def snp_scores(measurement: NodeMeasurement, statistics: NodeStatistics) -> Tensor:
+def snp_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
     """Diagonal field on the labels of the node's clusters (N,)."""
-    diagonal_NK = measurement.matrices().diagonal(dim1=1, dim2=2)
-    return (diagonal_NK * statistics.labels_NK).sum(1)
+    diagonal_NK = (measurement.class_means_KN * measurement.weight_KN).T
+    return (diagonal_NK * recognised_labels(measurement, threshold)).sum(1)
 
 
 def _relative(scores: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def scores(
     model: CCT,
     moments: Sequence[EncoderMoments],
     measurements: Mapping[str, NodeMeasurement],
-    statistics: Mapping[str, NodeStatistics],
+    threshold: float,
     criterion: str,
 ) -> list[dict[str, Tensor]]:
     """Score of every node of `heads` (H*V,) and `feed_forward_hidden` (F,), one table for each encoder.
@@ -156,7 +156,7 @@ def scores(
         for tap in NODES:
             name = f"encoders.{index}.{tap}"
             available = _node_scores(block, moment, tap)
-            available["snp"] = snp_scores(measurements[name], statistics[name])
+            available["snp"] = snp_scores(measurements[name], threshold)
             factors = [_relative(available[factor]) for factor in criterion.split("*")]
             row[tap] = torch.stack(factors).prod(0)
         table.append(row)

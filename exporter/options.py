@@ -1,15 +1,21 @@
-"""The options of the command `exporter`, each with its help; several commands share one."""
+"""The options of the command `exporter`, each with its help, and the settings that they come to together."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
 
-from exporter import datasets
+from exporter import connections, console, datasets
 from exporter.andc import RULES
+from exporter.comparison import ComparisonSettings
 from exporter.criteria import CRITERIA
+from exporter.datasets import DatasetSettings, PartName
 from exporter.pruning import AUTO
+from exporter.recipes import PruneSettings, Recipe, RecipeError, find_recipe, override
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
@@ -50,6 +56,12 @@ RuleOption = Annotated[str | None, typer.Option(help=f"ANDC rule: {', '.join(RUL
 ThresholdOption = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")
 ]
+KeepOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=1.0, help="Share of each masked layer's connections to keep, whatever threshold that takes."
+    ),
+]
 CriterionOption = Annotated[
     str | None,
     typer.Option(help=f"What chooses the units to remove: {AUTO} (the best on calibration), {', '.join(CRITERIA)}."),
@@ -58,4 +70,92 @@ ShareOption = Annotated[
     float | None, typer.Option(min=0.01, max=1.0, help="Share that each encoder keeps; the recipe's by default.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SharesOption = Annotated[
+    list[float], typer.Option("--share", min=0.0, max=1.0, help="Share of each layer's connections; may be repeated.")
+]
+ConnectionRulesOption = Annotated[
+    list[str], typer.Option("--by", help=f"May be repeated: {', '.join(connections.RULES)}.")
+]
+SeedsOption = Annotated[int, typer.Option(min=1, help="Short trainings and random masks of each.")]
+ImagesOption = Annotated[
+    int | None, typer.Option(min=1, help="Training images of each short training; all by default.")
+]
 PartOption = Annotated[str, typer.Option(help="Of the data set: train, calibration or test.")]
+
+
+def dataset_settings(name: str, data_dir: Path | None, split: str | None, image_size: int | None) -> DatasetSettings:
+    """The data set that the command line asks for; checked."""
+    settings = DatasetSettings(name, None if data_dir is None else str(data_dir), split, image_size)
+    datasets.check_settings(settings)
+    return settings
+
+
+def prune_settings(
+    settings: PruneSettings,
+    *,
+    rule: str | None,
+    threshold: float | None,
+    keep: float | None,
+    criterion: str | None,
+    **shares: float | None,  # kept, by the names of `Budget`
+) -> PruneSettings:
+    """The settings with what the command line says otherwise; checked before anything is trained."""
+    options = {"rule": rule, "threshold": threshold, "keep": keep, "criterion": criterion}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    budget = replace(settings.budget, **{name: share for name, share in shares.items() if share is not None})
+    changed = replace(settings, budget=budget, **given)
+    for name, value, known in (("rule", changed.rule, RULES), ("criterion", changed.criterion, (AUTO, *CRITERIA))):
+        if value not in known:
+            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
+    return changed
+
+
+def comparison_settings(
+    settings: PruneSettings, shares: list[float], by: list[str], seeds: int, rule: str | None, images: int | None
+) -> ComparisonSettings:
+    """What the command line asks to be compared; the short training is the recipe's. ANDC is always among the rules."""
+    checked = prune_settings(settings, rule=rule, threshold=None, keep=None, criterion=None)
+    for name in by:
+        if name not in connections.RULES:
+            known = ", ".join(connections.RULES)
+            raise typer.BadParameter(f"expected one of {known}, found {name!r}", param_hint="--by")
+    return ComparisonSettings(
+        tuple(shares),
+        (connections.ANDC, *(name for name in by if name != connections.ANDC)),
+        seeds,
+        checked.rule,
+        settings.epochs,
+        images or settings.images,
+        settings.learning_rate,
+    )
+
+
+def part_name(part: str) -> PartName:
+    """The part of that name."""
+    known: tuple[PartName, ...] = ("train", "calibration", "test")
+    matched = next((name for name in known if name == part), None)
+    if matched is None:
+        raise typer.BadParameter(f"expected train, calibration or test, found {part!r}", param_hint="--part")
+    return matched
+
+
+def chosen_recipe(
+    name: str,
+    data_dir: Path | None,
+    split: str | None,
+    image_size: int | None,
+    recipe: str | None,
+    settings: Sequence[str] | None,
+    epochs: int | None,
+    seed: int | None,
+) -> tuple[DatasetSettings, Recipe]:
+    """Data set and recipe that the command line asks for; split and size are the recipe's unless it says otherwise."""
+    asked = dataset_settings(name, data_dir, split, image_size)
+    found, plain = find_recipe(asked.kind, recipe, has_gpu=torch.cuda.is_available())
+    console.err.print(f"recipe: {found}", highlight=False)
+    shortcuts = {"training.epochs": epochs, "training.seed": seed}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    chosen = override(plain, [*given, *(settings or ())])
+    if chosen.dataset != asked.kind:
+        raise RecipeError(f"expected --dataset to name the data set, found --set dataset={chosen.dataset}.")
+    return replace(asked, split=split or chosen.split, image_size=image_size or chosen.image_size), chosen

@@ -2,6 +2,7 @@
 
     train     data set                      -> dense.safetensors, training.json (and a log, `exporter.training_log`)
     measure   dense                         -> dense.measurements.safetensors, findings.json (`exporter.findings`)
+    compare   dense, its measurements       -> comparison.json: ANDC against its controls; nothing else reads it
     prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
                                                model's own measurements, which Explain needs
     export    all of these                  -> a bundle, under the output folder
@@ -27,6 +28,7 @@ from exporter import datasets, distributed
 from exporter.cct import CCT, CCTConfig
 from exporter.checkpoints import Measurements, load_measurements, load_model, save_measurements, save_model
 from exporter.compaction import KeptUnits
+from exporter.comparison import ComparisonSettings, Row, as_record, cases, compare, row_from
 from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, DatasetSettings, PartName
 from exporter.files import write_json
@@ -38,16 +40,18 @@ from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
 from exporter.snp import THRESHOLD, PooledNodes, Probe, ProbeSettings, pool_nodes, train_probes
-from exporter.stages import Stage, carry_out, is_current
-from exporter.training import Step, TrainingError, train
+from exporter.stages import Stage, carry_out, is_current, plain
+from exporter.training import Step, TrainingError, shortened, train
 from exporter.training_log import training_log
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
+COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS, FINDINGS))
+COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
 
 
@@ -259,6 +263,56 @@ def prune_stage(
         write_json(run / PRUNING, {"provenance": told, "kept": [asdict(units) for units in pruned.chosen.kept]})
 
     return carry_out(run, PRUNE_STAGE, {"prune": asdict(settings), "probes": asdict(probes)}, produce)
+
+
+def compare_stage(
+    run: Path, settings: ComparisonSettings, part: PartName, dataset: Dataset, progress: Progress
+) -> bool:
+    """ANDC against its controls on one part; resumes after the last row; True when there was something to do.
+
+    Raises:
+        RunError: the run has no trained model.
+        CheckpointError: the run was not measured.
+        ValueError: unknown rule.
+    """
+    training = shortened(trained_recipe(run).training, settings.epochs, settings.learning_rate)
+    identity = {"part": part, "dense": file_sha256(run / DENSE), **asdict(settings)}
+
+    def produce() -> None:
+        so_far = run / COMPARISON_SO_FAR
+        saved = json.loads(so_far.read_text("utf-8")) if so_far.is_file() else {}
+        rows = [row_from(row) for row in saved["rows"]] if saved.get("identity") == plain(identity) else []
+        with progress("compare", len(list(cases(settings)))) as advance:
+            advance("resumed", len(rows))
+
+            def keep(row: Row) -> None:
+                rows.append(row)
+                write_json(so_far, {"identity": identity, "rows": [asdict(row) for row in rows]})
+                advance(f"{row.rule} {row.share:.0%}: {row.accuracy:.2%}")
+
+            found = compare(
+                load_model(run / DENSE),
+                load_measurements(run / DENSE_MEASUREMENTS),
+                part_images(dataset, "train").sample(settings.images),
+                part_images(dataset, part),
+                settings,
+                training,
+                tuple(rows),
+                keep,
+            )
+        write_json(run / COMPARISON, {"part": part, **as_record(settings, found)})
+        so_far.unlink(missing_ok=True)
+
+    return carry_out(run, COMPARE_STAGE, {"part": part, **asdict(settings)}, produce)
+
+
+def run_comparison(run: Path) -> dict[str, Any]:
+    """What `compare` found.
+
+    Raises:
+        RunError: nothing was compared.
+    """
+    return _record(run / COMPARISON, "comparison", "compare")
 
 
 def evaluate_run(run: Path, dataset: Dataset, part: PartName) -> list[Accuracy]:

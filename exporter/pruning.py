@@ -21,7 +21,7 @@ from exporter.checkpoints import Measurements
 from exporter.compaction import KeptUnits, UnitMeans, compact, compact_masks, largest_difference, mask_units
 from exporter.images import LabelledImages
 from exporter.recipes import PruneSettings
-from exporter.snp import READOUT, NodeStatistics, statistics
+from exporter.snp import READOUT, recognised_labels
 from exporter.training import TrainingSettings, predict, shortened, train
 
 AUTO = "auto"
@@ -51,7 +51,7 @@ class Pruned:
     masked: CCT
     chosen: Candidate
     candidates: list[Candidate]
-    statistics: dict[str, NodeStatistics]
+    nodes_without_cluster: int  # among those whose connections are under masks
 
 
 def train_masked(model: CCT, masks: dict[str, Tensor], data: LabelledImages, training: TrainingSettings) -> CCT:
@@ -83,8 +83,6 @@ def remove_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMean
 
 def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
     """How the pruned models came about, as the manifest tells it."""
-    masked_nodes = {READOUT} | {name for name in pruned.statistics if "feed_forward" in name}
-    without = sum(int((~pruned.statistics[name].has_cluster_N).sum()) for name in masked_nodes)
     return PruningProvenance(
         rule=settings.rule,
         threshold=settings.threshold,
@@ -101,8 +99,13 @@ def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
         layers=[
             LayerMask(layer=name, connections=mask.numel(), kept=int(mask.sum())) for name, mask in pruned.masks.items()
         ],
-        nodes_without_cluster=without if pruned.masks else 0,
+        nodes_without_cluster=pruned.nodes_without_cluster,
     )
+
+
+def _nodes_without_cluster(measurements: Measurements, threshold: float) -> int:
+    masked = (node for name, node in measurements.nodes.items() if name == READOUT or "feed_forward" in name)
+    return sum(int((~recognised_labels(node, threshold).any(1)).sum()) for node in masked)
 
 
 def _calibrate(model: CCT, data: LabelledImages) -> tuple[float, float]:
@@ -132,19 +135,22 @@ def prune(
         PruningError: a compact model is not the masked one.
     """
     short = shortened(training, settings.epochs, settings.learning_rate)
-    node_statistics = {name: statistics(node, settings.threshold) for name, node in measurements.nodes.items()}
-    masks = andc.masks(model, node_statistics, settings.rule)
+    if settings.keep is None:
+        masks = andc.masks(model, measurements.nodes, settings.rule, settings.threshold)
+    else:
+        masks = andc.masks_keeping(model, measurements.nodes, settings.rule, settings.keep)
     masked = train_masked(model, masks, train_data, short)
     on_step("ANDC masks")
     moments = criteria.collect_moments(masked, train_data)
     means = [moment.means() for moment in moments]
     candidates = []
     for criterion in criteria.CRITERIA if settings.criterion == AUTO else (settings.criterion,):
-        scores = criteria.scores(masked, moments, measurements.nodes, node_statistics, criterion)
+        scores = criteria.scores(masked, moments, measurements.nodes, settings.threshold, criterion)
         kept = criteria.choose(masked, scores, moments, settings.budget)
         small = remove_units(masked, kept, means)
         train(small, train_data, short, after_step=andc.reapply(small, compact_masks(masks, kept)))
         candidates.append(Candidate(criterion, *_calibrate(small, calibration_data), kept, small))
         on_step(f"criterion {criterion}")
     chosen = max(candidates, key=lambda candidate: (candidate.calibration_accuracy, -candidate.calibration_loss))
-    return Pruned(masks, masked, chosen, candidates, node_statistics)
+    without = _nodes_without_cluster(measurements, settings.threshold) if masks else 0
+    return Pruned(masks, masked, chosen, candidates, without)

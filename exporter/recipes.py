@@ -60,6 +60,7 @@ class PruneSettings:
 
     rule: Rule = "both"
     threshold: float = THRESHOLD
+    keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
     criterion: str = "auto"  # or one of exporter.criteria.CRITERIA
     budget: Budget = field(default_factory=Budget)
     epochs: int = 12  # of each short training

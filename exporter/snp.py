@@ -214,6 +214,24 @@ def recognised(matrices_NKK: Tensor, threshold: float = THRESHOLD) -> Tensor:
     return (matrices_NKK > threshold * maxima_N11) & (maxima_N11 > 0)
 
 
+def relative_fields(node: NodeMeasurement) -> Tensor:
+    """Diagonal of every matrix over the matrix's maximum (N, K); zero where the maximum is not positive.
+
+    The maximum is taken from the factors: of a matrix of rank one it lies where two of their extremes meet.
+    """
+    factors = [
+        torch.stack((values_KN.amin(0), values_KN.amax(0))) for values_KN in (node.class_means_KN, node.weight_KN)
+    ]
+    maximum_N1 = (factors[0].unsqueeze(1) * factors[1].unsqueeze(0)).amax((0, 1)).unsqueeze(1)
+    diagonal_NK = (node.class_means_KN * node.weight_KN).T
+    return torch.where(maximum_N1 > 0, diagonal_NK / maximum_N1.clamp(min=1e-300), 0.0)
+
+
+def recognised_labels(node: NodeMeasurement, threshold: float = THRESHOLD) -> Tensor:
+    """D_n as a Boolean row (N, K), as the clusters give it but without finding them."""
+    return relative_fields(node) > threshold
+
+
 def clusters(recognised_NKK: Tensor) -> Tensor:
     """Cluster of each label for each node (N, K), counted from 0; -1 for labels that the node does not recognise.
 

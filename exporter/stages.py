@@ -44,15 +44,21 @@ def is_current(run: Path, stage: Stage, settings: Mapping[str, Any]) -> bool:
     return bool(recorded == _record(run, stage, settings)) and None not in recorded["writes"].values()
 
 
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they are when JSON is read back: tuples become lists."""
+    read: dict[str, Any] = json.loads(json.dumps(values))
+    return read
+
+
 def _record(run: Path, stage: Stage, settings: Mapping[str, Any]) -> dict[str, Any]:
-    record = {
-        "headwise": version("headwise"),
-        "settings": dict(settings),
-        "reads": _hashes(run, stage.reads),
-        "writes": _hashes(run, stage.writes),
-    }
-    normalised: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as in what is read back
-    return normalised
+    return plain(
+        {
+            "headwise": version("headwise"),
+            "settings": settings,
+            "reads": _hashes(run, stage.reads),
+            "writes": _hashes(run, stage.writes),
+        }
+    )
 
 
 def write_stage_record(run: Path, stage: Stage, settings: Mapping[str, Any]) -> None:

@@ -9,9 +9,9 @@ from exporter.cct import CCT
 from exporter.compaction import Budget
 from exporter.criteria import CRITERIA, EncoderMoments, choose, collect_moments, scores, snp_scores
 from exporter.images import LabelledImages
-from exporter.snp import NodeMeasurement, NodeStatistics, ProbeSettings, measure, statistics, train_probes
+from exporter.snp import THRESHOLD, NodeMeasurement, ProbeSettings, measure, statistics, train_probes
 
-Measured = tuple[CCT, list[EncoderMoments], dict[str, NodeMeasurement], dict[str, NodeStatistics], LabelledImages]
+Measured = tuple[CCT, list[EncoderMoments], dict[str, NodeMeasurement], LabelledImages]
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +20,12 @@ def measured() -> Measured:
     model = support.random_model()
     data = support.random_images(torch.arange(40) % 10)
     nodes = measure(model, train_probes(model, data, ProbeSettings(epochs=1)), data)
-    found = {name: statistics(node) for name, node in nodes.items()}
-    return model, collect_moments(model, data, batch_size=9), nodes, found, data
+    return model, collect_moments(model, data, batch_size=9), nodes, data
 
 
 def test_moments_are_those_of_all_images_and_tokens(measured: Measured) -> None:
     """Mean, energy and variance over batches equal those over everything at once."""
-    model, moments, _, _, data = measured
+    model, moments, _, data = measured
     with torch.no_grad():
         values = model(data.normalised(slice(None)))[1]["encoders.1.feed_forward_hidden"].flatten(0, 1).double()
     found = moments[1].feed_forward_hidden
@@ -37,7 +36,7 @@ def test_moments_are_those_of_all_images_and_tokens(measured: Measured) -> None:
 
 def test_taylor_is_the_squared_first_order_change_image_by_image(measured: Measured) -> None:
     """The running sums give what each image's own gradient gives."""
-    model, moments, _, _, data = measured
+    model, moments, _, data = measured
     mean = moments[0].heads.mean()
     terms = []
     for images, labels in data.batches(1):
@@ -50,21 +49,21 @@ def test_taylor_is_the_squared_first_order_change_image_by_image(measured: Measu
 
 def test_snp_score_is_the_diagonal_field_on_recognised_labels(measured: Measured) -> None:
     """Sum over D_n of M_n[j,j], node by node."""
-    _, _, nodes, found, _ = measured
+    _, _, nodes, _ = measured
     name = "encoders.0.feed_forward_hidden"
     matrices_NKK = nodes[name].matrices()
     expected = [
         sum(float(matrix[label, label]) for label in range(10) if labels[label])
-        for matrix, labels in zip(matrices_NKK, found[name].labels_NK, strict=True)
+        for matrix, labels in zip(matrices_NKK, statistics(nodes[name]).labels_NK, strict=True)
     ]
-    torch.testing.assert_close(snp_scores(nodes[name], found[name]), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(snp_scores(nodes[name], THRESHOLD), torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_scores_every_removable_node(measured: Measured, criterion: str) -> None:
     """One finite score for each node of the heads and of the hidden layer."""
-    model, moments, nodes, found, _ = measured
-    for row, shape in zip(scores(model, moments, nodes, found, criterion), model.config.encoders, strict=True):
+    model, moments, nodes, _ = measured
+    for row, shape in zip(scores(model, moments, nodes, THRESHOLD, criterion), model.config.encoders, strict=True):
         assert {tap: len(score) for tap, score in row.items()} == {
             "heads": shape.heads * shape.value_dim,
             "feed_forward_hidden": shape.feed_forward,
@@ -74,31 +73,31 @@ def test_every_criterion_scores_every_removable_node(measured: Measured, criteri
 
 def test_product_is_the_product_of_both(measured: Measured) -> None:
     """`taylor*snp` ranks as the two scores multiplied."""
-    model, moments, nodes, found, _ = measured
-    both, taylor, snp = (scores(model, moments, nodes, found, name) for name in ("taylor*snp", "taylor", "snp"))
+    model, moments, nodes, _ = measured
+    both, taylor, snp = (scores(model, moments, nodes, THRESHOLD, name) for name in ("taylor*snp", "taylor", "snp"))
     torch.testing.assert_close(both[0]["heads"], taylor[0]["heads"] * snp[0]["heads"])
 
 
 def test_unread_node_is_worth_nothing(measured: Measured) -> None:
     """A hidden node whose outgoing weights are zero has no magnitude and no lost energy."""
-    _, moments, nodes, found, _ = measured
+    _, moments, nodes, _ = measured
     model = support.random_model()
     with torch.no_grad():
         model.classifier.blocks[0].linear2.weight[:, 7] = 0.0
     for criterion in ("magnitude", "variance"):
-        assert scores(model, moments, nodes, found, criterion)[0]["feed_forward_hidden"][7] == 0.0
+        assert scores(model, moments, nodes, THRESHOLD, criterion)[0]["feed_forward_hidden"][7] == 0.0
 
 
 def test_unknown_criterion_lists_the_known_ones(measured: Measured) -> None:
     """A criterion that does not exist is refused."""
-    model, moments, nodes, found, _ = measured
+    model, moments, nodes, _ = measured
     with pytest.raises(ValueError, match=r"expected a criterion of magnitude, .*found 'luck'"):
-        scores(model, moments, nodes, found, "luck")
+        scores(model, moments, nodes, THRESHOLD, "luck")
 
 
 def test_choice_keeps_the_best_heads_and_nodes(measured: Measured) -> None:
     """The heads with the largest sums, the nodes and dimensions with the largest scores, as many as the budget says."""
-    model, moments, _, _, _ = measured
+    model, moments, _, _ = measured
     score = {"heads": torch.arange(32.0), "feed_forward_hidden": -torch.arange(48.0)}
     kept = choose(model, [score, score], moments, Budget(feed_forward=1 / 6, heads=0.5, query_key=1.0, value=1.0))
     for units in kept:

@@ -12,9 +12,10 @@ from exporter.checkpoints import Measurements
 from exporter.compaction import Budget, largest_difference
 from exporter.criteria import CRITERIA
 from exporter.images import LabelledImages
+from exporter.metrics import kept_share
 from exporter.pruning import Pruned, PruningError, provenance, prune, remove_units
 from exporter.recipes import PruneSettings
-from exporter.snp import ProbeSettings, measure, train_probes
+from exporter.snp import ProbeSettings, measure, statistics, train_probes
 from exporter.training import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=5, batch_size=32)
@@ -85,7 +86,7 @@ def test_auto_takes_the_best_on_the_calibration_images(
     assert [candidate.criterion for candidate in told.candidates] == list(CRITERIA)
 
 
-def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned) -> None:
+def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned, measurements: Measurements) -> None:
     """Kept connections are those of the masks; nodes without a cluster are counted where a mask reads them."""
     told = provenance(pruned, SETTINGS)
     assert (told.rule, told.criterion, told.criterion_chosen) == ("both", "magnitude", False)
@@ -93,11 +94,19 @@ def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned) -> None:
         name: int(mask.sum()) for name, mask in pruned.masks.items()
     }
     expected = sum(
-        int((~found.has_cluster_N).sum())
-        for name, found in pruned.statistics.items()
+        int((~statistics(node).has_cluster_N).sum())
+        for name, node in measurements.nodes.items()
         if "feed_forward" in name or name == "readout"
     )
     assert told.nodes_without_cluster == expected
+
+
+def test_share_of_connections_is_kept_where_one_is_asked_for(
+    dense: CCT, measurements: Measurements, data: LabelledImages
+) -> None:
+    """`keep` goes before the threshold."""
+    found = prune(dense, measurements, data, data, replace(SETTINGS, rule="layer", keep=0.1), TRAINING)
+    assert kept_share(provenance(found, SETTINGS)) == pytest.approx(0.1, abs=0.03)
 
 
 def test_without_masks_nothing_is_trained_before_removal(

@@ -20,6 +20,7 @@ from exporter.snp import (
     clusters,
     measure,
     recognised,
+    recognised_labels,
     statistics,
     tap_points,
     train_probes,
@@ -109,6 +110,19 @@ def test_permuting_labels_permutes_what_is_recognised(seed: int, order: list[int
     plain, permuted = statistics(measurement(means, weight)), statistics(measurement(means[order], weight[order]))
     assert torch.equal(permuted.recognised_NKK, plain.recognised_NKK[:, order][:, :, order])
     assert permuted.signal_and_noise() == pytest.approx(plain.signal_and_noise())
+
+
+@given(st.integers(0, 1000), st.floats(0.05, 0.95))
+def test_labels_of_a_node_need_no_clusters(seed: int, threshold: float) -> None:
+    """D_n from the factors is the union of the clusters from the matrices, for fields of either sign."""
+    generator = torch.Generator().manual_seed(seed)
+    node = measurement(torch.randn(LABELS, 6, generator=generator), torch.randn(LABELS, 6, generator=generator))
+    assert torch.equal(recognised_labels(node, threshold), statistics(node, threshold).labels_NK)
+
+
+def test_node_without_a_positive_field_has_no_labels() -> None:
+    """As its clusters say, at any threshold."""
+    assert not recognised_labels(measurement(torch.ones(LABELS, 1), -torch.ones(LABELS, 1)), 0.0).any()
 
 
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3))

@@ -1,0 +1,176 @@
+"""ANDC against its controls: the same connections kept in each layer, the same short training, the same images.
+
+For each share of the connections, seed and rule of `exporter.connections`: masks, the accuracy at once, and after the
+short training. The seed draws the random masks and the order and augmentation of that training. Two rules are compared
+on the same images by McNemar's exact test over those that one of them alone gets right, seed by seed.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from exporter import andc
+from exporter.cct import CCT
+from exporter.checkpoints import Measurements
+from exporter.connections import ANDC, RULES, Evidence, input_scales, masks_by
+from exporter.images import LabelledImages
+from exporter.training import TrainingSettings, predict, train
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What is compared."""
+
+    shares: tuple[float, ...] = (0.5, 0.25, 0.1, 0.05)  # of each masked layer's connections
+    rules: tuple[str, ...] = RULES
+    seeds: int = 3
+    rule: andc.Rule = "both"  # which layers are masked
+    epochs: int = 1  # of the short training
+    images: int | None = None  # of the training part, drawn at random; all by default
+    learning_rate: float = 3e-4  # peak of the short training
+
+
+@dataclass(frozen=True)
+class Row:
+    """One masked model on the evaluated images."""
+
+    share: float  # asked for
+    seed: int
+    rule: str
+    kept: float  # share of the masked layers' connections that is kept
+    images: int
+    masked_accuracy: float  # at once
+    accuracy: float  # after the short training
+    wrong: tuple[int, ...]  # images that it then gets wrong, so that any two rows can be paired
+
+
+Case = tuple[float, int, str]
+
+
+def cases(settings: ComparisonSettings) -> Iterator[Case]:
+    """Share, seed and rule of every row, in order."""
+    for share in settings.shares:
+        for seed in range(settings.seeds):
+            for rule in settings.rules:
+                yield share, seed, rule
+
+
+def _wrong(model: CCT, data: LabelledImages) -> Tensor:
+    return (predict(model, data).argmax(1) != data.labels_N).cpu()
+
+
+def compare(
+    model: CCT,
+    measurements: Measurements,
+    train_data: LabelledImages,
+    evaluated: LabelledImages,
+    settings: ComparisonSettings,
+    training: TrainingSettings,
+    done: Sequence[Row] = (),
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Carry out every case.
+
+    Args:
+        training: of the short training; its seed is replaced.
+        done: rows of an earlier call with the same arguments, which are taken as they are.
+        on_row: told each new row.
+
+    Raises:
+        ValueError: unknown rule.
+    """
+    evidence = Evidence(model, measurements.nodes, input_scales(model, train_data))
+    known = {(row.share, row.seed, row.rule): row for row in done}
+    andc_masks = {
+        share: andc.masks_keeping(model, measurements.nodes, settings.rule, share) for share in settings.shares
+    }
+    rows = []
+    for case in cases(settings):
+        if case not in known:
+            known[case] = _row(case, andc_masks[case[0]], evidence, train_data, evaluated, training)
+            on_row(known[case])
+        rows.append(known[case])
+    return rows
+
+
+def _row(
+    case: Case,
+    andc_masks: dict[str, Tensor],
+    evidence: Evidence,
+    train_data: LabelledImages,
+    evaluated: LabelledImages,
+    training: TrainingSettings,
+) -> Row:
+    share, seed, rule = case
+    masks = masks_by(rule, andc_masks, evidence, seed)
+    masked = copy.deepcopy(evidence.model)
+    andc.apply_masks(masked, masks)
+    at_once = 1 - float(_wrong(masked, evaluated).double().mean())
+    learning = andc.learning_parameters(masked, masks)
+    seeded = replace(training, seed=seed)
+    train(masked, train_data, seeded, parameters=learning, after_step=andc.reapply(masked, masks))
+    wrong_N = _wrong(masked, evaluated)
+    kept = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+    wrong = tuple(torch.nonzero(wrong_N).flatten().tolist())
+    return Row(share, seed, rule, kept, len(evaluated), at_once, 1 - len(wrong) / len(evaluated), wrong)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one rule to ANDC at one share, over the seeds."""
+
+    share: float
+    rule: str
+    accuracies: tuple[float, ...]  # seed by seed
+    masked_accuracies: tuple[float, ...]
+    accuracy: float  # mean
+    difference: float  # mean accuracy minus that of ANDC
+    p_values: tuple[float, ...]  # McNemar's, seed by seed
+
+
+def mcnemar(wrong: Sequence[int], other: Sequence[int]) -> float:
+    """Two-sided p-value that two models are equally often right, from the images that each gets wrong."""
+    only, only_other = len(set(wrong) - set(other)), len(set(other) - set(wrong))
+    return float(binomtest(only, only + only_other).pvalue) if only + only_other else 1.0
+
+
+def differences(rows: Sequence[Row]) -> list[Difference]:
+    """Every rule against ANDC, in the order of the rows."""
+    grouped: dict[tuple[float, str], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row.share, row.rule), []).append(row)
+    found = []
+    for (share, rule), group in grouped.items():
+        base = {row.seed: row for row in grouped[share, ANDC]}
+        mean = sum(row.accuracy for row in group) / len(group)
+        found.append(
+            Difference(
+                share,
+                rule,
+                tuple(row.accuracy for row in group),
+                tuple(row.masked_accuracy for row in group),
+                mean,
+                mean - sum(row.accuracy for row in base.values()) / len(base),
+                tuple(mcnemar(row.wrong, base[row.seed].wrong) for row in group),
+            )
+        )
+    return found
+
+
+def row_from(values: dict[str, Any]) -> Row:
+    """A row that `dataclasses.asdict` took apart."""
+    return Row(**{**values, "wrong": tuple(values["wrong"])})
+
+
+def as_record(settings: ComparisonSettings, rows: Sequence[Row]) -> dict[str, Any]:
+    """Settings, rows and differences as plain values."""
+    return {
+        "settings": asdict(settings),
+        "rows": [asdict(row) for row in rows],
+        "differences": [asdict(difference) for difference in differences(rows)],
+    }

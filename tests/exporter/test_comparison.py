@@ -1,0 +1,120 @@
+"""ANDC against its controls: rows, resuming, and the paired test."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import support
+import torch
+from scipy.stats import binomtest
+
+from exporter.cct import CCT
+from exporter.checkpoints import Measurements
+from exporter.comparison import ComparisonSettings, Row, cases, compare, differences, mcnemar, row_from
+from exporter.images import LabelledImages
+from exporter.snp import ProbeSettings, measure, train_probes
+from exporter.training import TrainingSettings
+
+SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random", "magnitude"), seeds=2, rule="layer")
+TRAINING = TrainingSettings(epochs=1, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def dense() -> CCT:
+    """The model that is masked."""
+    return support.random_model()
+
+
+@pytest.fixture(scope="module")
+def data() -> LabelledImages:
+    """Random images of all labels."""
+    return support.random_images(torch.arange(60) % 10)
+
+
+@pytest.fixture(scope="module")
+def measurements(dense: CCT, data: LabelledImages) -> Measurements:
+    """Of the model."""
+    probes = train_probes(dense, data, ProbeSettings(epochs=1))
+    return Measurements(probes, measure(dense, probes, data))
+
+
+@pytest.fixture(scope="module")
+def rows(dense: CCT, measurements: Measurements, data: LabelledImages) -> list[Row]:
+    """Of two shares, two seeds and three rules."""
+    return compare(dense, measurements, data, data, SETTINGS, TRAINING)
+
+
+def test_every_case_has_a_row(rows: list[Row]) -> None:
+    """In the order of shares, seeds and rules."""
+    assert [(row.share, row.seed, row.rule) for row in rows] == list(cases(SETTINGS))
+    assert len(rows) == 12
+
+
+def test_rules_keep_the_same_share(rows: list[Row]) -> None:
+    """Close to the one asked for, and the same for all rules."""
+    for row in rows:
+        assert row.kept == pytest.approx(row.share, abs=0.03)
+        assert row.kept == next(other.kept for other in rows if other.share == row.share)
+
+
+def test_accuracy_is_what_is_not_wrong(rows: list[Row]) -> None:
+    """The listed images are those that the trained model gets wrong."""
+    for row in rows:
+        assert row.accuracy == pytest.approx(1 - len(row.wrong) / row.images)
+        assert row.images == 60
+
+
+def test_dense_model_is_not_changed(dense: CCT, rows: list[Row]) -> None:
+    """Masks and training work on copies."""
+    for name, value in support.random_model().state_dict().items():
+        assert torch.equal(value, dense.state_dict()[name])
+
+
+def test_rows_that_are_done_are_not_done_again(
+    dense: CCT, measurements: Measurements, data: LabelledImages, rows: list[Row]
+) -> None:
+    """A comparison that goes on where it stopped gives the rows of one that did not stop."""
+    new: list[Row] = []
+    found = compare(dense, measurements, data, data, SETTINGS, TRAINING, rows[:11], new.append)
+    assert found == rows
+    assert new == rows[11:]
+
+
+def test_row_survives_json(rows: list[Row]) -> None:
+    """As plain values and back."""
+    assert row_from({**asdict(rows[0]), "wrong": list(rows[0].wrong)}) == rows[0]
+
+
+def row(rule: str, seed: int, wrong: tuple[int, ...]) -> Row:
+    """On 10 images."""
+    return Row(0.5, seed, rule, 0.5, 10, 0.1, 1 - len(wrong) / 10, wrong)
+
+
+def test_difference_is_that_of_the_means_over_the_seeds() -> None:
+    """Each rule against ANDC, with a p-value for each seed."""
+    found = differences(
+        [row("andc", 0, (1, 2)), row("random", 0, (1, 2, 3, 4)), row("andc", 1, (1,)), row("random", 1, (1,))]
+    )
+    assert [entry.rule for entry in found] == ["andc", "random"]
+    assert found[0].difference == 0.0
+    assert found[1].difference == pytest.approx(-0.1)
+    assert found[1].accuracies == pytest.approx((0.6, 0.9))
+    assert found[1].p_values == (0.5, 1.0)
+
+
+def test_mcnemar_looks_at_the_images_that_one_alone_gets_right() -> None:
+    """The exact binomial test of 1 of 7 discordant images; what both get wrong does not count."""
+    both = list(range(100, 150))
+    assert mcnemar([*both, 1], [*both, 2, 3, 4, 5, 6, 7]) == pytest.approx(binomtest(1, 7).pvalue)
+
+
+def test_models_that_err_alike_do_not_differ() -> None:
+    """Without a discordant image the p-value is 1."""
+    assert mcnemar([1, 2], [2, 1]) == 1.0
+
+
+def test_random_masks_differ_between_seeds(dense: CCT, measurements: Measurements, data: LabelledImages) -> None:
+    """The seed draws the masks: with nothing to learn the accuracies at once still differ from ANDC's."""
+    settings = replace(SETTINGS, shares=(0.1,), rules=("andc", "random"), seeds=3)
+    found = compare(dense, measurements, data, data, settings, replace(TRAINING, learning_rate=0.0))
+    wrong = {entry.wrong for entry in found if entry.rule == "random"}
+    assert len(wrong) > 1
