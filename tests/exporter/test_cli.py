@@ -289,6 +289,38 @@ def test_evaluation_of_a_part_names_it(built: Path, tmp_path: Path) -> None:
     assert "compact" not in shown
 
 
+def test_measurement_is_shown_and_given_to_programs(built: Path, tmp_path: Path) -> None:
+    """A row for each tap point and each head; the file itself as JSON."""
+    run = shutil.copytree(built / "run", tmp_path / "run")
+    shown = exporter("measure", "--run", run)
+    assert shown.exit_code == 0, shown.output
+    for expected in ("measure: up to date", "1.feed_forward_hidden", "359 calibration images", "1.3", "alone %"):
+        assert expected in shown.output
+    told = json.loads(exporter("measure", "--run", run, "--json").stdout)
+    assert told == json.loads((run / "findings.json").read_text("utf-8"))
+
+
+def test_comparison_has_a_row_for_each_share_and_rule(built: Path, tmp_path: Path) -> None:
+    """ANDC is there even if it was not asked for."""
+    run = shutil.copytree(built / "run", tmp_path / "run")
+    arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--by", "random", "--seeds", "1")
+    shown = exporter(*arguments, "--images", "100")
+    assert shown.exit_code == 0, shown.output
+    for expected in ("359 calibration images", "andc", "random", "McNemar"):
+        assert expected in shown.output
+    told = json.loads(exporter(*arguments, "--images", "100", "--json").stdout)
+    assert [(row["share"], row["rule"]) for row in told["rows"]] == [
+        (share, rule) for share in (0.5, 0.1) for rule in ("andc", "random")
+    ]
+
+
+def test_unknown_connection_rule_is_refused_before_anything_is_trained(built: Path) -> None:
+    """With the known ones."""
+    result = exporter("compare", "--run", built / "run", "--by", "luck")
+    assert result.exit_code == 2
+    assert "wanda" in result.output
+
+
 def test_training_leaves_a_log(built: Path) -> None:
     """One line for each epoch, as in the record."""
     lines = (built / "run" / "metrics.jsonl").read_text("utf-8").splitlines()

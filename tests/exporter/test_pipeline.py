@@ -1,28 +1,42 @@
 """The stages of a build, from files to files."""
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import support
 from headwise.bundle import file_sha256
 
+from exporter import comparison
+from exporter.checkpoints import load_measurements
+from exporter.comparison import ComparisonSettings
 from exporter.console import progress
 from exporter.datasets import DatasetSettings, load
 from exporter.pipeline import (
     COMPACT,
+    COMPARISON,
+    COMPARISON_SO_FAR,
     DENSE,
+    DENSE_MEASUREMENTS,
     RunError,
+    compare_stage,
     dataset_fingerprint,
     measure_stage,
     prune_stage,
     pruning_record,
+    run_comparison,
+    run_findings,
     train_stage,
     trained_dataset,
     trained_recipe,
     training_record,
 )
+from exporter.snp import statistics
+from exporter.summary import summarise
+from exporter.training import train
 
 
 @pytest.fixture
@@ -76,6 +90,58 @@ def test_pruning_is_remembered(run: Path) -> None:
     provenance, kept = pruning_record(run)
     assert (provenance.rule, provenance.criterion) == ("both", "variance*snp")
     assert [len(units.heads) for units in kept] == [3, 3]
+
+
+def test_findings_say_what_the_measurements_hold(run: Path) -> None:
+    """Every tap point with its figures, and every head with its images, as they follow from the saved class means."""
+    found, nodes = run_findings(run), load_measurements(run / DENSE_MEASUREMENTS).nodes
+    assert [tap["name"] for tap in found["tap_points"]] == list(nodes)
+    for tap in found["tap_points"]:
+        assert tap["figures"] == asdict(summarise(statistics(nodes[tap["name"]])))
+        assert tap["sweep"][2]["clusters_per_node"] == tap["figures"]["clusters_per_node"]  # at 0.3
+        assert sum(tap["nodes_by_clusters"]) == sum(tap["nodes_by_noise"]) == tap["nodes"]
+        signal = tap["uncertainties"]["signal"]
+        assert signal["low"] <= signal["high"]
+    assert [len(encoder["sharpness_H"]) for encoder in found["heads"]] == [4, 4]
+    for encoder in found["heads"]:
+        correct = nodes[f"encoders.{encoder['encoder']}.heads"].correct
+        assert sum(encoder["together_K"]) == correct
+        assert sum(encoder["images_K"]) == found["images"]
+
+
+SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), rules=("andc", "random"), seeds=2, images=100)
+
+
+def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed twice, and the record is that of a comparison that did not stop."""
+    data = load(DatasetSettings("digits"))
+    compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+    whole = run_comparison(run)
+    (run / COMPARISON).unlink()
+    trainings = 0
+
+    def stop_at_the_third(*arguments: Any, **options: Any) -> Any:
+        nonlocal trainings
+        trainings += 1
+        if trainings == 3:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(comparison, "train", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+    assert compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+    assert trainings == 3 + 2
+    assert run_comparison(run) == whole
+    assert not compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+
+
+def test_rows_of_another_comparison_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stopped with other settings starts over."""
+    data = load(DatasetSettings("digits"))
+    (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
+    compare_stage(run, replace(SMALL_COMPARISON, seeds=1), "calibration", data, progress)
+    assert [row["rule"] for row in run_comparison(run)["rows"]] == ["andc", "random"]
 
 
 def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:
