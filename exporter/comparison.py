@@ -1,8 +1,9 @@
-"""ANDC against its controls: the same connections kept in each layer, the same short training, the same images.
+"""ANDC against its controls: as many connections kept in each layer, the same short training, the same images.
 
 For each share of the connections, seed and rule of `exporter.connections`: masks, the accuracy at once, and after the
-short training. The seed draws the random masks and the order and augmentation of that training. Two rules are compared
-on the same images by McNemar's exact test over those that one of them alone gets right, seed by seed.
+short training. `dense` is the model without masks after the same training of the same layers. The seed draws the random
+masks and the order and augmentation of that training. Two rules are compared on the same images by McNemar's exact test
+over those that one of them alone gets right, seed by seed.
 """
 
 import copy
@@ -17,7 +18,7 @@ from torch import Tensor
 from exporter import andc
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
-from exporter.connections import ANDC, RULES, Evidence, input_scales, masks_by
+from exporter.connections import ANDC, DENSE, RULES, Evidence, input_scales, masks_by
 from exporter.images import LabelledImages
 from exporter.training import TrainingSettings, predict, train
 
@@ -54,6 +55,8 @@ Case = tuple[float, int, str]
 
 def cases(settings: ComparisonSettings) -> Iterator[Case]:
     """Share, seed and rule of every row, in order."""
+    for seed in range(settings.seeds):
+        yield 1.0, seed, DENSE
     for share in settings.shares:
         for seed in range(settings.seeds):
             for rule in settings.rules:
@@ -87,7 +90,7 @@ def compare(
     evidence = Evidence(model, measurements.nodes, input_scales(model, train_data))
     known = {(row.share, row.seed, row.rule): row for row in done}
     andc_masks = {
-        share: andc.masks_keeping(model, measurements.nodes, settings.rule, share) for share in settings.shares
+        share: andc.masks_keeping(model, measurements.nodes, settings.rule, share) for share in (1.0, *settings.shares)
     }
     rows = []
     for case in cases(settings):
@@ -122,15 +125,25 @@ def _row(
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one rule to ANDC at one share, over the seeds."""
+    """Mean accuracy of one rule minus another's, over the seeds."""
 
-    share: float
-    rule: str
-    accuracies: tuple[float, ...]  # seed by seed
-    masked_accuracies: tuple[float, ...]
-    accuracy: float  # mean
-    difference: float  # mean accuracy minus that of ANDC
+    mean: float
+    lowest: float  # of a seed
+    highest: float
     p_values: tuple[float, ...]  # McNemar's, seed by seed
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """One rule at one share, over the seeds."""
+
+    share: float  # asked for
+    kept: float
+    rule: str
+    masked_accuracies: tuple[float, ...]  # at once, seed by seed
+    accuracies: tuple[float, ...]  # after the short training
+    to_dense: Difference
+    to_andc: Difference | None  # None for the dense model
 
 
 def mcnemar(wrong: Sequence[int], other: Sequence[int]) -> float:
@@ -139,27 +152,29 @@ def mcnemar(wrong: Sequence[int], other: Sequence[int]) -> float:
     return float(binomtest(only, only + only_other).pvalue) if only + only_other else 1.0
 
 
-def differences(rows: Sequence[Row]) -> list[Difference]:
-    """Every rule against ANDC, in the order of the rows."""
+def _difference(rows: Sequence[Row], others: Sequence[Row]) -> Difference:
+    paired = [row.accuracy - other.accuracy for row, other in zip(rows, others, strict=True)]
+    p_values = (mcnemar(row.wrong, other.wrong) for row, other in zip(rows, others, strict=True))
+    return Difference(sum(paired) / len(paired), min(paired), max(paired), tuple(p_values))
+
+
+def results(rows: Sequence[Row]) -> list[RuleResult]:
+    """Every rule at every share against the dense model and against ANDC, in the order of the rows."""
     grouped: dict[tuple[float, str], list[Row]] = {}
     for row in rows:
         grouped.setdefault((row.share, row.rule), []).append(row)
-    found = []
-    for (share, rule), group in grouped.items():
-        base = {row.seed: row for row in grouped[share, ANDC]}
-        mean = sum(row.accuracy for row in group) / len(group)
-        found.append(
-            Difference(
-                share,
-                rule,
-                tuple(row.accuracy for row in group),
-                tuple(row.masked_accuracy for row in group),
-                mean,
-                mean - sum(row.accuracy for row in base.values()) / len(base),
-                tuple(mcnemar(row.wrong, base[row.seed].wrong) for row in group),
-            )
+    return [
+        RuleResult(
+            share=share,
+            kept=group[0].kept,
+            rule=rule,
+            masked_accuracies=tuple(row.masked_accuracy for row in group),
+            accuracies=tuple(row.accuracy for row in group),
+            to_dense=_difference(group, grouped[1.0, DENSE]),
+            to_andc=None if rule == DENSE else _difference(group, grouped[share, ANDC]),
         )
-    return found
+        for (share, rule), group in grouped.items()
+    ]
 
 
 def row_from(values: dict[str, Any]) -> Row:
@@ -168,9 +183,9 @@ def row_from(values: dict[str, Any]) -> Row:
 
 
 def as_record(settings: ComparisonSettings, rows: Sequence[Row]) -> dict[str, Any]:
-    """Settings, rows and differences as plain values."""
+    """Settings, rows and results as plain values."""
     return {
         "settings": asdict(settings),
         "rows": [asdict(row) for row in rows],
-        "differences": [asdict(difference) for difference in differences(rows)],
+        "results": [asdict(result) for result in results(rows)],
     }

@@ -26,6 +26,7 @@ from exporter.images import LabelledImages
 from exporter.snp import READOUT, NodeMeasurement, relative_fields
 
 ANDC, PERMUTED = "andc", "permuted"
+DENSE = "dense"  # no rule: everything is kept
 SCORES = ("random", "magnitude", "wanda", "overlap", "magnitude*overlap", "wanda*overlap")
 RULES = (ANDC, PERMUTED, *SCORES)
 
@@ -106,7 +107,7 @@ def _permuted(layer: str, mask: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def masks_by(rule: str, andc_masks: Mapping[str, Tensor], evidence: Evidence, seed: int = 0) -> dict[str, Tensor]:
-    """Masks that keep as many connections of each layer as ANDC's do, chosen by a rule.
+    """Masks that keep as many connections of each layer as ANDC's do, chosen by a rule; or all, for `dense`.
 
     Raises:
         ValueError: the rule is none of `RULES`.
@@ -114,6 +115,8 @@ def masks_by(rule: str, andc_masks: Mapping[str, Tensor], evidence: Evidence, se
     generator = torch.Generator().manual_seed(seed)
     if rule == ANDC:
         return dict(andc_masks)
+    if rule == DENSE:
+        return {layer: torch.ones_like(mask) for layer, mask in andc_masks.items()}
     if rule == PERMUTED:
         return {layer: _permuted(layer, mask, generator) for layer, mask in andc_masks.items()}
     return {

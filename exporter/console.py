@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.bundle import Check
-from exporter.connections import ANDC
+from exporter.connections import ANDC, DENSE
 from exporter.metrics import Accuracy
 from exporter.progress import Advance
 from exporter.recipes import RECIPES, describe
@@ -169,32 +169,36 @@ def candidate_table(manifest: Bundle) -> Table:
     return table
 
 
-def _points(differences: Sequence[float]) -> str:
-    mean = sum(differences) / len(differences)
-    return f"{100 * mean:+.2f} ({100 * min(differences):+.2f} to {100 * max(differences):+.2f})"
+def _points(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    mean, lowest, highest = (100 * difference[name] for name in ("mean", "lowest", "highest"))
+    return f"{mean:+.2f} ({lowest:+.2f} to {highest:+.2f}), p {max(difference['p_values']):.2g}"
+
+
+def _mean_percent(values: Sequence[float]) -> str:
+    return f"{100 * sum(values) / len(values):.2f}"
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
-    """A row for each share and rule: mean over the seeds, and the difference to ANDC with its smallest and largest."""
-    settings, rows = found["settings"], found["rows"]
+    """A row for each share and rule: means over the seeds; differences with their lowest, highest and largest p."""
+    settings, images = found["settings"], found["rows"][0]["images"]
     table = Table(
-        title=f"{rows[0]['images']:,} {found['part']} images, {settings['seeds']} seeds, "
-        f"{settings['epochs']} epochs of short training"
+        title=f"{images:,} {found['part']} images; mean of {settings['seeds']} seeds, differences with their range and "
+        f"McNemar's largest p"
     )
     table.add_column("kept %", justify="right")
     table.add_column("by", no_wrap=True)
-    for column in ("at once %", "after training %", "minus ANDC, points", "p (McNemar)"):
+    for column in ("at once %", "trained %", "minus dense, points", "minus ANDC, points"):
         table.add_column(column, justify="right")
-    base = {entry["share"]: entry["accuracies"] for entry in found["differences"] if entry["rule"] == ANDC}
-    for entry in found["differences"]:
-        kept = [row["kept"] for row in rows if (row["share"], row["rule"]) == (entry["share"], entry["rule"])]
-        paired = [one - other for one, other in zip(entry["accuracies"], base[entry["share"]], strict=True)]
-        told = (
-            ("", "") if entry["rule"] == ANDC else (_points(paired), ", ".join(f"{p:.2g}" for p in entry["p_values"]))
-        )
-        at_once = sum(entry["masked_accuracies"]) / len(paired)
+    for result in found["results"]:
         table.add_row(
-            f"{100 * kept[0]:.1f}", entry["rule"], f"{100 * at_once:.2f}", f"{100 * entry['accuracy']:.2f}", *told
+            f"{100 * result['kept']:.1f}",
+            result["rule"],
+            _mean_percent(result["masked_accuracies"]),
+            _mean_percent(result["accuracies"]),
+            "" if result["rule"] == DENSE else _points(result["to_dense"]),
+            "" if result["rule"] == ANDC else _points(result["to_andc"]),
         )
     return table
 

@@ -49,15 +49,18 @@ def _mean(values_N: Tensor, chosen_N: Tensor) -> float:
 def summarise(found: NodeStatistics) -> Summary:
     """The figures over all nodes."""
     has_N = found.has_cluster_N
-    columns = (found.clusters_N, found.cluster_size_N, found.noise_N)
-    clusters, size, noise = (_mean(values_N, has_N) for values_N in columns)
-    everywhere = ((values_N * has_N).double().mean().item() for values_N in columns)
+    clusters, size, noise = (
+        _mean(values_N, has_N) for values_N in (found.clusters_N, found.cluster_size_N, found.noise_N)
+    )
+    with_cluster = float(has_N.double().mean())
     mean_signal, mean_noise = found.signal_and_noise()
     return Summary(
-        clusters,
-        size,
-        noise,
-        *everywhere,
+        clusters_per_node=clusters,
+        cluster_size=size,
+        noise_per_node=noise,
+        clusters_per_node_all=clusters * with_cluster,
+        cluster_size_all=size * with_cluster,
+        noise_per_node_all=noise * with_cluster,
         nodes_without_cluster=int((~has_N).sum()),
         signal=mean_signal,
         noise=mean_noise,

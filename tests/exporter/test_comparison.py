@@ -9,10 +9,10 @@ from scipy.stats import binomtest
 
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
-from exporter.comparison import ComparisonSettings, Row, cases, compare, differences, mcnemar, row_from
+from exporter.comparison import ComparisonSettings, Difference, Row, cases, compare, mcnemar, results, row_from
 from exporter.images import LabelledImages
 from exporter.snp import ProbeSettings, measure, train_probes
-from exporter.training import TrainingSettings
+from exporter.training import TrainingSettings, predict
 
 SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random", "magnitude"), seeds=2, rule="layer")
 TRAINING = TrainingSettings(epochs=1, batch_size=32)
@@ -46,13 +46,13 @@ def rows(dense: CCT, measurements: Measurements, data: LabelledImages) -> list[R
 def test_every_case_has_a_row(rows: list[Row]) -> None:
     """In the order of shares, seeds and rules."""
     assert [(row.share, row.seed, row.rule) for row in rows] == list(cases(SETTINGS))
-    assert len(rows) == 12
+    assert len(rows) == 2 + 12
 
 
 def test_rules_keep_the_same_share(rows: list[Row]) -> None:
     """Close to the one asked for, and the same for all rules."""
     for row in rows:
-        assert row.kept == pytest.approx(row.share, abs=0.03)
+        assert row.kept == (1.0 if row.rule == "dense" else pytest.approx(row.share, abs=0.03))
         assert row.kept == next(other.kept for other in rows if other.share == row.share)
 
 
@@ -74,9 +74,9 @@ def test_rows_that_are_done_are_not_done_again(
 ) -> None:
     """A comparison that goes on where it stopped gives the rows of one that did not stop."""
     new: list[Row] = []
-    found = compare(dense, measurements, data, data, SETTINGS, TRAINING, rows[:11], new.append)
+    found = compare(dense, measurements, data, data, SETTINGS, TRAINING, rows[:13], new.append)
     assert found == rows
-    assert new == rows[11:]
+    assert new == rows[13:]
 
 
 def test_row_survives_json(rows: list[Row]) -> None:
@@ -86,19 +86,30 @@ def test_row_survives_json(rows: list[Row]) -> None:
 
 def row(rule: str, seed: int, wrong: tuple[int, ...]) -> Row:
     """On 10 images."""
-    return Row(0.5, seed, rule, 0.5, 10, 0.1, 1 - len(wrong) / 10, wrong)
+    return Row(1.0 if rule == "dense" else 0.5, seed, rule, 0.5, 10, 0.1, 1 - len(wrong) / 10, wrong)
 
 
-def test_difference_is_that_of_the_means_over_the_seeds() -> None:
-    """Each rule against ANDC, with a p-value for each seed."""
-    found = differences(
-        [row("andc", 0, (1, 2)), row("random", 0, (1, 2, 3, 4)), row("andc", 1, (1,)), row("random", 1, (1,))]
-    )
-    assert [entry.rule for entry in found] == ["andc", "random"]
-    assert found[0].difference == 0.0
-    assert found[1].difference == pytest.approx(-0.1)
-    assert found[1].accuracies == pytest.approx((0.6, 0.9))
-    assert found[1].p_values == (0.5, 1.0)
+def test_result_is_over_the_seeds_against_dense_and_andc() -> None:
+    """Means of the accuracies, their range, and a p-value for each seed."""
+    rows = [row("dense", seed, ()) for seed in (0, 1)]
+    rows += [row("andc", 0, (1, 2)), row("random", 0, (1, 2, 3, 4)), row("andc", 1, (1,)), row("random", 1, (1,))]
+    dense, andc, random = results(rows)
+    assert [entry.rule for entry in (dense, andc, random)] == ["dense", "andc", "random"]
+    assert dense.to_andc is None
+    assert andc.to_andc == Difference(0.0, 0.0, 0.0, (1.0, 1.0))
+    assert andc.to_dense.mean == pytest.approx(-0.15)
+    assert random.accuracies == pytest.approx((0.6, 0.9))
+    assert random.to_andc
+    assert (random.to_andc.mean, random.to_andc.lowest, random.to_andc.highest) == pytest.approx((-0.1, -0.2, 0.0))
+    assert random.to_andc.p_values == (0.5, 1.0)
+
+
+def test_dense_rows_are_trained_without_masks(dense: CCT, data: LabelledImages, rows: list[Row]) -> None:
+    """At once they are the model as it is."""
+    accuracy = float((predict(dense, data).argmax(1) == data.labels_N).double().mean())
+    for entry in rows[:2]:
+        assert (entry.rule, entry.share, entry.kept) == ("dense", 1.0, 1.0)
+        assert entry.masked_accuracy == pytest.approx(accuracy)
 
 
 def test_mcnemar_looks_at_the_images_that_one_alone_gets_right() -> None:

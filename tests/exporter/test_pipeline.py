@@ -120,18 +120,18 @@ def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: p
     (run / COMPARISON).unlink()
     trainings = 0
 
-    def stop_at_the_third(*arguments: Any, **options: Any) -> Any:
+    def stop_at_the_fourth(*arguments: Any, **options: Any) -> Any:
         nonlocal trainings
         trainings += 1
-        if trainings == 3:
+        if trainings == 4:
             raise KeyboardInterrupt
         return train(*arguments, **options)
 
-    monkeypatch.setattr(comparison, "train", stop_at_the_third)
+    monkeypatch.setattr(comparison, "train", stop_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
     assert compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
-    assert trainings == 3 + 2
+    assert trainings == 4 + 3
     assert run_comparison(run) == whole
     assert not compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
 
@@ -141,7 +141,7 @@ def test_rows_of_another_comparison_are_not_taken(run: Path, monkeypatch: pytest
     data = load(DatasetSettings("digits"))
     (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
     compare_stage(run, replace(SMALL_COMPARISON, seeds=1), "calibration", data, progress)
-    assert [row["rule"] for row in run_comparison(run)["rows"]] == ["andc", "random"]
+    assert [row["rule"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
 
 
 def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:
