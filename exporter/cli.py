@@ -39,6 +39,7 @@ from exporter.options import (
     PartOption,
     RecipeOption,
     RuleOption,
+    RunArgument,
     RunOption,
     SeedOption,
     SeedsOption,
@@ -60,6 +61,7 @@ from exporter.pipeline import (
     evaluate_run,
     measure_stage,
     prune_stage,
+    report_stage,
     run_comparison,
     run_findings,
     train_stage,
@@ -266,6 +268,15 @@ def compare(
             print(json.dumps(found))
         else:
             console.out.print(console.comparison_table(found))
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write one page about a run: the paper's claims, what was found, and the figures."""
+    with clear_errors():
+        path, done = report_stage(run, trained_dataset(run, console.progress))
+        _say("report", done)
+        console.out.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 
 @app.command()

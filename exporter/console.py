@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import Bundle, Interval
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -113,33 +114,34 @@ def tap_point_table(manifest: Bundle) -> Table:
     return table
 
 
-def _figure(tap: dict[str, Any], name: str) -> str:
-    value, spread = tap["figures"][name], tap["uncertainties"].get(name)
+def _snr(tap: dict[str, Any]) -> str:
+    value, spread = tap["figures"]["snr"], tap["uncertainties"].get("snr")
     told = "-" if value is None else f"{value:.2f}"
     return told if spread is None else f"{told} ({spread['low']:.2f}-{spread['high']:.2f})"
 
 
 def findings_table(found: dict[str, Any]) -> Table:
-    """Single-nodal performance along the model, with the bootstrap's intervals."""
+    """Single-nodal performance along the model; the ratio with its bootstrap interval."""
     table = Table(
-        title=f"Clusters and noise per node: {found['images']:,} {found['part']} images, "
-        f"threshold {found['threshold']}; 95 % of {found['draws']} bootstrap draws"
+        title=f"Means over nodes: {found['images']:,} {found['part']} images, threshold {found['threshold']}, "
+        f"{found['draws']} bootstrap draws",
+        box=box.SIMPLE,
     )
     table.add_column("encoder.tap point", no_wrap=True)
-    for column in ("nodes", "probe %", "clusters", "size", "noise", "SNR"):
-        table.add_column(column, justify="right")
+    for column in ("probe %", "clusters", "size", "noise", "SNR (95 %)"):
+        table.add_column(column, justify="right", no_wrap=True)
     for tap in found["tap_points"]:
-        names = ("clusters_per_node", "cluster_size", "noise_per_node", "snr")
+        names = ("clusters_per_node", "cluster_size", "noise_per_node")
+        figures = (f"{tap['figures'][name]:.2f}" for name in names)
         accuracy = f"{100 * tap['probe_accuracy']:.1f}"
-        figures = (_figure(tap, name) for name in names)
-        table.add_row(tap["name"].removeprefix("encoders."), str(tap["nodes"]), accuracy, *figures)
+        table.add_row(tap["name"].removeprefix("encoders."), accuracy, *figures, _snr(tap))
     return table
 
 
 def heads_table(found: dict[str, Any]) -> Table:
     """A row for each head: how sharp against its null, and what the probe gets right by it and without it."""
-    table = Table(title="Heads: the probe's accuracy by one head alone and without it")
-    columns = ("encoder.head", "expert of", "sharpness", "re-dealt", "p", "together %", "alone %", "without %")
+    table = Table(title="Heads: labels they are experts of, sharpness against chance, probe accuracy % by them")
+    columns = ("head", "labels", "sharpness", "chance", "p", "together", "alone", "without")
     for column in columns:
         table.add_column(column, justify="right")
     for encoder in found["heads"]:
@@ -148,7 +150,7 @@ def heads_table(found: dict[str, Any]) -> Table:
             right = [together, sum(encoder["alone_HK"][head]), sum(encoder["silenced_HK"][head])]
             table.add_row(
                 f"{encoder['encoder']}.{head}",
-                f"{encoder['expert_K'].count(head)} labels",
+                str(encoder["expert_K"].count(head)),
                 f"{sharpness:.2f}",
                 f"{encoder['null_mean_H'][head]:.2f}",
                 f"{encoder['p_value_H'][head]:.3f}",
@@ -169,11 +171,11 @@ def candidate_table(manifest: Bundle) -> Table:
     return table
 
 
-def _points(difference: dict[str, Any] | None) -> str:
+def _points(difference: dict[str, Any] | None) -> tuple[str, str]:
     if difference is None:
-        return ""
-    mean, lowest, highest = (100 * difference[name] for name in ("mean", "lowest", "highest"))
-    return f"{mean:+.2f} ({lowest:+.2f} to {highest:+.2f}), p {max(difference['p_values']):.2g}"
+        return "", ""
+    p_value = max(difference["p_values"])
+    return f"{100 * difference['mean']:+.2f}", "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _mean_percent(values: Sequence[float]) -> str:
@@ -181,24 +183,28 @@ def _mean_percent(values: Sequence[float]) -> str:
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
-    """A row for each share and rule: means over the seeds; differences with their lowest, highest and largest p."""
+    """A row for each share and rule: means over the seeds, and McNemar's largest p of a seed."""
     settings, images = found["settings"], found["rows"][0]["images"]
     table = Table(
-        title=f"{images:,} {found['part']} images; mean of {settings['seeds']} seeds, differences with their range and "
-        f"McNemar's largest p"
+        title=f"{images:,} {found['part']} images, mean of {settings['seeds']} seeds; differences in points, "
+        f"with McNemar's largest p",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
-    table.add_column("kept %", justify="right")
+    table.add_column("kept", justify="right")
     table.add_column("by", no_wrap=True)
-    for column in ("at once %", "trained %", "minus dense, points", "minus ANDC, points"):
-        table.add_column(column, justify="right")
+    for column in ("once %", "trained %", "to dense", "p", "to ANDC", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
     for result in found["results"]:
         table.add_row(
             f"{100 * result['kept']:.1f}",
             result["rule"],
             _mean_percent(result["masked_accuracies"]),
             _mean_percent(result["accuracies"]),
-            "" if result["rule"] == DENSE else _points(result["to_dense"]),
-            "" if result["rule"] == ANDC else _points(result["to_andc"]),
+            *_points(None if result["rule"] == DENSE else result["to_dense"]),
+            *_points(None if result["rule"] == ANDC else result["to_andc"]),
+            end_section=result["rule"] == settings["rules"][-1],
         )
     return table
 

@@ -33,6 +33,7 @@ DataDirOption = Annotated[
 SplitOption = Annotated[str | None, typer.Option(help="One of the data set's splits; its first by default.")]
 ImageSizeOption = Annotated[int | None, typer.Option(help="Pixels a side; the data set's own by default.")]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run's intermediate results.")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of the run.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Model repository to write the bundle to.")]
 NameOption = Annotated[
     str | None,

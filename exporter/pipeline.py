@@ -5,7 +5,8 @@
     compare   dense, its measurements       -> comparison.json: ANDC against its controls; nothing else reads it
     prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
                                                model's own measurements, which Explain needs
-    export    all of these                  -> a bundle, under the output folder
+    report    training, findings, comparison -> report/report.html (`exporter.report`)
+    export    all but the last two          -> a bundle, under the output folder
 
 A stage whose inputs have not changed is skipped (`exporter.stages`).
 """
@@ -39,6 +40,7 @@ from exporter.metrics import Accuracy, accuracy
 from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
+from exporter.report import write_report
 from exporter.snp import THRESHOLD, PooledNodes, Probe, ProbeSettings, pool_nodes, train_probes
 from exporter.stages import Stage, carry_out, is_current, plain
 from exporter.training import Step, TrainingError, shortened, train
@@ -48,10 +50,16 @@ DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.saf
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
 COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
+REPORT = "report"  # folder
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS, FINDINGS))
 COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
+REPORT_STAGE = Stage(
+    "report",
+    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, COMPARISON),
+    (f"{REPORT}/report.html", f"{REPORT}/report.json"),
+)
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
 
 
@@ -313,6 +321,33 @@ def run_comparison(run: Path) -> dict[str, Any]:
         RunError: nothing was compared.
     """
     return _record(run / COMPARISON, "comparison", "compare")
+
+
+def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
+    """The page about the run, and whether there was something to do; without a comparison it says that there is none.
+
+    Raises:
+        RunError: the run was not measured.
+        CheckpointError: its measurements are gone.
+        OutputError: the system refused a write.
+    """
+    training, found = training_record(run), run_findings(run)
+
+    def produce() -> None:
+        compared = run_comparison(run) if (run / COMPARISON).is_file() else None
+        part: PartName = compared["part"] if compared else "calibration"
+        write_report(
+            run / REPORT,
+            dataset.name,
+            training,
+            found,
+            compared,
+            load_measurements(run / DENSE_MEASUREMENTS).nodes,
+            dataset.label_names,
+            part_images(dataset, part).labels_N.cpu(),
+        )
+
+    return run / REPORT / "report.html", carry_out(run, REPORT_STAGE, {}, produce)
 
 
 def evaluate_run(run: Path, dataset: Dataset, part: PartName) -> list[Accuracy]:

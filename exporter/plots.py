@@ -1,0 +1,253 @@
+"""Figures of a report: one function each, from plain records to a matplotlib figure.
+
+Colours are Okabe and Ito's, which stay apart for colour-blind eyes; maps are `cividis`. Text stays text in the SVG.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from exporter.connections import ANDC, DENSE, RULES
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#D5C711",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+KINDS = {"heads": BLUE, "feed_forward_hidden": ORANGE, "feed_forward_out": GREEN}
+RULE_STYLES = dict(
+    zip(
+        (ANDC, *(rule for rule in RULES if rule != ANDC)),
+        (
+            (BLACK, "o"),
+            (SKY, "v"),
+            (PURPLE, "^"),
+            (VERMILION, "s"),
+            (BLUE, "D"),
+            (GREEN, "P"),
+            (ORANGE, "X"),
+            (YELLOW, "*"),
+        ),
+        strict=True,
+    )
+)
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "headwise",  # the same figures give the same file
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+LABEL_INCHES = 0.16  # height of a row with a legible label name
+Record = Mapping[str, Any]
+
+
+def figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """An empty figure of that size in inches, and its axes."""
+    with mpl.rc_context(STYLE):
+        drawn = Figure(figsize=(width, height), layout="constrained")
+        return drawn, drawn.subplots(1, columns, **options)
+
+
+def training_curve(record: Record, test: Record | None = None) -> Figure:
+    """Loss and calibration accuracy by epoch, and the test accuracy at the end where it is known."""
+    epochs = record["epochs"]
+    drawn, loss_axes = figure(7, 3.6)
+    numbers = [epoch["epoch"] for epoch in epochs]
+    loss_axes.plot(numbers, [epoch["loss"] for epoch in epochs], color=BLUE, label="training loss")
+    loss_axes.set(xlabel="epoch", ylabel="training loss (augmented images)", xlim=(0, numbers[-1] + 0.5))
+    accuracy_axes = loss_axes.twinx()
+    evaluated = [epoch for epoch in epochs if epoch["calibration_accuracy"] is not None]
+    percents = [100 * epoch["calibration_accuracy"] for epoch in evaluated]
+    accuracy_axes.plot([epoch["epoch"] for epoch in evaluated], percents, "o-", color=VERMILION, label="calibration")
+    if test is not None:
+        low, middle, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
+        error = [[middle - low], [high - middle]]
+        accuracy_axes.errorbar([numbers[-1]], [middle], error, fmt="s", color=BLACK, capsize=4, label="test")
+    accuracy_axes.set(ylabel="accuracy %", ylim=(0, 100))
+    accuracy_axes.spines["right"].set_visible(True)
+    handles = [*loss_axes.get_legend_handles_labels()[0], *accuracy_axes.get_legend_handles_labels()[0]]
+    loss_axes.legend(handles=handles, loc="center right", frameon=False)
+    return drawn
+
+
+def along_encoders(findings: Record) -> Figure:
+    """Signal-to-noise ratio with its interval, and the probe's accuracy, encoder by encoder."""
+    drawn, (ratio_axes, accuracy_axes) = figure(7, 3.2, 2)
+    for kind, colour in KINDS.items():
+        taps = [tap for tap in findings["tap_points"] if tap["name"].endswith(f".{kind}")]
+        name = kind.replace("_", " ")
+        known = [
+            (i, tap["figures"]["snr"], tap["uncertainties"]["snr"])
+            for i, tap in enumerate(taps)
+            if "snr" in tap["uncertainties"]
+        ]
+        places = [place for place, _, _ in known]
+        ratio_axes.plot(places, [value for _, value, _ in known], "o-", color=colour, label=name)
+        ratio_axes.fill_between(
+            places,
+            [spread["low"] for *_, spread in known],
+            [spread["high"] for *_, spread in known],
+            color=colour,
+            alpha=0.2,
+        )
+        accuracy_axes.plot([100 * tap["probe_accuracy"] for tap in taps], "o-", color=colour, label=name)
+    ratio_axes.axhline(1, color=BLACK, linewidth=0.8, linestyle=":")
+    ratio_axes.set(xlabel="encoder", ylabel="signal-to-noise ratio", title="1: no label information")
+    accuracy_axes.set(xlabel="encoder", ylabel="probe accuracy %", ylim=(0, 100), title="read out at this point")
+    for axes in (ratio_axes, accuracy_axes):
+        axes.set_xticks(range(len(findings["heads"])))
+    ratio_axes.legend(frameon=False)
+    return drawn
+
+
+def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
+    """Each node's matrix in the labels' order, and with the labels of its clusters first, blocks marked.
+
+    Args:
+        nodes: `title`, `matrix` (K, K) over its maximum, `clusters`: lists of labels.
+    """
+    labels = len(label_names)
+    drawn, axes = figure(3.3 * len(nodes), 6.6)
+    drawn.clear()
+    axes = drawn.subplots(2, len(nodes), squeeze=False)
+    for column, node in enumerate(nodes):
+        matrix = np.asarray(node["matrix"])
+        members = [label for cluster in node["clusters"] for label in cluster]
+        order = [*members, *(label for label in range(labels) if label not in set(members))]
+        for row, (ordering, title) in enumerate(((list(range(labels)), node["title"]), (order, "clusters first"))):
+            image = axes[row][column].imshow(matrix[ordering][:, ordering], cmap="cividis", vmin=-1, vmax=1)
+            axes[row][column].set(title=title, xlabel="output", ylabel="true label")
+        first = 0
+        for cluster in node["clusters"]:
+            box = Rectangle((first - 0.5, first - 0.5), len(cluster), len(cluster), fill=False, edgecolor=VERMILION)
+            axes[1][column].add_patch(box)
+            first += len(cluster)
+    drawn.colorbar(image, ax=axes, shrink=0.5, label="field over the largest")
+    return drawn
+
+
+def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
+    """Share of each label's recognising nodes that a head has; the expert is marked. Labels are rows."""
+    shares, names = [], []
+    for encoder in findings["heads"]:
+        counts = np.asarray(encoder["recognising_nodes_HK"], float)
+        totals = counts.sum(0)
+        shares.append(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
+        names += [f"{encoder['encoder']}.{head}" for head in range(len(counts))]
+    drawn, axes = figure(1.8 + 0.28 * len(names), 1.6 + LABEL_INCHES * len(label_names))
+    image = axes.imshow(np.concatenate(shares).T, aspect="auto", cmap="cividis", vmin=0)
+    first = 0
+    for share in shares:
+        known = ~np.isnan(share).all(0)
+        experts = np.nan_to_num(share).argmax(0)
+        rows = np.flatnonzero(known)
+        axes.plot(first + experts[rows], rows, ".", color=VERMILION, markersize=4)
+        first += len(share)
+        axes.axvline(first - 0.5, color="white", linewidth=2)
+    axes.set_yticks(range(len(label_names)), label_names, fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set(xlabel="encoder.head (a dot marks the expert)")
+    drawn.colorbar(image, ax=axes, location="top", label="share of the label's recognising nodes", aspect=40)
+    return drawn
+
+
+def sharpness(findings: Record) -> Figure:
+    """Each head's sharpness beside the mean of nodes re-dealt at random, with its p-value."""
+    rows = [
+        (f"{encoder['encoder']}.{head}", own, null, p)
+        for encoder in findings["heads"]
+        for head, (own, null, p) in enumerate(
+            zip(encoder["sharpness_H"], encoder["null_mean_H"], encoder["p_value_H"], strict=True)
+        )
+    ]
+    drawn, axes = figure(6, 1.0 + 0.2 * len(rows))
+    places = range(len(rows))
+    axes.plot([own for _, own, _, _ in rows], places, "o", color=BLUE, label="head")
+    axes.plot([null for _, _, null, _ in rows], places, "|", color=VERMILION, markersize=9, label="re-dealt, mean")
+    right = 1.02 * max(max(own, null) for _, own, null, _ in rows)
+    for place, (_, _, _, p) in enumerate(rows):
+        axes.text(right, place, f"p = {p:.3f}", va="center", fontsize=7)
+    axes.set_yticks(places, [name for name, *_ in rows])
+    axes.invert_yaxis()
+    axes.set(xlabel="sharpness", ylabel="encoder.head", xlim=(0, 1.2 * right))
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return drawn
+
+
+def accuracy_by_share(comparison: Record) -> Figure:
+    """Accuracy after the short training against the share kept: mean of the seeds, lowest to highest as a band."""
+    drawn, axes = figure(7, 4.2)
+    by_rule: dict[str, list[Any]] = {}
+    for result in comparison["results"]:
+        by_rule.setdefault(result["rule"], []).append(result)
+    for rule, found in by_rule.items():
+        if rule == DENSE:
+            axes.axhline(100 * np.mean(found[0]["accuracies"]), color=BLACK, linewidth=0.8, linestyle=":")
+            axes.annotate(
+                "dense", (1, 100 * np.mean(found[0]["accuracies"])), xycoords=("axes fraction", "data"), ha="right"
+            )
+            continue
+        colour, marker = RULE_STYLES[rule]
+        shares = [100 * result["kept"] for result in found]
+        percents = [100 * np.asarray(result["accuracies"]) for result in found]
+        axes.plot(
+            shares,
+            [p.mean() for p in percents],
+            marker + "-",
+            color=colour,
+            label=rule,
+            linewidth=2 if rule == ANDC else 1,
+        )
+        axes.fill_between(shares, [p.min() for p in percents], [p.max() for p in percents], color=colour, alpha=0.15)
+    axes.set(xscale="log", xlabel="connections kept in each masked layer %", ylabel="accuracy %")
+    ticks = sorted({round(100 * result["kept"], 1) for result in comparison["results"] if result["rule"] == ANDC})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(frameon=False, title="kept by")
+    return drawn
+
+
+def label_changes(changes: Sequence[tuple[str, float]], title: str, most: int = 12) -> Figure:
+    """Labels that lost and gained most, in points of accuracy.
+
+    Args:
+        changes: name and change of every label.
+        most: of each kind.
+    """
+    ordered = sorted(changes, key=lambda change: change[1])
+    chosen = ordered if len(ordered) <= 2 * most else [*ordered[:most], *ordered[-most:]]
+    drawn, axes = figure(6, 0.9 + LABEL_INCHES * 1.2 * len(chosen))
+    values = [100 * change for _, change in chosen]
+    axes.barh(range(len(chosen)), values, color=[VERMILION if value < 0 else BLUE for value in values])
+    axes.set_yticks(range(len(chosen)), [name for name, _ in chosen])
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    axes.set(xlabel="points of accuracy", title=title)
+    return drawn
+
+
+def histograms(findings: Record, encoder: int) -> Figure:
+    """How many clusters and how much noise the nodes of one encoder have."""
+    drawn, pair = figure(7, 2.8, 2)
+    axes: Axes
+    for axes, key, name in zip(pair, ("nodes_by_clusters", "nodes_by_noise"), ("clusters", "noise"), strict=True):
+        for kind, colour in KINDS.items():
+            [tap] = [tap for tap in findings["tap_points"] if tap["name"] == f"encoders.{encoder}.{kind}"]
+            counts = np.asarray(tap[key])
+            edges = np.unique(np.linspace(0, len(counts), min(len(counts), 24) + 1).round().astype(int))
+            sums = [100 * counts[low:high].sum() / counts.sum() for low, high in pairwise(edges)]
+            axes.stairs(sums, edges, color=colour, label=kind.replace("_", " "))
+        axes.set(xlabel=f"{name} of a node", ylabel="nodes %")
+    pair[0].legend(frameon=False)
+    return drawn
