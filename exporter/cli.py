@@ -3,34 +3,27 @@
 import json
 import signal
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from headwise.bundle import BundleError, read_manifest
+from headwise.bundle import read_manifest
 from PIL import Image
 from rich.markup import escape
 
 from exporter import console, datasets, distributed
 from exporter.bundle import export_stage
 from exporter.bundle import verify as verify_bundle
-from exporter.checkpoints import CheckpointError
-from exporter.comparison import ComparisonSettings
-from exporter.datasets import Dataset, DatasetError, DatasetSettings
-from exporter.files import OutputError, check_writable
-from exporter.onnx_export import ExportError
+from exporter.command import clear_errors, say, set_threads
+from exporter.datasets import Dataset, DatasetSettings
+from exporter.files import check_writable
 from exporter.options import (
-    ConnectionRulesOption,
     CriterionOption,
     DataDirOption,
     DatasetOption,
     EpochsOption,
     ImageSizeOption,
-    ImagesOption,
     InitOption,
     JsonOption,
     KeepOption,
@@ -39,72 +32,32 @@ from exporter.options import (
     PartOption,
     RecipeOption,
     RuleOption,
-    RunArgument,
     RunOption,
     SeedOption,
-    SeedsOption,
     SetOption,
     ShareOption,
-    SharesOption,
     SplitOption,
     ThreadsOption,
     ThresholdOption,
     chosen_recipe,
-    comparison_settings,
     dataset_settings,
     part_name,
     prune_settings,
 )
 from exporter.pipeline import (
-    RunError,
-    compare_stage,
     evaluate_run,
     measure_stage,
     prune_stage,
-    report_stage,
-    run_comparison,
     run_findings,
     train_stage,
     trained_dataset,
     trained_recipe,
 )
 from exporter.progress import silent
-from exporter.pruning import PruningError
-from exporter.recipes import RECIPES, Recipe, RecipeError
-from exporter.training import TrainingError
-
-ERRORS = (
-    BundleError,
-    CheckpointError,
-    DatasetError,
-    ExportError,
-    OutputError,
-    PruningError,
-    RecipeError,
-    RunError,
-    TrainingError,
-)
-INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
+from exporter.recipes import RECIPES, Recipe
+from exporter.study_commands import compare, report, subsets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn what can go wrong into one message and an exit status."""
-    try:
-        yield
-    except ERRORS as error:
-        console.err.print(f"[red]exporter:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        console.err.print("interrupted; the same command goes on where this one stopped", highlight=False)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def _note(line: str) -> None:
@@ -119,26 +72,21 @@ def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None)
     """Load the data set and train on it; under torchrun only the main process comes back."""
     check_writable(run)
     with distributed.process_group():
-        shown, say = (console.progress, _note) if distributed.is_main() else (silent, _unsaid)
+        shown, tell = (console.progress, _note) if distributed.is_main() else (silent, _unsaid)
         with distributed.main_first():
             data = datasets.load(source, shown)
-        say(data.describe())
-        done = train_stage(run, recipe, data, shown, init, say)
+        tell(data.describe())
+        done = train_stage(run, recipe, data, shown, init, tell)
         if not distributed.is_main():
             raise typer.Exit
-    _say("train", done)
+    say("train", done)
     return data
-
-
-def _say(stage: str, done: bool) -> None:
-    if not done:
-        console.err.print(f"{stage}: up to date", style="dim", highlight=False)
 
 
 def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool) -> None:
     """Export the run and show what its bundle says."""
     folder, done = export_stage(run, data, out, name or data.name)
-    _say("export", done)
+    say("export", done)
     manifest = read_manifest(folder)
     if as_json:
         print(console.manifest_json(manifest))
@@ -187,12 +135,12 @@ def build(
             query_key=keep_query_key,
             value=keep_value,
         )
-        _set_threads(threads)
+        set_threads(threads)
         run = run or Path("runs") / datasets.model_name(source)
         check_writable(out)
         data = _train(run, source, chosen, init)
-        _say("measure", measure_stage(run, chosen.probes, data, console.progress))
-        _say("prune", prune_stage(run, prune, chosen.probes, data, console.progress))
+        say("measure", measure_stage(run, chosen.probes, data, console.progress))
+        say("prune", prune_stage(run, prune, chosen.probes, data, console.progress))
         _export(run, data, out, name, as_json)
 
 
@@ -213,7 +161,7 @@ def train(
     """Train the dense model."""
     with clear_errors():
         source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
-        _set_threads(threads)
+        set_threads(threads)
         _train(run, source, chosen, init)
 
 
@@ -223,7 +171,7 @@ def evaluate(
 ) -> None:
     """Accuracy of a run's models on one part of its data set, with intervals."""
     with clear_errors():
-        _set_threads(threads)
+        set_threads(threads)
         found = evaluate_run(run, trained_dataset(run, console.progress), part_name(part))
         if as_json:
             print(json.dumps([asdict(accuracy) for accuracy in found], indent=2))
@@ -235,9 +183,9 @@ def evaluate(
 def measure(run: RunOption, threads: ThreadsOption = None, as_json: JsonOption = False) -> None:
     """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
     with clear_errors():
-        _set_threads(threads)
+        set_threads(threads)
         data = trained_dataset(run, console.progress)
-        _say("measure", measure_stage(run, trained_recipe(run).probes, data, console.progress))
+        say("measure", measure_stage(run, trained_recipe(run).probes, data, console.progress))
         found = run_findings(run)
         if as_json:
             print(json.dumps(found))
@@ -245,38 +193,8 @@ def measure(run: RunOption, threads: ThreadsOption = None, as_json: JsonOption =
             console.out.print(console.findings_table(found), console.heads_table(found))
 
 
-@app.command()
-def compare(
-    run: RunOption,
-    threads: ThreadsOption = None,
-    share: SharesOption = list(ComparisonSettings.shares),  # noqa: B006 - typer copies it
-    by: ConnectionRulesOption = list(ComparisonSettings.rules),  # noqa: B006 - likewise
-    seeds: SeedsOption = ComparisonSettings.seeds,
-    rule: RuleOption = None,
-    images: ImagesOption = None,
-    part: PartOption = "calibration",
-    as_json: JsonOption = False,
-) -> None:
-    """Mask a run's dense model by ANDC and by each control, train shortly, and compare on the same images."""
-    with clear_errors():
-        _set_threads(threads)
-        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
-        settings = comparison_settings(recipe.prune, share, by, seeds, rule, images)
-        _say("compare", compare_stage(run, settings, part_name(part), data, console.progress))
-        found = run_comparison(run)
-        if as_json:
-            print(json.dumps(found))
-        else:
-            console.out.print(console.comparison_table(found))
-
-
-@app.command()
-def report(run: RunArgument) -> None:
-    """Write one page about a run: the paper's claims, what was found, and the figures."""
-    with clear_errors():
-        path, done = report_stage(run, trained_dataset(run, console.progress))
-        _say("report", done)
-        console.out.print(f"report: {path}", highlight=False, soft_wrap=True)
+for study in (compare, subsets, report):
+    app.command()(study)
 
 
 @app.command()
@@ -294,7 +212,7 @@ def prune(
 ) -> None:
     """Mask a run's dense model by ANDC and make it compact."""
     with clear_errors():
-        _set_threads(threads)
+        set_threads(threads)
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
         settings = prune_settings(
             recipe.prune,
@@ -307,7 +225,7 @@ def prune(
             query_key=keep_query_key,
             value=keep_value,
         )
-        _say("prune", prune_stage(run, settings, recipe.probes, data, console.progress))
+        say("prune", prune_stage(run, settings, recipe.probes, data, console.progress))
 
 
 @app.command()

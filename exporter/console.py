@@ -209,6 +209,30 @@ def comparison_table(found: dict[str, Any]) -> Table:
     return table
 
 
+def subsets_table(found: dict[str, Any]) -> Table:
+    """A row for each criterion and share: mean over the subsets, and what it is beside `taylor`."""
+    settings = found["settings"]
+    table = Table(
+        title=f"Hidden nodes kept for {settings['labels']} labels, {settings['subsets']} random subsets, no training: "
+        f"accuracy among them on {found['part']} images (all nodes: {100 * found['dense_accuracy']:.2f} %)",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("by", no_wrap=True)
+    for column in ("kept", "accuracy % (95 %)", "to taylor", "p (Wilcoxon)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in found["results"]:
+        interval = f"({100 * result['low']:.2f}-{100 * result['high']:.2f})"
+        table.add_row(
+            result["criterion"],
+            f"{100 * result['share']:.0f} %",
+            f"{100 * result['accuracy']:.2f} {interval}",
+            f"{100 * result['to_baseline']:+.2f}",
+            "<0.001" if result["p_value"] < 0.001 else f"{result['p_value']:.3f}",
+            end_section=result["share"] == settings["shares"][-1],
+        )
+    return table
+
+
 def accuracy_table(found: Sequence[Accuracy]) -> Table:
     """A row for each model."""
     table = Table(title=f"{found[0].images:,} {found[0].part} images")

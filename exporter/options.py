@@ -16,6 +16,7 @@ from exporter.criteria import CRITERIA
 from exporter.datasets import DatasetSettings, PartName
 from exporter.pruning import AUTO
 from exporter.recipes import PruneSettings, Recipe, RecipeError, find_recipe, override
+from exporter.subsets import SubsetSettings
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
@@ -81,6 +82,8 @@ SeedsOption = Annotated[int, typer.Option(min=1, help="Short trainings and rando
 ImagesOption = Annotated[
     int | None, typer.Option(min=1, help="Training images of each short training; all by default.")
 ]
+SubsetLabelsOption = Annotated[int, typer.Option("--labels", min=2, help="Labels of each subset.")]
+SubsetsOption = Annotated[int, typer.Option("--subsets", min=1, help="Random subsets.")]
 PartOption = Annotated[str, typer.Option(help="Of the data set: train, calibration or test.")]
 
 
@@ -129,6 +132,14 @@ def comparison_settings(
         images or settings.images,
         settings.learning_rate,
     )
+
+
+def subset_settings(known: int, labels: int, subsets: int) -> SubsetSettings:
+    """What the command line asks for, of a data set with so many labels."""
+    if labels > known:
+        told = f"expected at most the data set's {known} labels, found {labels}"
+        raise typer.BadParameter(told, param_hint="--labels")
+    return SubsetSettings(labels=labels, subsets=subsets)
 
 
 def part_name(part: str) -> PartName:

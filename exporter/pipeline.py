@@ -2,11 +2,11 @@
 
     train     data set                      -> dense.safetensors, training.json (and a log, `exporter.training_log`)
     measure   dense                         -> dense.measurements.safetensors, findings.json (`exporter.findings`)
-    compare   dense, its measurements       -> comparison.json: ANDC against its controls; nothing else reads it
     prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
                                                model's own measurements, which Explain needs
-    report    training, findings, comparison -> report/report.html (`exporter.report`)
-    export    all but the last two          -> a bundle, under the output folder
+    export    all of these                  -> a bundle, under the output folder
+
+What is tried on a finished run without becoming part of the bundle is in `exporter.studies`.
 
 A stage whose inputs have not changed is skipped (`exporter.stages`).
 """
@@ -29,7 +29,6 @@ from exporter import datasets, distributed
 from exporter.cct import CCT, CCTConfig
 from exporter.checkpoints import Measurements, load_measurements, load_model, save_measurements, save_model
 from exporter.compaction import KeptUnits
-from exporter.comparison import ComparisonSettings, Row, as_record, cases, compare, row_from
 from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, DatasetSettings, PartName
 from exporter.files import write_json
@@ -40,26 +39,17 @@ from exporter.metrics import Accuracy, accuracy
 from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
-from exporter.report import write_report
 from exporter.snp import THRESHOLD, PooledNodes, Probe, ProbeSettings, pool_nodes, train_probes
-from exporter.stages import Stage, carry_out, is_current, plain
-from exporter.training import Step, TrainingError, shortened, train
+from exporter.stages import Stage, carry_out, is_current
+from exporter.training import Step, TrainingError, train
 from exporter.training_log import training_log
 
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
-COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
-REPORT = "report"  # folder
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS, FINDINGS))
-COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
-REPORT_STAGE = Stage(
-    "report",
-    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, COMPARISON),
-    (f"{REPORT}/report.html", f"{REPORT}/report.json"),
-)
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
 
 
@@ -170,7 +160,16 @@ def train_stage(
     return True
 
 
-def _record(path: Path, what: str, stage: str) -> dict[str, Any]:
+def run_record(path: Path, what: str, stage: str) -> dict[str, Any]:
+    """A JSON file of a run's folder.
+
+    Args:
+        what: it says there is.
+        stage: command that makes it.
+
+    Raises:
+        RunError: there is none.
+    """
     try:
         record: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -184,7 +183,7 @@ def training_record(run: Path) -> dict[str, Any]:
     Raises:
         RunError: the run has no trained model.
     """
-    return _record(run / TRAINING, "trained model", "train")
+    return run_record(run / TRAINING, "trained model", "train")
 
 
 def trained_dataset(run: Path, progress: Progress = silent) -> Dataset:
@@ -240,7 +239,7 @@ def run_findings(run: Path) -> dict[str, Any]:
     Raises:
         RunError: the run was not measured.
     """
-    return _record(run / FINDINGS, "measured model", "measure")
+    return run_record(run / FINDINGS, "measured model", "measure")
 
 
 def prune_stage(
@@ -273,83 +272,6 @@ def prune_stage(
     return carry_out(run, PRUNE_STAGE, {"prune": asdict(settings), "probes": asdict(probes)}, produce)
 
 
-def compare_stage(
-    run: Path, settings: ComparisonSettings, part: PartName, dataset: Dataset, progress: Progress
-) -> bool:
-    """ANDC against its controls on one part; resumes after the last row; True when there was something to do.
-
-    Raises:
-        RunError: the run has no trained model.
-        CheckpointError: the run was not measured.
-        ValueError: unknown rule.
-    """
-    training = shortened(trained_recipe(run).training, settings.epochs, settings.learning_rate)
-    identity = {"part": part, "dense": file_sha256(run / DENSE), **asdict(settings)}
-
-    def produce() -> None:
-        so_far = run / COMPARISON_SO_FAR
-        saved = json.loads(so_far.read_text("utf-8")) if so_far.is_file() else {}
-        rows = [row_from(row) for row in saved["rows"]] if saved.get("identity") == plain(identity) else []
-        with progress("compare", len(list(cases(settings)))) as advance:
-            advance("resumed", len(rows))
-
-            def keep(row: Row) -> None:
-                rows.append(row)
-                write_json(so_far, {"identity": identity, "rows": [asdict(row) for row in rows]})
-                advance(f"{row.rule} {row.share:.0%}: {row.accuracy:.2%}")
-
-            found = compare(
-                load_model(run / DENSE),
-                load_measurements(run / DENSE_MEASUREMENTS),
-                part_images(dataset, "train").sample(settings.images),
-                part_images(dataset, part),
-                settings,
-                training,
-                tuple(rows),
-                keep,
-            )
-        write_json(run / COMPARISON, {"part": part, **as_record(settings, found)})
-        so_far.unlink(missing_ok=True)
-
-    return carry_out(run, COMPARE_STAGE, {"part": part, **asdict(settings)}, produce)
-
-
-def run_comparison(run: Path) -> dict[str, Any]:
-    """What `compare` found.
-
-    Raises:
-        RunError: nothing was compared.
-    """
-    return _record(run / COMPARISON, "comparison", "compare")
-
-
-def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
-    """The page about the run, and whether there was something to do; without a comparison it says that there is none.
-
-    Raises:
-        RunError: the run was not measured.
-        CheckpointError: its measurements are gone.
-        OutputError: the system refused a write.
-    """
-    training, found = training_record(run), run_findings(run)
-
-    def produce() -> None:
-        compared = run_comparison(run) if (run / COMPARISON).is_file() else None
-        part: PartName = compared["part"] if compared else "calibration"
-        write_report(
-            run / REPORT,
-            dataset.name,
-            training,
-            found,
-            compared,
-            load_measurements(run / DENSE_MEASUREMENTS).nodes,
-            dataset.label_names,
-            part_images(dataset, part).labels_N.cpu(),
-        )
-
-    return run / REPORT / "report.html", carry_out(run, REPORT_STAGE, {}, produce)
-
-
 def evaluate_run(run: Path, dataset: Dataset, part: PartName) -> list[Accuracy]:
     """Accuracy of every model that the run has.
 
@@ -368,7 +290,7 @@ def pruning_record(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:
     Raises:
         RunError: the run has no pruned model.
     """
-    record = _record(run / PRUNING, "pruned model", "prune")
+    record = run_record(run / PRUNING, "pruned model", "prune")
     kept = [
         KeptUnits(
             tuple(units["heads"]),

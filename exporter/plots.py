@@ -26,22 +26,18 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#CC79A7",
 )
 KINDS = {"heads": BLUE, "feed_forward_hidden": ORANGE, "feed_forward_out": GREEN}
-RULE_STYLES = dict(
-    zip(
-        (ANDC, *(rule for rule in RULES if rule != ANDC)),
-        (
-            (BLACK, "o"),
-            (SKY, "v"),
-            (PURPLE, "^"),
-            (VERMILION, "s"),
-            (BLUE, "D"),
-            (GREEN, "P"),
-            (ORANGE, "X"),
-            (YELLOW, "*"),
-        ),
-        strict=True,
-    )
+STYLES = (
+    (BLACK, "o"),
+    (SKY, "v"),
+    (PURPLE, "^"),
+    (VERMILION, "s"),
+    (BLUE, "D"),
+    (GREEN, "P"),
+    (ORANGE, "X"),
+    (YELLOW, "*"),
+    ("#777777", "<"),
 )
+RULE_STYLES = dict(zip(RULES, STYLES, strict=False))  # ANDC is the first
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headwise",  # the same figures give the same file
@@ -215,6 +211,25 @@ def accuracy_by_share(comparison: Record) -> Figure:
     ticks = sorted({round(100 * result["kept"], 1) for result in comparison["results"] if result["rule"] == ANDC})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
+    axes.legend(frameon=False, title="kept by")
+    return drawn
+
+
+def accuracy_for_subsets(subsets: Record) -> Figure:
+    """Accuracy among a subset's labels against the share of hidden nodes kept, criterion by criterion."""
+    drawn, axes = figure(7, 4.2)
+    dense = 100 * subsets["dense_accuracy"]
+    axes.axhline(dense, color=BLACK, linewidth=0.8, linestyle=":")
+    axes.annotate("all nodes", (1, dense), xycoords=("axes fraction", "data"), ha="right")
+    by_criterion: dict[str, list[Any]] = {}
+    for result in subsets["results"]:
+        by_criterion.setdefault(result["criterion"], []).append(result)
+    for (colour, marker), (criterion, found) in zip(STYLES, by_criterion.items(), strict=False):
+        shares = [100 * result["share"] for result in found]
+        axes.plot(shares, [100 * result["accuracy"] for result in found], marker + "-", color=colour, label=criterion)
+        low, high = ([100 * result[end] for result in found] for end in ("low", "high"))
+        axes.fill_between(shares, low, high, color=colour, alpha=0.12)
+    axes.set(xlabel="hidden nodes kept in each encoder %", ylabel="accuracy among the subset %")
     axes.legend(frameon=False, title="kept by")
     return drawn
 

@@ -89,6 +89,7 @@ def pictures(
     training: Mapping[str, Any],
     findings: Mapping[str, Any],
     comparison: Mapping[str, Any] | None,
+    subsets: Mapping[str, Any] | None,
     nodes: Mapping[str, NodeMeasurement],
     label_names: Sequence[str],
     labels_N: Tensor,
@@ -145,6 +146,17 @@ def pictures(
                 plots.label_changes(changes, f"ANDC at {smallest:.0%} minus dense"),
             ),
         ]
+    if subsets is not None:
+        settings = subsets["settings"]
+        made.append(
+            Picture(
+                "subsets",
+                f"Hidden nodes that {settings['labels']} labels need",
+                f"{settings['subsets']} random subsets, no training after removal; accuracy among the subset's labels, "
+                f"bands are 95 % of a bootstrap over subsets.",
+                plots.accuracy_for_subsets(subsets),
+            )
+        )
     return made
 
 
@@ -175,6 +187,7 @@ def write_report(
     training: Mapping[str, Any],
     findings: dict[str, Any],
     comparison: dict[str, Any] | None,
+    subsets: dict[str, Any] | None,
     nodes: Mapping[str, NodeMeasurement],
     label_names: Sequence[str],
     labels_N: Tensor,
@@ -189,7 +202,7 @@ def write_report(
         OutputError: the system refused a write.
         ValueError: no node of the last encoder recognises a label.
     """
-    made = pictures(training, findings, comparison, nodes, label_names, labels_N)
+    made = pictures(training, findings, comparison, subsets, nodes, label_names, labels_N)
     drawn = [(picture, svg(picture.figure)) for picture in made]
     summary = {
         "headline": headline(comparison),
@@ -197,6 +210,7 @@ def write_report(
         "training": training,
         "findings": findings,
         "comparison": comparison,
+        "subsets": subsets,
     }
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", '<?xml version="1.0" encoding="utf-8"?>\n' + content)

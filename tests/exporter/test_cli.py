@@ -314,6 +314,28 @@ def test_comparison_has_a_row_for_each_share_and_rule(built: Path, tmp_path: Pat
     ]
 
 
+def test_removal_for_subsets_is_shown_beside_taylor(built: Path, tmp_path: Path) -> None:
+    """And given to programs."""
+    run = shutil.copytree(built / "run", tmp_path / "run")
+    arguments = ("subsets", "--run", run, "--labels", "3", "--subsets", "2")
+    shown = exporter(*arguments)
+    assert shown.exit_code == 0, shown.output
+    for expected in ("taylor*contrast", "Wilcoxon"):
+        assert expected in shown.output
+    told = json.loads(exporter(*arguments, "--json").stdout)
+    assert {len(row["labels"]) for row in told["rows"]} == {3}
+    assert exporter("subsets", "--run", run, "--labels", "11").exit_code == 2
+
+
+def test_report_is_a_page_in_the_runs_folder(built: Path, tmp_path: Path) -> None:
+    """The command says where."""
+    run = shutil.copytree(built / "run", tmp_path / "run")
+    result = exporter("report", run)
+    assert result.exit_code == 0, result.output
+    assert "report/report.html" in result.output
+    assert (run / "report/report.html").is_file()
+
+
 def test_unknown_connection_rule_is_refused_before_anything_is_trained(built: Path) -> None:
     """With the known ones."""
     result = exporter("compare", "--run", built / "run", "--by", "luck")

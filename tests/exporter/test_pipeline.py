@@ -1,33 +1,25 @@
 """The stages of a build, from files to files."""
 
-import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import support
 from headwise.bundle import file_sha256
 
-from exporter import comparison
 from exporter.checkpoints import load_measurements
-from exporter.comparison import ComparisonSettings
 from exporter.console import progress
 from exporter.datasets import DatasetSettings, load
 from exporter.pipeline import (
     COMPACT,
-    COMPARISON,
-    COMPARISON_SO_FAR,
     DENSE,
     DENSE_MEASUREMENTS,
     RunError,
-    compare_stage,
     dataset_fingerprint,
     measure_stage,
     prune_stage,
     pruning_record,
-    run_comparison,
     run_findings,
     train_stage,
     trained_dataset,
@@ -36,7 +28,6 @@ from exporter.pipeline import (
 )
 from exporter.snp import statistics
 from exporter.summary import summarise
-from exporter.training import train
 
 
 @pytest.fixture
@@ -107,41 +98,6 @@ def test_findings_say_what_the_measurements_hold(run: Path) -> None:
         correct = nodes[f"encoders.{encoder['encoder']}.heads"].correct
         assert sum(encoder["together_K"]) == correct
         assert sum(encoder["images_K"]) == found["images"]
-
-
-SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), rules=("andc", "random"), seeds=2, images=100)
-
-
-def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is computed twice, and the record is that of a comparison that did not stop."""
-    data = load(DatasetSettings("digits"))
-    compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
-    whole = run_comparison(run)
-    (run / COMPARISON).unlink()
-    trainings = 0
-
-    def stop_at_the_fourth(*arguments: Any, **options: Any) -> Any:
-        nonlocal trainings
-        trainings += 1
-        if trainings == 4:
-            raise KeyboardInterrupt
-        return train(*arguments, **options)
-
-    monkeypatch.setattr(comparison, "train", stop_at_the_fourth)
-    with pytest.raises(KeyboardInterrupt):
-        compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
-    assert compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
-    assert trainings == 4 + 3
-    assert run_comparison(run) == whole
-    assert not compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
-
-
-def test_rows_of_another_comparison_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was stopped with other settings starts over."""
-    data = load(DatasetSettings("digits"))
-    (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
-    compare_stage(run, replace(SMALL_COMPARISON, seeds=1), "calibration", data, progress)
-    assert [row["rule"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
 
 
 def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:

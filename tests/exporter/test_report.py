@@ -13,9 +13,11 @@ import torch
 from exporter.comparison import ComparisonSettings
 from exporter.console import progress
 from exporter.datasets import DatasetSettings, load
-from exporter.pipeline import COMPARISON, RunError, compare_stage, report_stage, run_comparison
+from exporter.pipeline import RunError
 from exporter.report import example_nodes, label_changes
 from exporter.snp import NodeMeasurement
+from exporter.studies import COMPARISON, SUBSETS, compare_stage, report_stage, run_comparison, subsets_stage
+from exporter.subsets import SubsetSettings
 
 SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random"), seeds=1, images=100)
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}  # attributes that make a browser ask
@@ -39,10 +41,11 @@ class Requests(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was compared and reported."""
+    """A run on which everything was tried, and reported."""
     folder = Path(shutil.copytree(built / "run", tmp_path_factory.mktemp("report") / "run"))
     data = load(DatasetSettings("digits"))
     compare_stage(folder, SETTINGS, "calibration", data, progress)
+    subsets_stage(folder, SubsetSettings(labels=3, subsets=2, images=40), "calibration", data, progress)
     report_stage(folder, data)
     return folder
 
@@ -62,9 +65,19 @@ def test_page_loads_nothing(html: str) -> None:
 
 
 def test_every_figure_is_in_the_page_and_in_a_file_that_parses(run: Path, html: str) -> None:
-    """Eight figures of a run with a comparison."""
+    """Nine figures of a run on which everything was tried."""
     files = sorted(path.stem for path in (run / "report").glob("*.svg"))
-    expected = {"training", "encoders", "matrices", "histograms", "expertise", "sharpness", "shares", "labels"}
+    expected = {
+        "training",
+        "encoders",
+        "matrices",
+        "histograms",
+        "expertise",
+        "sharpness",
+        "shares",
+        "labels",
+        "subsets",
+    }
     assert set(files) == expected
     assert html.count("<svg") == len(expected)
     for name in files:
@@ -91,10 +104,11 @@ def test_same_run_gives_the_same_page(run: Path, html: str) -> None:
     assert (run / "report/report.html").read_text("utf-8") == html
 
 
-def test_run_without_comparison_says_so(run: Path, tmp_path: Path) -> None:
+def test_run_without_studies_says_so(run: Path, tmp_path: Path) -> None:
     """The page is written, and the claim is not tested."""
     alone = Path(shutil.copytree(run, tmp_path / "run"))
-    (alone / COMPARISON).unlink()
+    for name in (COMPARISON, SUBSETS):
+        (alone / name).unlink()
     path, done = report_stage(alone, load(DatasetSettings("digits")))
     assert done
     assert ">not tested<" in path.read_text("utf-8")

@@ -1,0 +1,162 @@
+"""What is tried on a trained and measured run, for its reader alone: no bundle depends on it.
+
+    compare   dense, its measurements    -> comparison.json: ANDC against its controls (`exporter.comparison`)
+    subsets   dense, its measurements    -> subsets.json: hidden nodes that few labels need (`exporter.subsets`)
+    report    training, findings, and
+              what there is of these two -> report/report.html (`exporter.report`)
+
+A study whose inputs have not changed is skipped (`exporter.stages`).
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from headwise.bundle import file_sha256
+
+from exporter import comparison, subsets
+from exporter.checkpoints import load_measurements, load_model
+from exporter.datasets import Dataset, PartName
+from exporter.files import write_json
+from exporter.pipeline import (
+    DENSE,
+    DENSE_MEASUREMENTS,
+    FINDINGS,
+    TRAINING,
+    part_images,
+    run_findings,
+    run_record,
+    trained_recipe,
+    training_record,
+)
+from exporter.progress import Progress
+from exporter.report import write_report
+from exporter.stages import Stage, carry_out, plain
+from exporter.training import shortened
+
+COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
+SUBSETS = "subsets.json"
+REPORT = "report"  # folder
+
+COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
+SUBSETS_STAGE = Stage("subsets", (DENSE, TRAINING, DENSE_MEASUREMENTS), (SUBSETS,))
+REPORT_STAGE = Stage(
+    "report",
+    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, COMPARISON, SUBSETS),
+    (f"{REPORT}/report.html", f"{REPORT}/report.json"),
+)
+
+
+def compare_stage(
+    run: Path, settings: comparison.ComparisonSettings, part: PartName, dataset: Dataset, progress: Progress
+) -> bool:
+    """ANDC against its controls on one part; resumes after the last row; True when there was something to do.
+
+    Raises:
+        RunError: the run has no trained model.
+        CheckpointError: the run was not measured.
+        ValueError: unknown rule.
+    """
+    training = shortened(trained_recipe(run).training, settings.epochs, settings.learning_rate)
+    identity = {"part": part, "dense": file_sha256(run / DENSE), **asdict(settings)}
+
+    def produce() -> None:
+        so_far = run / COMPARISON_SO_FAR
+        saved = json.loads(so_far.read_text("utf-8")) if so_far.is_file() else {}
+        rows = [comparison.row_from(row) for row in saved["rows"]] if saved.get("identity") == plain(identity) else []
+        with progress("compare", len(list(comparison.cases(settings)))) as advance:
+            advance("resumed", len(rows))
+
+            def keep(row: comparison.Row) -> None:
+                rows.append(row)
+                write_json(so_far, {"identity": identity, "rows": [asdict(row) for row in rows]})
+                advance(f"{row.rule} {row.share:.0%}: {row.accuracy:.2%}")
+
+            found = comparison.compare(
+                load_model(run / DENSE),
+                load_measurements(run / DENSE_MEASUREMENTS),
+                part_images(dataset, "train").sample(settings.images),
+                part_images(dataset, part),
+                settings,
+                training,
+                tuple(rows),
+                keep,
+            )
+        write_json(run / COMPARISON, {"part": part, **comparison.as_record(settings, found)})
+        so_far.unlink(missing_ok=True)
+
+    return carry_out(run, COMPARE_STAGE, {"part": part, **asdict(settings)}, produce)
+
+
+def run_comparison(run: Path) -> dict[str, Any]:
+    """What `compare` found.
+
+    Raises:
+        RunError: nothing was compared.
+    """
+    return run_record(run / COMPARISON, "comparison", "compare")
+
+
+def subsets_stage(
+    run: Path, settings: subsets.SubsetSettings, part: PartName, dataset: Dataset, progress: Progress
+) -> bool:
+    """Removal of hidden nodes for random subsets of the labels; True when there was something to do.
+
+    Raises:
+        RunError: the run has no trained model.
+        CheckpointError: the run was not measured.
+        ValueError: subsets of more labels than there are.
+    """
+
+    def produce() -> None:
+        with progress("subsets", settings.subsets) as advance:
+            rows = subsets.remove_for_subsets(
+                load_model(run / DENSE),
+                load_measurements(run / DENSE_MEASUREMENTS),
+                part_images(dataset, "train"),
+                part_images(dataset, part),
+                settings,
+                advance,
+            )
+        write_json(run / SUBSETS, {"part": part, **subsets.as_record(settings, rows)})
+
+    return carry_out(run, SUBSETS_STAGE, {"part": part, **asdict(settings)}, produce)
+
+
+def run_subsets(run: Path) -> dict[str, Any]:
+    """What `subsets` found.
+
+    Raises:
+        RunError: nothing was removed for subsets.
+    """
+    return run_record(run / SUBSETS, "removal for subsets", "subsets")
+
+
+def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
+    """The page about the run, and whether there was something to do; what was not tried it says was not.
+
+    Raises:
+        RunError: the run was not measured.
+        CheckpointError: its measurements are gone.
+        OutputError: the system refused a write.
+    """
+    training, found = training_record(run), run_findings(run)
+
+    def produce() -> None:
+        compared = run_comparison(run) if (run / COMPARISON).is_file() else None
+        removed = run_subsets(run) if (run / SUBSETS).is_file() else None
+        part: PartName = compared["part"] if compared else "calibration"
+        write_report(
+            run / REPORT,
+            dataset.name,
+            training,
+            found,
+            compared,
+            removed,
+            load_measurements(run / DENSE_MEASUREMENTS).nodes,
+            dataset.label_names,
+            part_images(dataset, part).labels_N.cpu(),
+        )
+
+    return run / REPORT / "report.html", carry_out(run, REPORT_STAGE, {}, produce)

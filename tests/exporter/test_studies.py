@@ -1,0 +1,74 @@
+"""Studies of a finished run: done once, and going on where they stopped."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import comparison
+from exporter.comparison import ComparisonSettings
+from exporter.console import progress
+from exporter.datasets import DatasetSettings, load
+from exporter.studies import (
+    COMPARISON,
+    COMPARISON_SO_FAR,
+    compare_stage,
+    run_comparison,
+    run_subsets,
+    subsets_stage,
+)
+from exporter.subsets import CRITERIA, SubsetSettings
+from exporter.training import train
+
+
+@pytest.fixture
+def run(built: Path, tmp_path: Path) -> Path:
+    """A finished run to go on with."""
+    return Path(shutil.copytree(built / "run", tmp_path / "run"))
+
+
+SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), rules=("andc", "random"), seeds=2, images=100)
+
+
+def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed twice, and the record is that of a comparison that did not stop."""
+    data = load(DatasetSettings("digits"))
+    compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+    whole = run_comparison(run)
+    (run / COMPARISON).unlink()
+    trainings = 0
+
+    def stop_at_the_fourth(*arguments: Any, **options: Any) -> Any:
+        nonlocal trainings
+        trainings += 1
+        if trainings == 4:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(comparison, "train", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+    assert compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+    assert trainings == 4 + 3
+    assert run_comparison(run) == whole
+    assert not compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
+
+
+def test_rows_of_another_comparison_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stopped with other settings starts over."""
+    data = load(DatasetSettings("digits"))
+    (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
+    compare_stage(run, replace(SMALL_COMPARISON, seeds=1), "calibration", data, progress)
+    assert [row["rule"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
+
+
+def test_removal_for_subsets_is_done_once(run: Path) -> None:
+    """Every criterion at every share, and the same settings again have nothing to do."""
+    data, settings = load(DatasetSettings("digits")), SubsetSettings(labels=3, subsets=2, images=40)
+    assert subsets_stage(run, settings, "calibration", data, progress)
+    found = run_subsets(run)
+    assert len(found["results"]) == len(CRITERIA) * len(settings.shares)
+    assert not subsets_stage(run, settings, "calibration", data, progress)
