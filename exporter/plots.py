@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from exporter.connections import ANDC, DENSE, RULES
 
@@ -63,6 +64,7 @@ def training_curve(record: Record, test: Record | None = None) -> Figure:
     numbers = [epoch["epoch"] for epoch in epochs]
     loss_axes.plot(numbers, [epoch["loss"] for epoch in epochs], color=BLUE, label="training loss")
     loss_axes.set(xlabel="epoch", ylabel="training loss (augmented images)", xlim=(0, numbers[-1] + 0.5))
+    loss_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracy_axes = loss_axes.twinx()
     evaluated = [epoch for epoch in epochs if epoch["calibration_accuracy"] is not None]
     percents = [100 * epoch["calibration_accuracy"] for epoch in evaluated]
@@ -100,7 +102,7 @@ def along_encoders(findings: Record) -> Figure:
         )
         accuracy_axes.plot([100 * tap["probe_accuracy"] for tap in taps], "o-", color=colour, label=name)
     ratio_axes.axhline(1, color=BLACK, linewidth=0.8, linestyle=":")
-    ratio_axes.set(xlabel="encoder", ylabel="signal-to-noise ratio", title="1: no label information")
+    ratio_axes.set(xlabel="encoder", ylabel="signal-to-noise ratio", title="dotted: labels are not told apart")
     accuracy_axes.set(xlabel="encoder", ylabel="probe accuracy %", ylim=(0, 100), title="read out at this point")
     for axes in (ratio_axes, accuracy_axes):
         axes.set_xticks(range(len(findings["heads"])))
@@ -130,6 +132,7 @@ def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
             box = Rectangle((first - 0.5, first - 0.5), len(cluster), len(cluster), fill=False, edgecolor=VERMILION)
             axes[1][column].add_patch(box)
             first += len(cluster)
+        axes[1][column].set(xticks=[], yticks=[])  # places there are no labels' numbers
     drawn.colorbar(image, ax=axes, shrink=0.5, label="field over the largest")
     return drawn
 
@@ -192,7 +195,11 @@ def accuracy_by_share(comparison: Record) -> Figure:
         if rule == DENSE:
             axes.axhline(100 * np.mean(found[0]["accuracies"]), color=BLACK, linewidth=0.8, linestyle=":")
             axes.annotate(
-                "dense", (1, 100 * np.mean(found[0]["accuracies"])), xycoords=("axes fraction", "data"), ha="right"
+                "dense",
+                (1, 100 * np.mean(found[0]["accuracies"])),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
             )
             continue
         colour, marker = RULE_STYLES[rule]
@@ -220,7 +227,7 @@ def accuracy_for_subsets(subsets: Record) -> Figure:
     drawn, axes = figure(7, 4.2)
     dense = 100 * subsets["dense_accuracy"]
     axes.axhline(dense, color=BLACK, linewidth=0.8, linestyle=":")
-    axes.annotate("all nodes", (1, dense), xycoords=("axes fraction", "data"), ha="right")
+    axes.annotate("all nodes", (1, dense), xycoords=("axes fraction", "data"), ha="right", va="bottom")
     by_criterion: dict[str, list[Any]] = {}
     for result in subsets["results"]:
         by_criterion.setdefault(result["criterion"], []).append(result)
@@ -264,5 +271,5 @@ def histograms(findings: Record, encoder: int) -> Figure:
             sums = [100 * counts[low:high].sum() / counts.sum() for low, high in pairwise(edges)]
             axes.stairs(sums, edges, color=colour, label=kind.replace("_", " "))
         axes.set(xlabel=f"{name} of a node", ylabel="nodes %")
-    pair[0].legend(frameon=False)
+    pair[1].legend(frameon=False, loc="upper right")
     return drawn

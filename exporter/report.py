@@ -61,7 +61,7 @@ def example_nodes(
         clusters = [(cluster_K == number).nonzero().flatten().tolist() for number in range(int(cluster_K.max()) + 1)]
         examples.append(
             {
-                "title": f"node {index}: {len(clusters)} clusters",
+                "title": f"node {index}",
                 "matrix": (matrix_KK / matrix_KK.max()).tolist(),
                 "clusters": clusters,
                 "labels": [[label_names[label] for label in cluster] for cluster in clusters],
@@ -98,7 +98,8 @@ def pictures(
     last = len(findings["heads"]) - 1
     examples = example_nodes(nodes[f"encoders.{last}.{EXAMPLE_TAP}"], label_names, findings["threshold"])
     told = "; ".join(
-        f"{example['title']}: {' | '.join(', '.join(names) for names in example['labels'])}" for example in examples
+        f"{example['title']}: {' and '.join('{' + ', '.join(names) + '}' for names in example['labels'])}"
+        for example in examples
     )
     made = [
         Picture("training", "Training", "", plots.training_curve(training)),
@@ -111,7 +112,7 @@ def pictures(
         Picture(
             "matrices",
             f"Single nodes of the last feed-forward layer (encoder {last})",
-            f"The nodes at the quartiles of the number of recognised labels. {told}.",
+            f"The nodes at the quartiles of the number of recognised labels; their clusters: {told}.",
             plots.snp_matrices(examples, label_names),
         ),
         Picture("histograms", f"Nodes of encoder {last}", "", plots.histograms(findings, last)),
