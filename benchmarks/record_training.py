@@ -12,9 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import typer
-from matplotlib import pyplot
 from timing import machine
 
 from exporter import console
@@ -22,32 +20,21 @@ from exporter.checkpoints import load_model, save_model
 from exporter.files import whole_file, write_json
 from exporter.metrics import accuracy
 from exporter.pipeline import DENSE, part_images, trained_dataset, training_record
+from exporter.plots import training_curve
+from exporter.report import svg
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Loss and calibration accuracy by epoch, and the test accuracy at the end."""
-    epochs, found = record["epochs"], record["test"]
-    evaluated = [epoch for epoch in epochs if epoch["calibration_accuracy"] is not None]
-    mpl.rcParams["svg.hashsalt"] = "headwise"  # the same figures give the same file
-    figure, loss_axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    numbers = [epoch["epoch"] for epoch in epochs]
-    loss_axes.plot(numbers, [epoch["loss"] for epoch in epochs], color="#0072B2", label="training loss")
-    loss_axes.set(xlabel="epoch", ylabel="training loss (augmented images)", xlim=(0, numbers[-1] + 0.5))
-    accuracy_axes = loss_axes.twinx()
-    percents = [100 * epoch["calibration_accuracy"] for epoch in evaluated]
-    evaluated_numbers = [epoch["epoch"] for epoch in evaluated]
-    accuracy_axes.plot(evaluated_numbers, percents, "o-", color="#D55E00", label="calibration accuracy")
+    """The curve, with the test accuracy at its end."""
+    found = record["test"]
     low, middle, high = (100 * found[key] for key in ("interval_low", "accuracy", "interval_high"))
-    error = [[middle - low], [high - middle]]
-    accuracy_axes.errorbar([numbers[-1]], [middle], error, fmt="s", color="black", capsize=4, label="test accuracy")
-    accuracy_axes.set(ylabel="accuracy %", ylim=(0, 100))
-    handles = [*loss_axes.get_legend_handles_labels()[0], *accuracy_axes.get_legend_handles_labels()[0]]
-    loss_axes.legend(handles=handles, loc="center right")
-    loss_axes.set_title(f"{record['name']}: {middle:.2f} % ({low:.2f}-{high:.2f}) on {found['images']:,} test images")
+    title = f"{record['name']}: {middle:.2f} % ({low:.2f}-{high:.2f}) on {found['images']:,} test images"
+    drawn = training_curve(record, found)
+    drawn.axes[0].set_title(title)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+        temporary.write_text(svg(drawn), "utf-8")
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:

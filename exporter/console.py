@@ -171,11 +171,14 @@ def candidate_table(manifest: Bundle) -> Table:
     return table
 
 
+def _p_value(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _points(difference: dict[str, Any] | None) -> tuple[str, str]:
     if difference is None:
         return "", ""
-    p_value = max(difference["p_values"])
-    return f"{100 * difference['mean']:+.2f}", "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    return f"{100 * difference['mean']:+.2f}", _p_value(max(difference["p_values"]))
 
 
 def _mean_percent(values: Sequence[float]) -> str:
@@ -227,7 +230,7 @@ def subsets_table(found: dict[str, Any]) -> Table:
             f"{100 * result['share']:.0f} %",
             f"{100 * result['accuracy']:.2f} {interval}",
             f"{100 * result['to_baseline']:+.2f}",
-            "<0.001" if result["p_value"] < 0.001 else f"{result['p_value']:.3f}",
+            _p_value(result["p_value"]),
             end_section=result["share"] == settings["shares"][-1],
         )
     return table

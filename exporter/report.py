@@ -162,7 +162,7 @@ def pictures(
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element."""
+    """The figure as an SVG document, which may stand in a page."""
     written = io.StringIO()
     with mpl.rc_context(plots.STYLE):
         figure.savefig(written, format="svg", metadata={"Date": None})
@@ -214,7 +214,7 @@ def write_report(
         "subsets": subsets,
     }
     for picture, content in drawn:
-        _write(folder / f"{picture.name}.svg", '<?xml version="1.0" encoding="utf-8"?>\n' + content)
+        _write(folder / f"{picture.name}.svg", content)
     write_json(folder / "report.json", summary)
     _write(folder / "report.html", page(name, summary, drawn))
     return folder / "report.html"
