@@ -39,7 +39,7 @@ STYLES = (
     ("#777777", "<"),
 )
 RULE_STYLES = dict(zip(RULES, STYLES, strict=False))  # ANDC is the first
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headwise",  # the same figures give the same file
     "font.size": 9,

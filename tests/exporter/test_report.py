@@ -35,7 +35,7 @@ class Requests(HTMLParser):
         if tag == "script":
             self.found.append(tag)
         self.found += [
-            value for name, value in attrs if name in LOADING and value and value[0] != "#" and value != "data:,"
+            value for name, value in attrs if name in LOADING and value and not value.startswith(("#", "data:"))
         ]
 
 
