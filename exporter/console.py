@@ -160,14 +160,20 @@ def heads_table(found: dict[str, Any]) -> Table:
 
 
 def candidate_table(manifest: Bundle) -> Table:
-    """What each criterion came to on the calibration images."""
-    table = Table(title=f"Compact models on {manifest.data.calibration_images} calibration images")
-    for column in ("criterion", "accuracy", "loss", ""):
-        table.add_column(column, justify="left" if column in ("criterion", "") else "right")
-    for candidate in manifest.pruning.candidates:
-        chosen = "chosen" if candidate.criterion == manifest.pruning.criterion else ""
-        accuracy = f"{100 * candidate.calibration_accuracy:.2f} %"
-        table.add_row(candidate.criterion, accuracy, f"{candidate.calibration_loss:.4f}", chosen)
+    """What each rule and each criterion came to on the calibration images."""
+    pruning = manifest.pruning
+    table = Table(title=f"Pruned models on {manifest.data.calibration_images} calibration images")
+    for column in ("masks, then removal by", "accuracy", "loss", ""):
+        table.add_column(column, justify="right" if column in ("accuracy", "loss") else "left")
+    groups = (
+        (pruning.compact_rule, [(f"masks: {result.rule}", result.rule, result) for result in pruning.rules]),
+        (pruning.criterion, [(result.criterion, result.criterion, result) for result in pruning.candidates]),
+    )
+    for chosen, results in groups:
+        for shown, name, result in results:
+            accuracy = f"{100 * result.calibration_accuracy:.2f} %"
+            table.add_row(shown, accuracy, f"{result.calibration_loss:.4f}", "chosen" if name == chosen else "")
+        table.add_section()
     return table
 
 

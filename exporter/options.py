@@ -14,7 +14,7 @@ from exporter.andc import RULES
 from exporter.comparison import ComparisonSettings
 from exporter.criteria import CRITERIA
 from exporter.datasets import DatasetSettings, PartName
-from exporter.pruning import AUTO
+from exporter.pruning import AUTO, LITERAL
 from exporter.recipes import PruneSettings, Recipe, RecipeError, find_recipe, override
 from exporter.subsets import SubsetSettings
 
@@ -54,7 +54,9 @@ EpochsOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="As --set training.seed=N.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
-RuleOption = Annotated[str | None, typer.Option(help=f"ANDC rule: {', '.join(RULES)}.")]
+RuleOption = Annotated[
+    str | None, typer.Option(help=f"ANDC rule: {AUTO} (the best on calibration), {', '.join(RULES)}.")
+]
 ThresholdOption = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")
 ]
@@ -108,7 +110,10 @@ def prune_settings(
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     budget = replace(settings.budget, **{name: share for name, share in shares.items() if share is not None})
     changed = replace(settings, budget=budget, **given)
-    for name, value, known in (("rule", changed.rule, RULES), ("criterion", changed.criterion, (AUTO, *CRITERIA))):
+    for name, value, known in (
+        ("rule", changed.rule, (AUTO, *RULES)),
+        ("criterion", changed.criterion, (AUTO, *CRITERIA)),
+    ):
         if value not in known:
             raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
     return changed
@@ -127,7 +132,7 @@ def comparison_settings(
         tuple(shares),
         (connections.ANDC, *(name for name in by if name != connections.ANDC)),
         seeds,
-        checked.rule,
+        LITERAL if checked.rule == AUTO else checked.rule,
         settings.epochs,
         images or settings.images,
         settings.learning_rate,

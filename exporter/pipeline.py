@@ -26,6 +26,7 @@ from headwise.bundle import file_sha256
 from headwise.v1.bundle_pb2 import PruningProvenance
 
 from exporter import datasets, distributed
+from exporter.andc import RULES
 from exporter.cct import CCT, CCTConfig
 from exporter.checkpoints import Measurements, load_measurements, load_model, save_measurements, save_model
 from exporter.compaction import KeptUnits
@@ -250,7 +251,8 @@ def prune_stage(
 
     def produce() -> None:
         model = load_model(run / DENSE)
-        steps = 1 + (len(CRITERIA) if settings.criterion == AUTO else 1)
+        steps = len(RULES) if settings.rule == AUTO else 1
+        steps += len(CRITERIA) if settings.criterion == AUTO else 1
         with progress("prune", steps) as advance:
             pruned = prune(
                 model,
@@ -263,7 +265,7 @@ def prune_stage(
             )
         small = pruned.chosen.model
         pooled = _probe_and_pool(small, dataset, probes, progress, "measure the compact model")
-        save_model(run / MASKED, pruned.masked)
+        save_model(run / MASKED, pruned.masked.model)
         save_model(run / COMPACT, small)
         save_measurements(run / COMPACT_MEASUREMENTS, _measurements(*pooled))
         told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)

@@ -3,15 +3,18 @@
 dense -> masks by the rule -> short training of the masked layers and the read-out (the masked model)
       -> units removed by a criterion -> short training of everything, masks in force (the compact model)
 
-With criterion `auto` every criterion of `exporter.criteria` makes its own compact model, and the one with the highest
-calibration accuracy wins, the lower calibration loss deciding between equals [our choice]. Test images play no part.
+With rule `auto` the model under the masks of each rule, and without any, is calibrated, and the best of them goes on to
+removal; the masked model that is reported is that of both rules, literal ANDC, whatever it costs. With criterion `auto`
+every criterion of `exporter.criteria` makes its own compact model, and the best wins. Best is the highest calibration
+accuracy, the lower calibration loss deciding between equals [our choice]. Test images play no part.
 """
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, PruningProvenance
+from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, PruningProvenance, RuleResult
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +28,7 @@ from exporter.snp import READOUT, recognised_labels
 from exporter.training import TrainingSettings, predict, shortened, train
 
 AUTO = "auto"
+LITERAL: andc.Rule = "both"  # of the masked model that is reported where the rule is chosen
 COMPACT_TOLERANCE = 1e-5  # between the logits of a compact model and of its masked original
 
 
@@ -44,11 +48,26 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Masked:
+    """One rule's model under its masks, after the short training, on the calibration images."""
+
+    rule: andc.Rule
+    masks: dict[str, Tensor]
+    model: CCT
+    calibration_accuracy: float
+    calibration_loss: float
+
+
+Calibrated = TypeVar("Calibrated", Masked, Candidate)
+
+
+@dataclass(frozen=True)
 class Pruned:
     """The masked and the compact model, and how they came about."""
 
-    masks: dict[str, Tensor]
-    masked: CCT
+    masked: Masked  # by the rule asked for, or by both
+    base: Masked  # that units were removed from
+    rules: list[Masked]
     chosen: Candidate
     candidates: list[Candidate]
     nodes_without_cluster: int  # among those whose connections are under masks
@@ -62,6 +81,10 @@ def train_masked(model: CCT, masks: dict[str, Tensor], data: LabelledImages, tra
         learning = andc.learning_parameters(masked, masks)
         train(masked, data, training, parameters=learning, after_step=andc.reapply(masked, masks))
     return masked
+
+
+def _best(candidates: Sequence[Calibrated]) -> Calibrated:
+    return max(candidates, key=lambda candidate: (candidate.calibration_accuracy, -candidate.calibration_loss))
 
 
 def remove_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMeans]) -> CCT:
@@ -84,7 +107,7 @@ def remove_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMean
 def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
     """How the pruned models came about, as the manifest tells it."""
     return PruningProvenance(
-        rule=settings.rule,
+        rule=pruned.masked.rule,
         threshold=settings.threshold,
         criterion=pruned.chosen.criterion,
         criterion_chosen=settings.criterion == AUTO,
@@ -97,10 +120,27 @@ def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
             for candidate in pruned.candidates
         ],
         layers=[
-            LayerMask(layer=name, connections=mask.numel(), kept=int(mask.sum())) for name, mask in pruned.masks.items()
+            LayerMask(layer=name, connections=mask.numel(), kept=int(mask.sum()))
+            for name, mask in pruned.masked.masks.items()
         ],
         nodes_without_cluster=pruned.nodes_without_cluster,
+        compact_rule=pruned.base.rule,
+        compact_rule_chosen=settings.rule == AUTO,
+        rules=[
+            RuleResult(
+                rule=masked.rule,
+                calibration_accuracy=masked.calibration_accuracy,
+                calibration_loss=masked.calibration_loss,
+                kept_connections=_kept(masked.masks),
+            )
+            for masked in pruned.rules
+        ],
     )
+
+
+def _kept(masks: dict[str, Tensor]) -> float:
+    connections = sum(mask.numel() for mask in masks.values())
+    return sum(int(mask.sum()) for mask in masks.values()) / connections if connections else 1.0
 
 
 def _nodes_without_cluster(measurements: Measurements, threshold: float) -> int:
@@ -128,29 +168,33 @@ def prune(
     Args:
         model: the dense model; it is not changed.
         training: the recipe of the dense model, shortened here.
-        on_step: told after each short training.
+        on_step: told after each short training, or rule without masks.
 
     Raises:
         ValueError: unknown rule or criterion.
         PruningError: a compact model is not the masked one.
     """
     short = shortened(training, settings.epochs, settings.learning_rate)
-    if settings.keep is None:
-        masks = andc.masks(model, measurements.nodes, settings.rule, settings.threshold)
-    else:
-        masks = andc.masks_keeping(model, measurements.nodes, settings.rule, settings.keep)
-    masked = train_masked(model, masks, train_data, short)
-    on_step("ANDC masks")
-    moments = criteria.collect_moments(masked, train_data)
+    rules = []
+    for rule in andc.RULES if settings.rule == AUTO else (settings.rule,):
+        if settings.keep is None:
+            masks = andc.masks(model, measurements.nodes, rule, settings.threshold)
+        else:
+            masks = andc.masks_keeping(model, measurements.nodes, rule, settings.keep)
+        masked = train_masked(model, masks, train_data, short)
+        rules.append(Masked(rule, masks, masked, *_calibrate(masked, calibration_data)))
+        on_step(f"rule {rule}")
+    reported = next(masked for masked in rules if settings.rule != AUTO or masked.rule == LITERAL)
+    base = _best(rules)
+    moments = criteria.collect_moments(base.model, train_data)
     means = [moment.means() for moment in moments]
     candidates = []
     for criterion in criteria.CRITERIA if settings.criterion == AUTO else (settings.criterion,):
-        scores = criteria.scores(masked, moments, measurements.nodes, settings.threshold, criterion)
-        kept = criteria.choose(masked, scores, moments, settings.budget)
-        small = remove_units(masked, kept, means)
-        train(small, train_data, short, after_step=andc.reapply(small, compact_masks(masks, kept)))
+        scores = criteria.scores(base.model, moments, measurements.nodes, settings.threshold, criterion)
+        kept = criteria.choose(base.model, scores, moments, settings.budget)
+        small = remove_units(base.model, kept, means)
+        train(small, train_data, short, after_step=andc.reapply(small, compact_masks(base.masks, kept)))
         candidates.append(Candidate(criterion, *_calibrate(small, calibration_data), kept, small))
         on_step(f"criterion {criterion}")
-    chosen = max(candidates, key=lambda candidate: (candidate.calibration_accuracy, -candidate.calibration_loss))
-    without = _nodes_without_cluster(measurements, settings.threshold) if masks else 0
-    return Pruned(masks, masked, chosen, candidates, without)
+    without = _nodes_without_cluster(measurements, settings.threshold) if reported.masks else 0
+    return Pruned(reported, base, rules, _best(candidates), candidates, without)

@@ -6,7 +6,7 @@ run yet". `exporter recipes` lists them; `--set training.epochs=5` changes one s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -58,7 +58,7 @@ class ModelSettings:
 class PruneSettings:
     """How a trained model is masked and made smaller."""
 
-    rule: Rule = "both"
+    rule: Rule | Literal["auto"] = "auto"  # the best on calibration
     threshold: float = THRESHOLD
     keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
     criterion: str = "auto"  # or one of exporter.criteria.CRITERIA

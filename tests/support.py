@@ -72,7 +72,7 @@ def small_recipe() -> Recipe:
         model=ModelSettings(depth=2, heads=4, width=32, feed_forward=48),
         training=TrainingSettings(epochs=3, warm_up_epochs=1, learning_rate=3e-3),
         probes=ProbeSettings(epochs=2, draws=5),
-        prune=PruneSettings(criterion="variance*snp", epochs=1),
+        prune=PruneSettings(rule="both", criterion="variance*snp", epochs=1),
     )
 
 

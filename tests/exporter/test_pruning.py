@@ -7,9 +7,10 @@ import support
 import torch
 
 from exporter import pruning
+from exporter.andc import RULES
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
-from exporter.compaction import Budget, largest_difference
+from exporter.compaction import Budget, compact_masks, largest_difference
 from exporter.criteria import CRITERIA
 from exporter.images import LabelledImages
 from exporter.metrics import kept_share
@@ -19,7 +20,7 @@ from exporter.snp import ProbeSettings, measure, statistics, train_probes
 from exporter.training import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=5, batch_size=32)
-SETTINGS = PruneSettings(criterion="magnitude", epochs=1, budget=Budget(0.5, 0.5, 1.0, 1.0))
+SETTINGS = PruneSettings(rule="both", criterion="magnitude", epochs=1, budget=Budget(0.5, 0.5, 1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +51,16 @@ def pruned(dense: CCT, measurements: Measurements, data: LabelledImages) -> Prun
 def test_dense_model_is_not_changed(dense: CCT, pruned: Pruned) -> None:
     """Pruning works on copies."""
     assert largest_difference(dense, support.random_model()) == 0.0
-    assert largest_difference(dense, pruned.masked) > 0.0
+    assert largest_difference(dense, pruned.masked.model) > 0.0
 
 
 def test_masks_hold_in_both_models(pruned: Pruned) -> None:
     """After their short trainings the masked and the compact model have no weight where the masks keep none."""
-    for name, mask in pruned.masks.items():
-        assert not (pruned.masked.get_parameter(f"{name}.weight") * ~mask).any()
+    for name, mask in pruned.masked.masks.items():
+        assert not (pruned.masked.model.get_parameter(f"{name}.weight") * ~mask).any()
     for encoder, units in enumerate(pruned.chosen.kept):
         name = f"classifier.blocks.{encoder}.linear2"
-        mask = pruned.masks[name][:, list(units.feed_forward)]
+        mask = pruned.masked.masks[name][:, list(units.feed_forward)]
         assert not (pruned.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
 
 
@@ -86,12 +87,32 @@ def test_auto_takes_the_best_on_the_calibration_images(
     assert [candidate.criterion for candidate in told.candidates] == list(CRITERIA)
 
 
+def test_auto_rule_goes_on_with_the_best_and_reports_literal_andc(
+    dense: CCT, measurements: Measurements, data: LabelledImages
+) -> None:
+    """Every rule and none is calibrated; the masked model is that of both rules, whichever wins."""
+    steps: list[str] = []
+    settings = replace(SETTINGS, rule="auto")
+    found = prune(dense, measurements, data, data, settings, TRAINING, steps.append)
+    assert [masked.rule for masked in found.rules] == list(RULES)
+    assert found.base.calibration_accuracy == max(masked.calibration_accuracy for masked in found.rules)
+    assert found.masked.rule == "both"
+    told = provenance(found, settings)
+    assert (told.rule, told.compact_rule, told.compact_rule_chosen) == ("both", found.base.rule, True)
+    assert [result.rule for result in told.rules] == list(RULES)
+    assert kept_share(told) == pytest.approx(told.rules[RULES.index("both")].kept_connections)
+    assert told.rules[RULES.index("none")].kept_connections == 1.0
+    assert len(steps) == len(RULES) + 1
+    for name, mask in compact_masks(found.base.masks, found.chosen.kept).items():
+        assert not (found.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
+
+
 def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned, measurements: Measurements) -> None:
     """Kept connections are those of the masks; nodes without a cluster are counted where a mask reads them."""
     told = provenance(pruned, SETTINGS)
     assert (told.rule, told.criterion, told.criterion_chosen) == ("both", "magnitude", False)
     assert {layer.layer: layer.kept for layer in told.layers} == {
-        name: int(mask.sum()) for name, mask in pruned.masks.items()
+        name: int(mask.sum()) for name, mask in pruned.masked.masks.items()
     }
     expected = sum(
         int((~statistics(node).has_cluster_N).sum())
@@ -114,7 +135,7 @@ def test_without_masks_nothing_is_trained_before_removal(
 ) -> None:
     """The rule `none` leaves the masked model as the dense one."""
     found = prune(dense, measurements, data, data, replace(SETTINGS, rule="none"), TRAINING)
-    assert largest_difference(dense, found.masked) == 0.0
+    assert largest_difference(dense, found.masked.model) == 0.0
     assert provenance(found, replace(SETTINGS, rule="none")).nodes_without_cluster == 0
 
 

@@ -569,8 +569,11 @@ class PruningProvenance(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     NODES_WITHOUT_CLUSTER_FIELD_NUMBER: _builtins.int
+    COMPACT_RULE_FIELD_NUMBER: _builtins.int
+    COMPACT_RULE_CHOSEN_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
-    """"readout", "layer", "both" or "none"."""
+    """Of the masked model: "readout", "layer", "both" or "none"."""
     threshold: _builtins.float
     """At which a normalised field counts as recognition."""
     criterion: _builtins.str
@@ -579,12 +582,18 @@ class PruningProvenance(_message.Message):
     """True when it was chosen by calibration accuracy among `candidates`, false when it was asked for."""
     nodes_without_cluster: _builtins.int
     """Nodes without a cluster: the masks keep none of their connections."""
+    compact_rule: _builtins.str
+    """Whose masks are in force in the compact model; another than `rule` where masks cost accuracy."""
+    compact_rule_chosen: _builtins.bool
+    """True when it was chosen by calibration accuracy among `rules`, false when it was asked for."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionResult]: ...
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerMask]:
         """Of each masked layer."""
 
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleResult]: ...
     def __init__(
         self,
         *,
@@ -595,14 +604,47 @@ class PruningProvenance(_message.Message):
         candidates: _abc.Iterable[Global___CriterionResult] | None = ...,
         layers: _abc.Iterable[Global___LayerMask] | None = ...,
         nodes_without_cluster: _builtins.int = ...,
+        compact_rule: _builtins.str = ...,
+        compact_rule_chosen: _builtins.bool = ...,
+        rules: _abc.Iterable[Global___RuleResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "layers", b"layers", "nodes_without_cluster", b"nodes_without_cluster", "rule", b"rule", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "compact_rule", b"compact_rule", "compact_rule_chosen", b"compact_rule_chosen", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "layers", b"layers", "nodes_without_cluster", b"nodes_without_cluster", "rule", b"rule", "rules", b"rules", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PruningProvenance: _TypeAlias = PruningProvenance  # noqa: Y015
+
+@_typing.final
+class RuleResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    CALIBRATION_LOSS_FIELD_NUMBER: _builtins.int
+    KEPT_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    calibration_accuracy: _builtins.float
+    """Under the masks, after their short training, on the calibration images."""
+    calibration_loss: _builtins.float
+    kept_connections: _builtins.float
+    """Share of the connections under masks that they keep; 1 without masks."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        calibration_accuracy: _builtins.float = ...,
+        calibration_loss: _builtins.float = ...,
+        kept_connections: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_accuracy", b"calibration_accuracy", "calibration_loss", b"calibration_loss", "kept_connections", b"kept_connections", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleResult: _TypeAlias = RuleResult  # noqa: Y015
 
 @_typing.final
 class CriterionResult(_message.Message):
