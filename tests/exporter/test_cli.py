@@ -294,7 +294,7 @@ def test_measurement_is_shown_and_given_to_programs(built: Path, tmp_path: Path)
     run = shutil.copytree(built / "run", tmp_path / "run")
     shown = exporter("measure", "--run", run)
     assert shown.exit_code == 0, shown.output
-    for expected in ("measure: up to date", "1.feed_forward_hidden", "359 calibration images", "1.3", "alone %"):
+    for expected in ("measure: up to date", "1.feed_forward_hidden", "359 calibration images", "1.3", "alone"):
         assert expected in shown.output
     told = json.loads(exporter("measure", "--run", run, "--json").stdout)
     assert told == json.loads((run / "findings.json").read_text("utf-8"))
