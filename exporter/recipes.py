@@ -193,9 +193,10 @@ def cifar100_cpu() -> Recipe:
 
 
 def flowers102_cpu() -> Recipe:
-    """Not run yet. A small CCT for Flowers-102 at 64 px, trained on train and validation, for 2 CPU cores.
+    """75.95 % (74.86-77.00) on 6,149 test images; official-trainval; 2 CPU cores, 50 minutes; n = 1.
 
-    `exporter build --dataset flowers102 --recipe flowers102_cpu`.
+    `exporter build --dataset flowers102 --recipe flowers102_cpu`. 64 px, 1,836 training images. The minutes are those
+    of the steps; 52 with the evaluations in between, on cores that tests ran on now and then.
     """
     return Recipe(
         dataset="flowers102",

@@ -1,0 +1,78 @@
+"""Recorded trainings: the recipes as they stand, what they say of themselves, and the weights that came of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.cct import CCT
+from exporter.initial_weights import load_initial_weights, shipped_checkpoints
+from exporter.metrics import wilson_interval
+from exporter.recipes import RECIPES, Recipe, describe, from_record
+
+ROOT = Path(__file__).parent.parent
+RECORDED = {"cifar100": "cifar100_cpu", "flowers102": "flowers102_cpu"}  # data set: recipe
+MIB = 1 << 20
+
+
+def record(name: str) -> dict[str, Any]:
+    """Of a training."""
+    found: dict[str, Any] = json.loads((ROOT / "results" / name / "training.json").read_text("utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recipe_is_the_one_that_was_run(name: str) -> None:
+    """Model, training and split; a recipe that is changed is to be run again."""
+    ran, stands = from_record(record(name)["recipe"]), RECIPES[RECORDED[name]]()
+    parts = [(recipe.model, recipe.training, recipe.split, recipe.image_size) for recipe in (ran, stands)]
+    assert parts[0] == parts[1]
+    assert len(record(name)["epochs"]) == stands.training.epochs
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recipe_says_what_it_gave(name: str) -> None:
+    """Accuracy with its interval, images and minutes, as recorded."""
+    test, told = record(name)["test"], describe(RECORDED[name])
+    low, accuracy, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
+    assert f"{accuracy:.2f} % ({low:.2f}-{high:.2f}) on {test['images']:,} test images" in told
+    assert f"{record(name)['minutes']:.0f} minutes" in told
+    interval = wilson_interval(test["correct"], test["images"])
+    assert (interval.low, interval.high) == (test["interval_low"], test["interval_high"])
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_shipped_weights_are_of_the_recorded_model(name: str) -> None:
+    """Every tensor fits, the read-out too; small enough to be in a source tree."""
+    recipe: Recipe = from_record(record(name)["recipe"])
+    labels = {"cifar100": 100, "flowers102": 102}[name]
+    model = CCT(recipe.model.config(recipe.image_size or 32, 3, labels))
+    taken = load_initial_weights(model, f"checkpoint:{name}")
+    assert len(taken.taken) == len(model.state_dict())
+    assert shipped_checkpoints()[name].stat().st_size <= 8 * MIB
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_readme_and_checkpoints_say_the_same(name: str) -> None:
+    """One row each, with the recorded accuracy and minutes."""
+    test = record(name)["test"]
+    low, accuracy, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
+    for page in ("README.md", "checkpoints/README.md"):
+        rows = [line for line in (ROOT / page).read_text("utf-8").splitlines() if line.startswith(f"| `{name}`")]
+        assert len(rows) == 1
+        for expected in (
+            f"{accuracy:.2f} ({low:.2f}-{high:.2f})",
+            RECORDED[name],
+            f"| {record(name)['minutes']:.0f} |",
+        ):
+            assert expected in rows[0]
+
+
+def test_results_page_is_that_of_the_records() -> None:
+    """docs/results.md is generated, and was generated after the last record."""
+    command = [sys.executable, ROOT / "benchmarks/record_study.py", "--check"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
