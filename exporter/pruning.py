@@ -12,7 +12,7 @@ accuracy, the lower calibration loss deciding between equals [our choice]. Test 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, PruningProvenance, RuleResult
 from torch import Tensor
@@ -27,7 +27,7 @@ from exporter.recipes import PruneSettings
 from exporter.snp import READOUT, recognised_labels
 from exporter.training import TrainingSettings, predict, shortened, train
 
-AUTO = "auto"
+AUTO: Final = "auto"
 LITERAL: andc.Rule = "both"  # of the masked model that is reported where the rule is chosen
 COMPACT_TOLERANCE = 1e-5  # between the logits of a compact model and of its masked original
 
