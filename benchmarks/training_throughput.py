@@ -8,7 +8,7 @@ with its quartiles. The share of augmentation is that of our step. The rate of o
 6 operations for each multiply-accumulate of the model) is set against that of a large matrix product in the precision
 of the step, measured in the same run.
 
-    python benchmarks/training_throughput.py [--rounds 10] [--threads 2] [--json]
+    python benchmarks/training_throughput.py [--rounds 10] [--threads 2] [--recipe cifar100_cpu] [--json]
 """
 
 import json
@@ -203,11 +203,12 @@ def cases() -> list[tuple[str, str, int | None]]:
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 10,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = len(os.sched_getaffinity(0)),
+    recipe: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure and print."""
     torch.set_num_threads(threads)
-    rows = [measure(*case, rounds) for case in cases()]
+    rows = [measure(*case, rounds) for case in cases() if recipe is None or case[0] in recipe]
     if as_json:
         print(json.dumps({"machine": machine(), "threads": threads, "rounds": rounds, "rows": rows}, indent=2))
         return
