@@ -86,6 +86,12 @@ def _closest(mask: Callable[[float], Tensor], share: float) -> Tensor:
     return min((mask(low), mask(high)), key=lambda kept: abs(float(kept.float().mean()) - share))
 
 
+def kept_share(masks: Mapping[str, Tensor]) -> float:
+    """Share of the connections under masks that they keep; 1 without masks."""
+    connections = sum(mask.numel() for mask in masks.values())
+    return sum(int(mask.sum()) for mask in masks.values()) / connections if connections else 1.0
+
+
 def masked_layers(model: CCT, masks: Mapping[str, Tensor]) -> dict[str, nn.Linear]:
     """The layers that the masks belong to."""
     return {name: layer for name in masks if isinstance(layer := model.get_submodule(name), nn.Linear)}

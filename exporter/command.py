@@ -16,6 +16,7 @@ from exporter.onnx_export import ExportError
 from exporter.pipeline import RunError
 from exporter.pruning import PruningError
 from exporter.recipes import RecipeError
+from exporter.report import ReportError
 from exporter.training import TrainingError
 
 ERRORS = (
@@ -26,6 +27,7 @@ ERRORS = (
     OutputError,
     PruningError,
     RecipeError,
+    ReportError,
     RunError,
     TrainingError,
 )

@@ -118,9 +118,9 @@ def _row(
     seeded = replace(training, seed=seed)
     train(masked, train_data, seeded, parameters=learning, after_step=andc.reapply(masked, masks))
     wrong_N = _wrong(masked, evaluated)
-    kept = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
     wrong = tuple(torch.nonzero(wrong_N).flatten().tolist())
-    return Row(share, seed, rule, kept, len(evaluated), at_once, 1 - len(wrong) / len(evaluated), wrong)
+    images, kept = len(evaluated), andc.kept_share(masks)
+    return Row(share, seed, rule, kept, images, at_once, 1 - len(wrong) / images, wrong)
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,13 @@ ShareOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SharesOption = Annotated[
-    list[float], typer.Option("--share", min=0.0, max=1.0, help="Share of each layer's connections; may be repeated.")
+    list[float] | None,
+    typer.Option(
+        "--share", min=0.0, max=1.0, help="Kept of each layer's connections; may be repeated. Four by default."
+    ),
 ]
 ConnectionRulesOption = Annotated[
-    list[str], typer.Option("--by", help=f"May be repeated: {', '.join(connections.RULES)}.")
+    list[str] | None, typer.Option("--by", help=f"May be repeated: {', '.join(connections.RULES)}. All by default.")
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, help="Short trainings and random masks of each.")]
 ImagesOption = Annotated[
@@ -120,17 +123,23 @@ def prune_settings(
 
 
 def comparison_settings(
-    settings: PruneSettings, shares: list[float], by: list[str], seeds: int, rule: str | None, images: int | None
+    settings: PruneSettings,
+    shares: list[float] | None,
+    by: list[str] | None,
+    seeds: int,
+    rule: str | None,
+    images: int | None,
 ) -> ComparisonSettings:
     """What the command line asks to be compared; the short training is the recipe's. ANDC is always among the rules."""
     checked = prune_settings(settings, rule=rule, threshold=None, keep=None, criterion=None)
-    for name in by:
+    rules = by or connections.RULES
+    for name in rules:
         if name not in connections.RULES:
             known = ", ".join(connections.RULES)
             raise typer.BadParameter(f"expected one of {known}, found {name!r}", param_hint="--by")
     return ComparisonSettings(
-        tuple(shares),
-        (connections.ANDC, *(name for name in by if name != connections.ANDC)),
+        tuple(shares or ComparisonSettings.shares),
+        (connections.ANDC, *(name for name in rules if name != connections.ANDC)),
         seeds,
         LITERAL if checked.rule == AUTO else checked.rule,
         settings.epochs,

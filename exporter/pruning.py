@@ -131,16 +131,11 @@ def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
                 rule=masked.rule,
                 calibration_accuracy=masked.calibration_accuracy,
                 calibration_loss=masked.calibration_loss,
-                kept_connections=_kept(masked.masks),
+                kept_connections=andc.kept_share(masked.masks),
             )
             for masked in pruned.rules
         ],
     )
-
-
-def _kept(masks: dict[str, Tensor]) -> float:
-    connections = sum(mask.numel() for mask in masks.values())
-    return sum(int(mask.sum()) for mask in masks.values()) / connections if connections else 1.0
 
 
 def _nodes_without_cluster(measurements: Measurements, threshold: float) -> int:

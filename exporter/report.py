@@ -30,6 +30,10 @@ SHOWN_NODES = 3
 EXAMPLE_TAP = "feed_forward_hidden"
 
 
+class ReportError(Exception):
+    """There is nothing to draw."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure with what a reader needs beside it."""
@@ -46,12 +50,12 @@ def example_nodes(
     """The nodes at the quartiles of the number of recognised labels, among those that recognise any.
 
     Raises:
-        ValueError: no node recognises a label.
+        ReportError: no node recognises a label.
     """
     found = statistics(node, threshold)
     candidates = found.has_cluster_N.nonzero().flatten()
     if not len(candidates):
-        raise ValueError("expected a node that recognises a label, found none")
+        raise ReportError("expected a node that recognises a label, found none: train the model longer.")
     order = candidates[found.labels_NK[candidates].sum(1).argsort(stable=True)]
     examples = []
     for quarter in range(1, SHOWN_NODES + 1):
@@ -201,7 +205,7 @@ def write_report(
 
     Raises:
         OutputError: the system refused a write.
-        ValueError: no node of the last encoder recognises a label.
+        ReportError: no node of the last encoder recognises a label.
     """
     made = pictures(training, findings, comparison, subsets, nodes, label_names, labels_N)
     drawn = [(picture, svg(picture.figure)) for picture in made]

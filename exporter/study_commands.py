@@ -30,8 +30,8 @@ from exporter.subsets import SubsetSettings
 def compare(
     run: RunOption,
     threads: ThreadsOption = None,
-    share: SharesOption = list(ComparisonSettings.shares),  # noqa: B006 - typer copies it
-    by: ConnectionRulesOption = list(ComparisonSettings.rules),  # noqa: B006 - likewise
+    share: SharesOption = None,
+    by: ConnectionRulesOption = None,
     seeds: SeedsOption = ComparisonSettings.seeds,
     rule: RuleOption = None,
     images: ImagesOption = None,

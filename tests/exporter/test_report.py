@@ -14,7 +14,7 @@ from exporter.comparison import ComparisonSettings
 from exporter.console import progress
 from exporter.datasets import DatasetSettings, load
 from exporter.pipeline import RunError
-from exporter.report import example_nodes, label_changes
+from exporter.report import ReportError, example_nodes, label_changes
 from exporter.snp import NodeMeasurement
 from exporter.studies import COMPARISON, SUBSETS, compare_stage, report_stage, run_comparison, subsets_stage
 from exporter.subsets import SubsetSettings
@@ -146,5 +146,5 @@ def test_examples_are_nodes_that_recognise_labels() -> None:
 def test_layer_that_recognises_nothing_has_no_examples() -> None:
     """An error rather than an empty figure."""
     nothing_KN = torch.zeros(3, 4).double()
-    with pytest.raises(ValueError, match="recognises a label"):
+    with pytest.raises(ReportError, match="recognises a label"):
         example_nodes(NodeMeasurement(nothing_KN, nothing_KN, 1, 2), ["a", "b", "c"])
