@@ -239,19 +239,14 @@ def clusters(recognised_NKK: Tensor) -> Tensor:
     """
     nodes, labels, _ = recognised_NKK.shape
     both_NKK = recognised_NKK & recognised_NKK.transpose(1, 2)
-    free_NK = recognised_NKK.diagonal(dim1=1, dim2=2).clone()
+    fits_NKK = torch.ones_like(recognised_NKK)  # whether cluster g and label k, of [n, g, k], are a block of ones
     cluster_NK = torch.full((nodes, labels), -1)
-    count = 0
-    while free_NK.any():
-        # Every node opens its next cluster with its own first free label: as many rounds as any node has clusters.
-        first_N11 = free_NK.int().argmax(1).view(-1, 1, 1).expand(-1, 1, labels)
-        joinable_NK = both_NKK.gather(1, first_N11).squeeze(1) & free_NK
-        for label in range(labels):
-            joins_N = joinable_NK[:, label].clone()
-            joinable_NK &= both_NKK[:, label] | ~joins_N.unsqueeze(1)
-            cluster_NK[joins_N, label] = count
-            free_NK[:, label] &= ~joins_N
-        count += 1
+    for label in range(labels):
+        # Filling one cluster after another is the same as giving each label to the first cluster that it fits.
+        nodes_C = torch.nonzero(recognised_NKK[:, label, label]).flatten()
+        first_C = fits_NKK[nodes_C, :, label].byte().argmax(1)
+        fits_NKK[nodes_C, first_C] &= both_NKK[nodes_C, label]
+        cluster_NK[nodes_C, label] = first_C
     return cluster_NK
 
 
@@ -297,12 +292,12 @@ def matrix_statistics(matrices_NKK: Tensor, threshold: float = THRESHOLD) -> Nod
     recognised_NKK = recognised(matrices_NKK, threshold)
     cluster_NK = clusters(recognised_NKK)
     clusters_N = cluster_NK.amax(1) + 1
-    sizes_NK = functional.one_hot(cluster_NK + 1, cluster_NK.shape[1] + 1)[:, :, 1:].sum(1)
-    inside_N = (sizes_NK**2).sum(1)
+    inside_NK = cluster_NK >= 0
+    sizes_NK = torch.zeros_like(cluster_NK).scatter_add_(1, cluster_NK.clamp(min=0), inside_NK.long())
     return NodeStatistics(
         recognised_NKK=recognised_NKK,
         cluster_NK=cluster_NK,
         clusters_N=clusters_N,
-        cluster_size_N=sizes_NK.sum(1) / clusters_N.clamp(min=1),
-        noise_N=recognised_NKK.sum((1, 2)) - inside_N,
+        cluster_size_N=inside_NK.sum(1) / clusters_N.clamp(min=1),
+        noise_N=torch.count_nonzero(recognised_NKK, (1, 2)) - (sizes_NK**2).sum(1),
     )
