@@ -9,6 +9,7 @@ machine can be checked without torch and without the data set.
 
 import datetime
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -44,7 +45,9 @@ from exporter.pipeline import (
     DENSE_MEASUREMENTS,
     MASKED,
     PRUNING,
+    REPORT,
     TRAINING,
+    RunError,
     part_images,
     pruning_record,
     trained_recipe,
@@ -58,7 +61,7 @@ GOLDEN_TOLERANCE_REDUCED = 0.05  # of the golden logits' range
 COMPLETENESS_TOLERANCE = 1e-4
 EXPORT_STAGE = Stage(
     "export",
-    (DENSE, TRAINING, MASKED, COMPACT, PRUNING, DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS),
+    (DENSE, TRAINING, MASKED, COMPACT, PRUNING, DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS, REPORT),
     ("export.json",),
 )
 
@@ -179,6 +182,8 @@ def write_bundle(run: Path, dataset: Dataset, repository: Path, name: str, model
         OutputError: the bundle cannot be written.
     """
     models = RunModels.load(run)
+    if not (run / REPORT).is_file():
+        raise RunError(f"{run} has no report: expected {REPORT}. Run `exporter report` first.")
     probes = head_probes(models.compact_measurements, models.compact)
     golden = golden_set(ExactSplit(models.compact, probes, dataset.mean, dataset.std).eval(), dataset)
     manifest = _manifest(name, model_version, models, dataset, run, golden)
@@ -187,6 +192,7 @@ def write_bundle(run: Path, dataset: Dataset, repository: Path, name: str, model
         export_graphs(models.compact, probes, dataset.mean, dataset.std, temporary)
         check_graphs(temporary, golden, GOLDEN_TOLERANCE)
         np.savez(temporary / GOLDEN_SET, allow_pickle=False, **golden)
+        shutil.copyfile(run / REPORT, temporary / Path(REPORT).name)
         manifest.files.extend(list_files(temporary))
         write_manifest(manifest, temporary)
     return folder

@@ -55,6 +55,7 @@ from exporter.pipeline import (
 )
 from exporter.progress import silent
 from exporter.recipes import RECIPES, Recipe
+from exporter.studies import report_stage
 from exporter.study_commands import compare, report, subsets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -84,7 +85,8 @@ def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None)
 
 
 def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool) -> None:
-    """Export the run and show what its bundle says."""
+    """Write the report, export the run and show what its bundle says."""
+    say("report", report_stage(run, data)[1])
     folder, done = export_stage(run, data, out, name or data.name)
     say("export", done)
     manifest = read_manifest(folder)

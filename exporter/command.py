@@ -16,7 +16,6 @@ from exporter.onnx_export import ExportError
 from exporter.pipeline import RunError
 from exporter.pruning import PruningError
 from exporter.recipes import RecipeError
-from exporter.report import ReportError
 from exporter.training import TrainingError
 
 ERRORS = (
@@ -27,7 +26,6 @@ ERRORS = (
     OutputError,
     PruningError,
     RecipeError,
-    ReportError,
     RunError,
     TrainingError,
 )

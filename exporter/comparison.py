@@ -2,13 +2,17 @@
 
 For each share of the connections, seed and rule of `exporter.connections`: masks, the accuracy at once, and after the
 short training. `dense` is the model without masks after the same training of the same layers. The seed draws the random
-masks and the order and augmentation of that training. Two rules are compared on the same images by McNemar's exact test
-over those that one of them alone gets right, seed by seed.
+masks and the order and augmentation of that training. With a `gradual` rule the share falls to the one asked for in ten
+stages over the first half of that training, along a cubic (arXiv:1710.01878), each stage's masks chosen from the weights
+as they then are. Two rules are compared on the same images by McNemar's exact test over those that one of them alone
+gets right, seed by seed.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +22,12 @@ from torch import Tensor
 from exporter import andc
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
-from exporter.connections import ANDC, DENSE, RULES, Evidence, input_scales, masks_by
+from exporter.connections import ANDC, DENSE, GRADUAL, RULES, Evidence, input_scales, masks_by
 from exporter.images import LabelledImages
 from exporter.training import TrainingSettings, predict, train
+
+STAGES = 10  # of a gradual rule
+Masks = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Row:
     rule: str
     kept: float  # share of the masked layers' connections that is kept
     images: int
-    masked_accuracy: float  # at once
+    masked_accuracy: float  # at once; of a gradual rule under the masks of its first stage
     accuracy: float  # after the short training
     wrong: tuple[int, ...]  # images that it then gets wrong, so that any two rows can be paired
 
@@ -89,37 +96,62 @@ def compare(
     """
     evidence = Evidence(model, measurements.nodes, input_scales(model, train_data))
     known = {(row.share, row.seed, row.rule): row for row in done}
-    andc_masks = {
-        share: andc.masks_keeping(model, measurements.nodes, settings.rule, share) for share in (1.0, *settings.shares)
-    }
     rows = []
     for case in cases(settings):
         if case not in known:
-            known[case] = _row(case, andc_masks[case[0]], evidence, train_data, evaluated, training)
+            known[case] = _row(case, settings.rule, evidence, train_data, evaluated, training)
             on_row(known[case])
         rows.append(known[case])
     return rows
 
 
+def falling_shares(share: float, stages: int) -> list[float]:
+    """Shares of connections that the stages keep, the last of them `share`."""
+    return [share + (1 - share) * (1 - stage / stages) ** 3 for stage in range(1, stages + 1)]
+
+
+def mask_in_stages(model: CCT, stages: Sequence[Callable[[], Masks]], steps: int) -> Callable[[], None]:
+    """Applies the first stage's masks now; what it returns is called after each step, and goes on to the others.
+
+    Args:
+        steps: of the training; the last stage begins before their half, or with the first of them.
+    """
+    starts = {max(1, round(stage * steps / 2 / len(stages))): choose for stage, choose in enumerate(stages) if stage}
+    step, masks = 0, stages[0]()
+    andc.apply_masks(model, masks)
+
+    def after_step() -> None:
+        nonlocal step, masks
+        step += 1
+        masks = starts[step]() if step in starts else masks
+        andc.apply_masks(model, masks)
+
+    return after_step
+
+
 def _row(
     case: Case,
-    andc_masks: dict[str, Tensor],
+    layers: andc.Rule,
     evidence: Evidence,
     train_data: LabelledImages,
     evaluated: LabelledImages,
     training: TrainingSettings,
 ) -> Row:
     share, seed, rule = case
-    masks = masks_by(rule, andc_masks, evidence, seed)
     masked = copy.deepcopy(evidence.model)
-    andc.apply_masks(masked, masks)
+    own = replace(evidence, model=masked)
+    andc_masks = [
+        andc.masks_keeping(masked, evidence.nodes, layers, stage_share)
+        for stage_share in falling_shares(share, STAGES if rule.startswith(GRADUAL) else 1)
+    ]
+    stages = [partial(masks_by, rule, stage_masks, own, seed) for stage_masks in andc_masks]
+    after_step = mask_in_stages(masked, stages, training.epochs * math.ceil(len(train_data) / training.batch_size))
     at_once = 1 - float(_wrong(masked, evaluated).double().mean())
-    learning = andc.learning_parameters(masked, masks)
-    seeded = replace(training, seed=seed)
-    train(masked, train_data, seeded, parameters=learning, after_step=andc.reapply(masked, masks))
+    learning = andc.learning_parameters(masked, andc_masks[-1])
+    train(masked, train_data, replace(training, seed=seed), parameters=learning, after_step=after_step)
     wrong_N = _wrong(masked, evaluated)
     wrong = tuple(torch.nonzero(wrong_N).flatten().tolist())
-    images, kept = len(evaluated), andc.kept_share(masks)
+    images, kept = len(evaluated), andc.kept_share(stages[-1]())
     return Row(share, seed, rule, kept, images, at_once, 1 - len(wrong) / images, wrong)
 
 

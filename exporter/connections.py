@@ -11,6 +11,8 @@ A rule gives every connection a -> b of a layer a score, and the largest are kep
 And `permuted`: ANDC's own mask with its nodes exchanged at random, so that each has the labels of another: rows and
 columns of a hidden layer's mask, columns of the read-out's, whose rows are labels.
 
+A rule may be `gradual`: the share falls to the one asked for while the model learns (`exporter.comparison`).
+
 Shape suffixes: as in `exporter.andc`.
 """
 
@@ -28,7 +30,8 @@ from exporter.snp import READOUT, NodeMeasurement, relative_fields
 ANDC, PERMUTED = "andc", "permuted"
 DENSE = "dense"  # no rule: everything is kept
 SCORES = ("random", "magnitude", "wanda", "overlap", "magnitude*overlap", "wanda*overlap")
-RULES = (ANDC, PERMUTED, *SCORES)
+GRADUAL = "gradual "  # prefix
+RULES = (ANDC, PERMUTED, *SCORES, GRADUAL + ANDC, GRADUAL + "magnitude", GRADUAL + "magnitude*overlap")
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ def masks_by(rule: str, andc_masks: Mapping[str, Tensor], evidence: Evidence, se
     """Masks that keep as many connections of each layer as ANDC's do, chosen by a rule; or all, for `dense`.
 
     Raises:
-        ValueError: the rule is none of `RULES`.
+        ValueError: the rule, but for a `gradual` before it, is none of `RULES`.
     """
+    rule = rule.removeprefix(GRADUAL)
     generator = torch.Generator().manual_seed(seed)
     if rule == ANDC:
         return dict(andc_masks)

@@ -4,9 +4,9 @@
     measure   dense                         -> dense.measurements.safetensors, findings.json (`exporter.findings`)
     prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
                                                model's own measurements, which Explain needs
-    export    all of these                  -> a bundle, under the output folder
+    export    all of these, and the report  -> a bundle, under the output folder
 
-What is tried on a finished run without becoming part of the bundle is in `exporter.studies`.
+The report, and what is tried on a finished run for its sake, is in `exporter.studies`.
 
 A stage whose inputs have not changed is skipped (`exporter.stages`).
 """
@@ -48,6 +48,7 @@ from exporter.training_log import training_log
 DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
+REPORT = "report/report.html"
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS, FINDINGS))

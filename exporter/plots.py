@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from exporter.connections import ANDC, DENSE, RULES
+from exporter.connections import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000",
@@ -38,7 +38,7 @@ STYLES = (
     (YELLOW, "*"),
     ("#777777", "<"),
 )
-RULE_STYLES = dict(zip(RULES, STYLES, strict=False))  # ANDC is the first
+RULE_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headwise",  # the same figures give the same file
@@ -202,13 +202,13 @@ def accuracy_by_share(comparison: Record) -> Figure:
                 va="bottom",
             )
             continue
-        colour, marker = RULE_STYLES[rule]
+        colour, marker = RULE_STYLES[rule.removeprefix(GRADUAL)]
         shares = [100 * result["kept"] for result in found]
         percents = [100 * np.asarray(result["accuracies"]) for result in found]
         axes.plot(
             shares,
             [p.mean() for p in percents],
-            marker + "-",
+            marker + ("--" if rule.startswith(GRADUAL) else "-"),
             color=colour,
             label=rule,
             linewidth=2 if rule == ANDC else 1,

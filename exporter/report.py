@@ -1,7 +1,7 @@
 """One page about a run: what was claimed, what was found, and the figures; and the figures and numbers behind it.
 
 report/report.html   self-contained: figures inside, no script, no request to anywhere
-report/*.svg         each figure
+report/*.svg, *.png  each figure
 report/report.json   verdicts, and the records that they were judged on
 """
 
@@ -27,11 +27,8 @@ from exporter.snp import THRESHOLD, NodeMeasurement, statistics
 from exporter.verdicts import headline, verdicts
 
 SHOWN_NODES = 3
+PNG_DOTS_PER_INCH = 150
 EXAMPLE_TAP = "feed_forward_hidden"
-
-
-class ReportError(Exception):
-    """There is nothing to draw."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,11 @@ class Picture:
 def example_nodes(
     node: NodeMeasurement, label_names: Sequence[str], threshold: float = THRESHOLD
 ) -> list[dict[str, Any]]:
-    """The nodes at the quartiles of the number of recognised labels, among those that recognise any.
-
-    Raises:
-        ReportError: no node recognises a label.
-    """
+    """The nodes at the quartiles of the number of recognised labels, among those that recognise any; may be empty."""
     found = statistics(node, threshold)
     candidates = found.has_cluster_N.nonzero().flatten()
     if not len(candidates):
-        raise ReportError("expected a node that recognises a label, found none: train the model longer.")
+        return []
     order = candidates[found.labels_NK[candidates].sum(1).argsort(stable=True)]
     examples = []
     for quarter in range(1, SHOWN_NODES + 1):
@@ -100,11 +93,6 @@ def pictures(
 ) -> list[Picture]:
     """Every figure of a run, in the order of the page."""
     last = len(findings["heads"]) - 1
-    examples = example_nodes(nodes[f"encoders.{last}.{EXAMPLE_TAP}"], label_names, findings["threshold"])
-    told = "; ".join(
-        f"{example['title']}: {' and '.join('{' + ', '.join(names) + '}' for names in example['labels'])}"
-        for example in examples
-    )
     made = [
         Picture("training", "Training", "", plots.training_curve(training)),
         Picture(
@@ -112,12 +100,6 @@ def pictures(
             "Along the encoders",
             f"Bands are 95 % of {findings['draws']} bootstrap draws over images.",
             plots.along_encoders(findings),
-        ),
-        Picture(
-            "matrices",
-            f"Single nodes of the last feed-forward layer (encoder {last})",
-            f"The nodes at the quartiles of the number of recognised labels; their clusters: {told}.",
-            plots.snp_matrices(examples, label_names),
         ),
         Picture("histograms", f"Nodes of encoder {last}", "", plots.histograms(findings, last)),
         Picture(
@@ -133,6 +115,19 @@ def pictures(
             plots.sharpness(findings),
         ),
     ]
+    if examples := example_nodes(nodes[f"encoders.{last}.{EXAMPLE_TAP}"], label_names, findings["threshold"]):
+        told = "; ".join(
+            f"{example['title']}: {' and '.join('{' + ', '.join(names) + '}' for names in example['labels'])}"
+            for example in examples
+        )
+        made.append(
+            Picture(
+                "matrices",
+                f"Single nodes of the last feed-forward layer (encoder {last})",
+                f"The nodes at the quartiles of the number of recognised labels; their clusters: {told}.",
+                plots.snp_matrices(examples, label_names),
+            )
+        )
     if comparison is not None:
         smallest = min(comparison["settings"]["shares"])
         changes = label_changes(comparison, labels_N, label_names, smallest)
@@ -205,7 +200,6 @@ def write_report(
 
     Raises:
         OutputError: the system refused a write.
-        ReportError: no node of the last encoder recognises a label.
     """
     made = pictures(training, findings, comparison, subsets, nodes, label_names, labels_N)
     drawn = [(picture, svg(picture.figure)) for picture in made]
@@ -219,6 +213,8 @@ def write_report(
     }
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", content)
+        with whole_file(folder / f"{picture.name}.png") as temporary:
+            picture.figure.savefig(temporary, format="png", dpi=PNG_DOTS_PER_INCH)
     write_json(folder / "report.json", summary)
     _write(folder / "report.html", page(name, summary, drawn))
     return folder / "report.html"

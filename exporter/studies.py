@@ -1,9 +1,9 @@
-"""What is tried on a trained and measured run, for its reader alone: no bundle depends on it.
+"""What is tried on a trained and measured run, and the page about it, which goes into the bundle.
 
     compare   dense, its measurements    -> comparison.json: ANDC against its controls (`exporter.comparison`)
     subsets   dense, its measurements    -> subsets.json: hidden nodes that few labels need (`exporter.subsets`)
     report    training, findings, and
-              what there is of these two -> report/report.html (`exporter.report`)
+              what there is of these two -> report/ (`exporter.report`)
 
 A study whose inputs have not changed is skipped (`exporter.stages`).
 """
@@ -23,6 +23,7 @@ from exporter.pipeline import (
     DENSE,
     DENSE_MEASUREMENTS,
     FINDINGS,
+    REPORT,
     TRAINING,
     part_images,
     run_findings,
@@ -37,14 +38,13 @@ from exporter.training import shortened
 
 COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
 SUBSETS = "subsets.json"
-REPORT = "report"  # folder
 
 COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
 SUBSETS_STAGE = Stage("subsets", (DENSE, TRAINING, DENSE_MEASUREMENTS), (SUBSETS,))
 REPORT_STAGE = Stage(
     "report",
     (TRAINING, FINDINGS, DENSE_MEASUREMENTS, COMPARISON, SUBSETS),
-    (f"{REPORT}/report.html", f"{REPORT}/report.json"),
+    (REPORT, "report/report.json"),
 )
 
 
@@ -148,7 +148,7 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
         removed = run_subsets(run) if (run / SUBSETS).is_file() else None
         part: PartName = compared["part"] if compared else "calibration"
         write_report(
-            run / REPORT,
+            (run / REPORT).parent,
             dataset.name,
             training,
             found,
@@ -159,4 +159,4 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
             part_images(dataset, part).labels_N.cpu(),
         )
 
-    return run / REPORT / "report.html", carry_out(run, REPORT_STAGE, {}, produce)
+    return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

@@ -222,6 +222,20 @@ def _channels_innermost(model: CCT) -> Iterator[None]:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as above
 
 
+@contextmanager
+def _others_frozen(model: CCT, learnt: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients that nothing learns from are not computed, and do not enter the clipped norm."""
+    learning = set(map(id, learnt))
+    frozen = [parameter for parameter in model.parameters() if id(parameter) not in learning]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
 def train(
     model: CCT,
     data: LabelledImages,
@@ -250,8 +264,9 @@ def train(
         TrainingError: the loss is not finite.
         OutputError: the checkpoint cannot be written.
     """
-    with data.visited_by(model), _channels_innermost(model):  # before anything refers to the weights' storage
-        learnt = list(model.parameters()) if parameters is None else list(parameters)
+    learnt = list(model.parameters()) if parameters is None else list(parameters)
+    # Before anything refers to the weights' storage.
+    with data.visited_by(model), _channels_innermost(model), _others_frozen(model, learnt):
         optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
         average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
         run = _Run(model, optimizers, average, settings, TrainingResult(), f"{settings!r} {identity}")

@@ -166,12 +166,18 @@ def headline(comparison: dict[str, Any] | None) -> str:
     """What a reader must know first: where ANDC is no better than its controls."""
     if comparison is None:
         return "ANDC was not compared with its controls: `exporter compare` does it."
-    results = [result for result in comparison["results"] if result["rule"] not in (ANDC, DENSE)]
-    equal = [
-        f"{result['share']:.0%} ({result['rule']})"
-        for result in results
-        if not (result["to_andc"]["highest"] < 0 and max(result["to_andc"]["p_values"]) < SIGNIFICANT)
-    ]
+    others: dict[float, list[str]] = {}
+    equal: dict[float, list[str]] = {}
+    for result in comparison["results"]:
+        if result["rule"] in (ANDC, DENSE):
+            continue
+        others.setdefault(result["share"], []).append(result["rule"])
+        if not (result["to_andc"]["highest"] < 0 and max(result["to_andc"]["p_values"]) < SIGNIFICANT):
+            equal.setdefault(result["share"], []).append(result["rule"])
     if not equal:
         return "At every share that was tried ANDC is better than every other rule."
-    return f"ANDC is no better than another rule at the same share of connections at: {', '.join(equal)}."
+    told = [
+        f"{share:.0%} than {'any other rule' if rules == others[share] else ', '.join(rules)}"
+        for share, rules in equal.items()
+    ]
+    return f"At the same share of connections ANDC is no better at {'; at '.join(told)}."

@@ -24,6 +24,7 @@ from exporter.images import LabelledImages
 from exporter.pipeline import measure_stage, prune_stage, train_stage
 from exporter.recipes import ModelSettings, PruneSettings, Recipe
 from exporter.snp import ProbeSettings
+from exporter.studies import report_stage
 from exporter.training import TrainingSettings
 
 START_SECONDS = 60.0
@@ -82,6 +83,7 @@ def make_run(run: Path) -> Dataset:
     train_stage(run, recipe, dataset, progress)
     measure_stage(run, recipe.probes, dataset, progress)
     prune_stage(run, recipe.prune, recipe.probes, dataset, progress)
+    report_stage(run, dataset)
     return dataset
 
 

@@ -43,7 +43,7 @@ def test_bundle_holds_what_it_lists_and_nothing_else(bundle: Path) -> None:
     """Every file beside the manifest is listed with its size and sha256."""
     names = {path.name for path in bundle.iterdir()} - {"manifest.json"}
     assert names == {entry.path for entry in read_manifest(bundle).files}
-    assert names == {"classify.onnx", "explain.onnx", "weights.bin", "golden.npz"}
+    assert names == {"classify.onnx", "explain.onnx", "weights.bin", "golden.npz", "report.html"}
 
 
 def test_manifest_is_readable_json_without_a_path_of_this_machine(bundle: Path) -> None:

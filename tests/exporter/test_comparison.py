@@ -5,16 +5,29 @@ from dataclasses import asdict, replace
 import pytest
 import support
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
-from exporter.comparison import ComparisonSettings, Difference, Row, cases, compare, mcnemar, results, row_from
+from exporter.comparison import (
+    ComparisonSettings,
+    Difference,
+    Row,
+    cases,
+    compare,
+    falling_shares,
+    mask_in_stages,
+    mcnemar,
+    results,
+    row_from,
+)
 from exporter.images import LabelledImages
 from exporter.snp import ProbeSettings, measure, train_probes
 from exporter.training import TrainingSettings, predict
 
-SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random", "magnitude"), seeds=2, rule="layer")
+SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random", "gradual magnitude"), seeds=2, rule="layer")
 TRAINING = TrainingSettings(epochs=1, batch_size=32)
 
 
@@ -110,6 +123,30 @@ def test_dense_rows_are_trained_without_masks(dense: CCT, data: LabelledImages, 
     for entry in rows[:2]:
         assert (entry.rule, entry.share, entry.kept) == ("dense", 1.0, 1.0)
         assert entry.masked_accuracy == pytest.approx(accuracy)
+
+
+@given(st.floats(0.0, 1.0), st.integers(1, 20))
+def test_shares_fall_to_the_one_asked_for(share: float, stages: int) -> None:
+    """From below 1, never rising."""
+    shares = falling_shares(share, stages)
+    assert len(shares) == stages
+    assert shares[-1] == share
+    assert all(before >= after for before, after in zip((1.0, *shares), shares, strict=False))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 40])
+def test_last_stage_is_in_force_from_half_of_the_training_on(steps: int) -> None:
+    """However few steps there are; stages that have no step of their own are passed over."""
+    model, layer = support.random_model(), "classifier.fc"
+    weight = model.classifier.fc.weight
+    masks = [{layer: torch.arange(weight.numel()).view(weight.shape) < count} for count in (90, 60, 30)]
+    after_step = mask_in_stages(model, [lambda mask=mask: mask for mask in masks], steps)
+    kept = [int(weight.count_nonzero())]
+    for _ in range(steps):
+        after_step()
+        kept.append(int(weight.count_nonzero()))
+    assert kept[0] == 90
+    assert set(kept[max(1, steps // 2) :]) == {30}
 
 
 def test_mcnemar_looks_at_the_images_that_one_alone_gets_right() -> None:

@@ -158,6 +158,7 @@ def test_only_the_given_parameters_learn(data: LabelledImages) -> None:
     train(model, data, replace(SETTINGS, epochs=1), parameters=list(model.classifier.fc.parameters()))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"classifier.fc.weight", "classifier.fc.bias"}
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
