@@ -3,9 +3,9 @@
 For each share of the connections, seed and rule of `exporter.connections`: masks, the accuracy at once, and after the
 short training. `dense` is the model without masks after the same training of the same layers. The seed draws the random
 masks and the order and augmentation of that training. With a `gradual` rule the share falls to the one asked for in ten
-stages over the first half of that training, along a cubic (arXiv:1710.01878), each stage's masks chosen from the weights
-as they then are. Two rules are compared on the same images by McNemar's exact test over those that one of them alone
-gets right, seed by seed.
+stages over the first half of that training, along a cubic (arXiv:1710.01878), each stage's masks chosen from the
+weights of that moment. Two rules are compared on the same images by McNemar's exact test over those that one of them
+alone gets right, seed by seed.
 """
 
 import copy
