@@ -22,7 +22,9 @@ from exporter.options import (
     CriterionOption,
     DataDirOption,
     DatasetOption,
+    DrawsOption,
     EpochsOption,
+    FindingsPartOption,
     ImageSizeOption,
     InitOption,
     JsonOption,
@@ -30,6 +32,7 @@ from exporter.options import (
     NameOption,
     OutOption,
     PartOption,
+    ProbeSeedsOption,
     RecipeOption,
     RuleOption,
     RunOption,
@@ -41,11 +44,13 @@ from exporter.options import (
     ThresholdOption,
     chosen_recipe,
     dataset_settings,
+    findings_settings,
     part_name,
     prune_settings,
 )
 from exporter.pipeline import (
     evaluate_run,
+    findings_stage,
     measure_stage,
     prune_stage,
     run_findings,
@@ -142,6 +147,7 @@ def build(
         check_writable(out)
         data = _train(run, source, chosen, init)
         say("measure", measure_stage(run, chosen.probes, data, console.progress))
+        say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
         say("prune", prune_stage(run, prune, chosen.probes, data, console.progress))
         _export(run, data, out, name, as_json)
 
@@ -182,12 +188,21 @@ def evaluate(
 
 
 @app.command()
-def measure(run: RunOption, threads: ThreadsOption = None, as_json: JsonOption = False) -> None:
+def measure(
+    run: RunOption,
+    threads: ThreadsOption = None,
+    part: FindingsPartOption = None,
+    draws: DrawsOption = None,
+    probe_seeds: ProbeSeedsOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
     with clear_errors():
         set_threads(threads)
-        data = trained_dataset(run, console.progress)
-        say("measure", measure_stage(run, trained_recipe(run).probes, data, console.progress))
+        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
+        settings = findings_settings(recipe.findings, part, draws, probe_seeds)
+        say("measure", measure_stage(run, recipe.probes, data, console.progress))
+        say("findings", findings_stage(run, settings, recipe.probes, data, console.progress))
         found = run_findings(run)
         if as_json:
             print(json.dumps(found))

@@ -11,8 +11,9 @@ well. Its p-value is one-sided, (1 + deals at least as sharp) / (1 + deals).
 Head matrix (single-head performance, arXiv:2506.23832): M_h, the sum over the nodes of h; normalised, clipped and
 clustered as one unit. Function: what the probe gets right by h alone, and without it, the pooling weights as they are.
 
-Stability [our choice]: the experts found on two halves of the images, over the labels that some node recognises in
-both; the share that agrees, and the share that would agree if the halves knew nothing of one another.
+Stability [our choice]: the experts found on two halves of the images, or by probes trained with other seeds, over the
+labels that some node recognises in both; the share that agrees, and the share that would agree if the two knew nothing
+of one another.
 
 Shape suffixes: N nodes of one tap point, heads contiguous; H heads, K labels, P images, R random deals.
 """
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporter.snp import THRESHOLD, NodeMeasurement, NodeStatistics, PooledNodes, statistics
+from exporter.snp import THRESHOLD, NodeMeasurement, NodeStatistics, PooledNodes, recognised_labels
 
 DEALS = 1000
 
@@ -128,6 +129,11 @@ def agreement(counts_HK: Tensor, other_HK: Tensor) -> Agreement:
     return Agreement(labels, float((experts[0] == experts[1]).double().mean()), float(first_H @ second_H))
 
 
+def measured_recognising_nodes(pooled: PooledNodes, heads: int, threshold: float = THRESHOLD) -> Tensor:
+    """E (H, K) of one encoder's heads on the pooled images."""
+    return recognising_nodes(recognised_labels(pooled.measurement(), threshold), heads)
+
+
 def halves_agreement(pooled: PooledNodes, heads: int, threshold: float = THRESHOLD) -> Agreement | None:
     """Agreement of the experts found on the first, third ... and on the second, fourth ... image of each label.
 
@@ -139,6 +145,6 @@ def halves_agreement(pooled: PooledNodes, heads: int, threshold: float = THRESHO
         return None
     starts_P = (counts_K.cumsum(0) - counts_K)[pooled.labels_P[order_P]]
     odd_P = (torch.arange(len(order_P)) - starts_P) % 2 == 1
-    halves = [statistics(pooled.chosen(order_P[half]).measurement(), threshold) for half in (~odd_P, odd_P)]
-    first_HK, second_HK = (recognising_nodes(half.labels_NK, heads) for half in halves)
+    halves = (pooled.chosen(order_P[half]) for half in (~odd_P, odd_P))
+    first_HK, second_HK = (measured_recognising_nodes(half, heads, threshold) for half in halves)
     return agreement(first_HK, second_HK)

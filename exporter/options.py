@@ -14,6 +14,7 @@ from exporter.andc import RULES
 from exporter.comparison import ComparisonSettings
 from exporter.criteria import CRITERIA
 from exporter.datasets import DatasetSettings, PartName
+from exporter.findings import FindingsSettings
 from exporter.pruning import AUTO, LITERAL
 from exporter.recipes import PruneSettings, Recipe, RecipeError, find_recipe, override
 from exporter.subsets import SubsetSettings
@@ -89,6 +90,16 @@ ImagesOption = Annotated[
 ]
 SubsetLabelsOption = Annotated[int, typer.Option("--labels", min=2, help="Labels of each subset.")]
 SubsetsOption = Annotated[int, typer.Option("--subsets", min=1, help="Random subsets.")]
+FindingsPartOption = Annotated[
+    str | None, typer.Option("--part", help="Images to find figures on: calibration (the recipe's), test or train.")
+]
+DrawsOption = Annotated[int | None, typer.Option(min=1, help="Of the bootstrap; the recipe's by default.")]
+ProbeSeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Trainings of the probes; those after the first say how far experts agree. The recipe's by default."
+    ),
+]
 PartOption = Annotated[str, typer.Option(help="Of the data set: train, calibration or test.")]
 
 
@@ -120,6 +131,15 @@ def prune_settings(
         if value not in known:
             raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
     return changed
+
+
+def findings_settings(
+    settings: FindingsSettings, part: str | None, draws: int | None, probe_seeds: int | None
+) -> FindingsSettings:
+    """The settings with what the command line says otherwise."""
+    return FindingsSettings(
+        settings.part if part is None else part_name(part), draws or settings.draws, probe_seeds or settings.probe_seeds
+    )
 
 
 def comparison_settings(

@@ -1,7 +1,8 @@
 """The stages of a build, each from files of the run's folder to files of the run's folder.
 
     train     data set                      -> dense.safetensors, training.json (and a log, `exporter.training_log`)
-    measure   dense                         -> dense.measurements.safetensors, findings.json (`exporter.findings`)
+    measure   dense                         -> dense.measurements.safetensors
+    findings  dense, its measurements       -> findings.json (`exporter.findings`)
     prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
                                                model's own measurements, which Explain needs
     export    all of these, and the report  -> a bundle, under the output folder
@@ -16,7 +17,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,14 @@ from exporter.compaction import KeptUnits
 from exporter.criteria import CRITERIA
 from exporter.datasets import Dataset, DatasetSettings, PartName
 from exporter.files import write_json
-from exporter.findings import findings
+from exporter.findings import FindingsSettings, findings
 from exporter.images import LabelledImages, labelled_images
 from exporter.initial_weights import load_initial_weights, weights_path
 from exporter.metrics import Accuracy, accuracy
 from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
-from exporter.snp import THRESHOLD, PooledNodes, Probe, ProbeSettings, pool_nodes, train_probes
+from exporter.snp import THRESHOLD, Probe, ProbeSettings, measure, pool_nodes, train_probes
 from exporter.stages import Stage, carry_out, is_current
 from exporter.training import Step, TrainingError, train
 from exporter.training_log import training_log
@@ -51,7 +52,8 @@ TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
 REPORT = "report/report.html"
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
-MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS, FINDINGS))
+MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
+FINDINGS_STAGE = Stage("findings", (DENSE, TRAINING, DENSE_MEASUREMENTS), (FINDINGS,))
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
 
 
@@ -208,31 +210,50 @@ def trained_recipe(run: Path) -> Recipe:
     return from_record(training_record(run)["recipe"])
 
 
-def _probe_and_pool(
-    model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str
-) -> tuple[dict[str, Probe], dict[str, PooledNodes]]:
+def _probes(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> dict[str, Probe]:
     with progress(title, settings.epochs) as advance:
         data = part_images(dataset, "train").sample(settings.images)
-        probes = train_probes(model, data, settings, lambda epoch: advance("probes"))
-    return probes, pool_nodes(model, probes, part_images(dataset, "calibration"))
+        return train_probes(model, data, settings, lambda epoch: advance("probes"))
 
 
-def _measurements(probes: dict[str, Probe], pooled: dict[str, PooledNodes]) -> Measurements:
-    return Measurements(probes, {name: nodes.measurement() for name, nodes in pooled.items()})
+def _measured(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
+    probes = _probes(model, dataset, settings, progress, title)
+    return Measurements(probes, measure(model, probes, part_images(dataset, "calibration")))
 
 
 def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress: Progress) -> bool:
     """Train the probes of the dense model and measure its nodes; True when there was something to do."""
 
     def produce() -> None:
-        model = load_model(run / DENSE)
-        probes, pooled = _probe_and_pool(model, dataset, settings, progress, "measure")
-        with progress("intervals", len(pooled)) as advance:
-            found = findings(model, pooled, THRESHOLD, settings.draws, advance)
-        save_measurements(run / DENSE_MEASUREMENTS, _measurements(probes, pooled))
-        write_json(run / FINDINGS, {"part": "calibration", **found})
+        measurements = _measured(load_model(run / DENSE), dataset, settings, progress, "measure")
+        save_measurements(run / DENSE_MEASUREMENTS, measurements)
 
     return carry_out(run, MEASURE_STAGE, asdict(settings), produce)
+
+
+def findings_stage(
+    run: Path, settings: FindingsSettings, probes: ProbeSettings, dataset: Dataset, progress: Progress
+) -> bool:
+    """Say what the dense model's nodes and heads know, and how sure that is; True when there was something to do.
+
+    Raises:
+        CheckpointError: the run was not measured.
+    """
+
+    def produce() -> None:
+        model, measurements = load_model(run / DENSE), load_measurements(run / DENSE_MEASUREMENTS)
+        data = part_images(dataset, settings.part)
+        others = []
+        for seed in range(1, settings.probe_seeds):
+            seeded = replace(probes, seed=probes.seed + seed)
+            trained = _probes(model, dataset, seeded, progress, f"probes again, seed {seeded.seed}")
+            others.append(pool_nodes(model, trained, data))
+        pooled = pool_nodes(model, measurements.probes, data)
+        with progress("findings", len(pooled)) as advance:
+            found = findings(model, pooled, others, THRESHOLD, settings.draws, advance)
+        write_json(run / FINDINGS, {"part": settings.part, **found})
+
+    return carry_out(run, FINDINGS_STAGE, {"findings": asdict(settings), "probes": asdict(probes)}, produce)
 
 
 def run_findings(run: Path) -> dict[str, Any]:
@@ -265,10 +286,10 @@ def prune_stage(
                 advance,
             )
         small = pruned.chosen.model
-        pooled = _probe_and_pool(small, dataset, probes, progress, "measure the compact model")
+        measurements = _measured(small, dataset, probes, progress, "measure the compact model")
         save_model(run / MASKED, pruned.masked.model)
         save_model(run / COMPACT, small)
-        save_measurements(run / COMPACT_MEASUREMENTS, _measurements(*pooled))
+        save_measurements(run / COMPACT_MEASUREMENTS, measurements)
         told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
         write_json(run / PRUNING, {"provenance": told, "kept": [asdict(units) for units in pruned.chosen.kept]})
 

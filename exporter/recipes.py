@@ -14,6 +14,7 @@ from exporter.andc import Rule
 from exporter.augmentation import AugmentationSettings
 from exporter.cct import CCTConfig, cct
 from exporter.compaction import Budget
+from exporter.findings import FindingsSettings
 from exporter.snp import THRESHOLD, ProbeSettings
 from exporter.training import TrainingSettings
 
@@ -78,6 +79,7 @@ class Recipe:
     image_size: int | None = None  # pixels a side; the data set's own by default
     split: str | None = None  # the data set's first by default
     probes: ProbeSettings = field(default_factory=ProbeSettings)
+    findings: FindingsSettings = field(default_factory=FindingsSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
 
 

@@ -40,13 +40,12 @@ READOUT = "readout"
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How probes are trained, and how sure their figures are made [our choice]."""
+    """How probes are trained [our choice]."""
 
     epochs: int = 30
     images: int | None = None  # of the training part, drawn at random; all by default
     batch_size: int = 128
     learning_rate: float = 5e-3
-    draws: int = 100  # of the bootstrap
     seed: int = 0
 
 

@@ -151,6 +151,9 @@ def expert_heads(findings: dict[str, Any]) -> Verdict:
             halves = encoder["halves"]
             line += f"; two halves of the images name the same expert for {halves['agreement']:.0%} of the labels"
             line += f" ({halves['by_chance']:.0%} by chance)"
+        if seeds := encoder["seeds"]:
+            shares = ", ".join(f"{seed['agreement']:.0%} ({seed['by_chance']:.0%} by chance)" for seed in seeds)
+            line += f"; probes trained again name the same expert for {shares}"
         told.append(line + ".")
     return Verdict(
         "Each head becomes the expert of a subset of labels", _graded(sharp, len(p_values), MOST, SOME), tuple(told)

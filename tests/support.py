@@ -20,8 +20,9 @@ from exporter.bundle import write_bundle
 from exporter.cct import CCT, CCTConfig, EncoderShape, cct
 from exporter.console import progress
 from exporter.datasets import Dataset, DatasetSettings, Part, load
+from exporter.findings import FindingsSettings
 from exporter.images import LabelledImages
-from exporter.pipeline import measure_stage, prune_stage, train_stage
+from exporter.pipeline import findings_stage, measure_stage, prune_stage, train_stage
 from exporter.recipes import ModelSettings, PruneSettings, Recipe
 from exporter.snp import ProbeSettings
 from exporter.studies import report_stage
@@ -72,7 +73,8 @@ def small_recipe() -> Recipe:
         dataset="digits",
         model=ModelSettings(depth=2, heads=4, width=32, feed_forward=48),
         training=TrainingSettings(epochs=3, warm_up_epochs=1, learning_rate=3e-3),
-        probes=ProbeSettings(epochs=2, draws=5),
+        probes=ProbeSettings(epochs=2),
+        findings=FindingsSettings(draws=5),
         prune=PruneSettings(rule="both", criterion="variance*snp", epochs=1),
     )
 
@@ -82,6 +84,7 @@ def make_run(run: Path) -> Dataset:
     recipe, dataset = small_recipe(), load(DatasetSettings("digits"))
     train_stage(run, recipe, dataset, progress)
     measure_stage(run, recipe.probes, dataset, progress)
+    findings_stage(run, recipe.findings, recipe.probes, dataset, progress)
     prune_stage(run, recipe.prune, recipe.probes, dataset, progress)
     report_stage(run, dataset)
     return dataset

@@ -6,18 +6,23 @@ from pathlib import Path
 
 import pytest
 import support
+import torch
 from headwise.bundle import file_sha256
 
-from exporter.checkpoints import load_measurements
+from exporter.checkpoints import load_measurements, load_model
 from exporter.console import progress
 from exporter.datasets import DatasetSettings, load
+from exporter.findings import FindingsSettings
+from exporter.heads import agreement, recognising_nodes
 from exporter.pipeline import (
     COMPACT,
     DENSE,
     DENSE_MEASUREMENTS,
     RunError,
     dataset_fingerprint,
+    findings_stage,
     measure_stage,
+    part_images,
     prune_stage,
     pruning_record,
     run_findings,
@@ -26,7 +31,7 @@ from exporter.pipeline import (
     trained_recipe,
     training_record,
 )
-from exporter.snp import statistics
+from exporter.snp import ProbeSettings, measure, recognised_labels, statistics, train_probes
 from exporter.summary import summarise
 
 
@@ -43,19 +48,20 @@ def carry_out_all(run: Path, seed: int = 0, epochs: int = 2) -> list[bool]:
     return [
         train_stage(run, recipe, data, progress),
         measure_stage(run, recipe.probes, data, progress),
+        findings_stage(run, recipe.findings, recipe.probes, data, progress),
         prune_stage(run, recipe.prune, recipe.probes, data, progress),
     ]
 
 
 def test_finished_run_has_nothing_to_do(run: Path) -> None:
     """Unchanged settings and files: every stage is skipped."""
-    assert carry_out_all(run) == [False, False, False]
+    assert carry_out_all(run) == [False] * 4
 
 
 def test_changed_setting_redoes_its_stage_and_those_after_it(run: Path) -> None:
     """Other probes leave the trained model as it is."""
     before = file_sha256(run / DENSE)
-    assert carry_out_all(run, epochs=1) == [False, True, True]
+    assert carry_out_all(run, epochs=1) == [False, True, True, True]
     assert file_sha256(run / DENSE) == before
 
 
@@ -63,7 +69,7 @@ def test_lost_result_is_made_again_and_is_the_same(run: Path) -> None:
     """Everything is seeded: the compact model that was deleted comes back bit for bit."""
     before = file_sha256(run / COMPACT)
     (run / COMPACT).unlink()
-    assert carry_out_all(run) == [False, False, True]
+    assert carry_out_all(run) == [False, False, False, True]
     assert file_sha256(run / COMPACT) == before
 
 
@@ -98,6 +104,21 @@ def test_findings_say_what_the_measurements_hold(run: Path) -> None:
         correct = nodes[f"encoders.{encoder['encoder']}.heads"].correct
         assert sum(encoder["together_K"]) == correct
         assert sum(encoder["images_K"]) == found["images"]
+
+
+def test_findings_on_another_part_with_more_probes(run: Path) -> None:
+    """They leave the measurements as they are, and say how far probes of another seed name the same experts."""
+    before, data, probes = file_sha256(run / DENSE_MEASUREMENTS), load(DatasetSettings("digits")), ProbeSettings(2)
+    assert findings_stage(run, FindingsSettings("test", draws=2, probe_seeds=2), probes, data, progress)
+    found = run_findings(run)
+    assert (found["part"], found["images"]) == ("test", 360)
+    model, test = load_model(run / DENSE), part_images(data, "test")
+    again = measure(model, train_probes(model, part_images(data, "train"), replace(probes, seed=1)), test)
+    for index, encoder in enumerate(found["heads"]):
+        others_HK = recognising_nodes(recognised_labels(again[f"encoders.{index}.heads"]), 4)
+        expected = agreement(torch.tensor(encoder["recognising_nodes_HK"]), others_HK)
+        assert encoder["seeds"] == [asdict(expected)]
+    assert file_sha256(run / DENSE_MEASUREMENTS) == before
 
 
 def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:

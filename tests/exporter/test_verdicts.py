@@ -42,6 +42,7 @@ def heads(*p_values: list[float]) -> dict[str, Any]:
                 "sharpness_H": [0.5] * len(values),
                 "null_mean_H": [0.2] * len(values),
                 "halves": {"agreement": 0.9, "by_chance": 0.25} if index else None,
+                "seeds": [{"agreement": 0.8, "by_chance": 0.3}] * 2 if index else [],
             }
             for index, values in enumerate(p_values)
         ]
@@ -145,11 +146,13 @@ def test_heads_are_counted_after_holms_correction(p_values: list[float], expecte
     assert expert_heads(heads(p_values)).finding == expected
 
 
-def test_halves_are_told_where_they_were_measured() -> None:
+def test_halves_and_other_probes_are_told_where_they_were_measured() -> None:
     """An encoder without them says nothing of them."""
     first, second = expert_heads(heads([0.001], [0.001])).numbers[1:]
     assert "halves" not in first
+    assert "probes" not in first
     assert "90% of the labels (25% by chance)" in second
+    assert "the same expert for 80% (30% by chance), 80% (30% by chance)." in second
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
