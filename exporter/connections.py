@@ -30,6 +30,7 @@ from exporter.snp import READOUT, NodeMeasurement, relative_fields
 ANDC, PERMUTED = "andc", "permuted"
 DENSE = "dense"  # no rule: everything is kept
 SCORES = ("random", "magnitude", "wanda", "overlap", "magnitude*overlap", "wanda*overlap")
+CHANCE = ("random", PERMUTED)  # the seed draws their masks
 GRADUAL = "gradual "  # prefix
 RULES = (ANDC, PERMUTED, *SCORES, GRADUAL + ANDC, GRADUAL + "magnitude", GRADUAL + "magnitude*overlap")
 

@@ -69,9 +69,10 @@ class LabelledImages:
         return self.images_NYXC[chosen].to(self.device)
 
     def normalised(self, chosen: Tensor | slice) -> Tensor:
-        """Float images (B, C, Y, X), (x / 255 - mean) / std."""
+        """Float images (B, C, Y, X), (x / 255 - mean) / std; channels innermost, as convolutions are fastest."""
         unit_BCYX = to_unit(self.pixels(chosen))
-        return normalise(unit_BCYX, unit_BCYX.new_tensor(self.mean), unit_BCYX.new_tensor(self.std))
+        images_BCYX = normalise(unit_BCYX, unit_BCYX.new_tensor(self.mean), unit_BCYX.new_tensor(self.std))
+        return images_BCYX.contiguous(memory_format=torch.channels_last)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels of all images, in order."""

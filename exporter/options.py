@@ -88,6 +88,9 @@ SeedsOption = Annotated[int, typer.Option(min=1, help="Short trainings and rando
 ImagesOption = Annotated[
     int | None, typer.Option(min=1, help="Training images of each short training; all by default.")
 ]
+ShortEpochsOption = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Of each short training; the recipe's by default.")
+]
 SubsetLabelsOption = Annotated[int, typer.Option("--labels", min=2, help="Labels of each subset.")]
 SubsetsOption = Annotated[int, typer.Option("--subsets", min=1, help="Random subsets.")]
 FindingsPartOption = Annotated[
@@ -149,8 +152,9 @@ def comparison_settings(
     seeds: int,
     rule: str | None,
     images: int | None,
+    epochs: int | None,
 ) -> ComparisonSettings:
-    """What the command line asks to be compared; the short training is the recipe's. ANDC is always among the rules."""
+    """What the command line asks to be compared; ANDC is always among the rules."""
     checked = prune_settings(settings, rule=rule, threshold=None, keep=None, criterion=None)
     rules = by or connections.RULES
     for name in rules:
@@ -162,7 +166,7 @@ def comparison_settings(
         (connections.ANDC, *(name for name in rules if name != connections.ANDC)),
         seeds,
         LITERAL if checked.rule == AUTO else checked.rule,
-        settings.epochs,
+        epochs or settings.epochs,
         images or settings.images,
         settings.learning_rate,
     )

@@ -93,8 +93,10 @@ def pictures(
 ) -> list[Picture]:
     """Every figure of a run, in the order of the page."""
     last = len(findings["heads"]) - 1
-    made = [
-        Picture("training", "Training", "", plots.training_curve(training)),
+    made = []
+    if training["epochs"]:  # none where weights were taken as they are
+        made.append(Picture("training", "Training", "", plots.training_curve(training)))
+    made += [
         Picture(
             "encoders",
             "Along the encoders",

@@ -15,6 +15,7 @@ from exporter.options import (
     RunOption,
     SeedsOption,
     SharesOption,
+    ShortEpochsOption,
     SubsetLabelsOption,
     SubsetsOption,
     ThreadsOption,
@@ -35,6 +36,7 @@ def compare(
     seeds: SeedsOption = ComparisonSettings.seeds,
     rule: RuleOption = None,
     images: ImagesOption = None,
+    epochs: ShortEpochsOption = None,
     part: PartOption = "calibration",
     as_json: JsonOption = False,
 ) -> None:
@@ -42,7 +44,7 @@ def compare(
     with clear_errors():
         set_threads(threads)
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
-        settings = comparison_settings(recipe.prune, share, by, seeds, rule, images)
+        settings = comparison_settings(recipe.prune, share, by, seeds, rule, images, epochs)
         say("compare", compare_stage(run, settings, part_name(part), data, console.progress))
         found = run_comparison(run)
         if as_json:
