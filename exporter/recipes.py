@@ -98,9 +98,9 @@ LIGHT = AugmentationSettings(crop_area_min=0.6, flip=0.5, fill="mean")
 
 
 def digits() -> Recipe:
-    """99.17 % (97.58-99.72) on 360 test scans; stratified 60/20/20; 2 CPU cores, 1.5 minutes; n = 1.
+    """99.17 % (97.58-99.72) on 360 test images; stratified 60/20/20; 2 CPU cores, 0.6 minutes; n = 1.
 
-    `exporter build --dataset digits`. 8 x 8 scans, 16 tokens. No mirroring: a mirrored digit is another sign.
+    `exporter build --dataset digits`, of which the minutes are the training. 8 x 8 scans, 16 tokens. No mirroring: a mirrored digit is another sign.
     """
     return Recipe(
         dataset="digits",
@@ -114,7 +114,8 @@ def digits() -> Recipe:
 def cct_7_3x1() -> Recipe:
     """Not run yet. CCT-7/3x1 on CIFAR-100, 300 epochs, the reference's recipe (published: 80.92 %, on 50,000 images).
 
-    `exporter build --dataset cifar100 --recipe cct_7_3x1`, on a GPU.
+    `exporter build --dataset cifar100 --recipe cct_7_3x1`, on a GPU. Rehearsed on 2 CPU cores in float32 for two epochs
+    of 2,000 of the images: loss 4.61, then 4.58, 3.2 % of 500 calibration images; 6 images a second.
     """
     return Recipe(
         dataset="cifar100",
@@ -135,7 +136,9 @@ def cct_7_3x1() -> Recipe:
 def cct_7_7x2() -> Recipe:
     """Not run yet. CCT-7/7x2 on Flowers-102 at 224 px, official split, 300 epochs.
 
-    `exporter build --dataset flowers102 --recipe cct_7_7x2`, on a GPU.
+    `exporter build --dataset flowers102 --recipe cct_7_7x2`, on a GPU. Rehearsed on 2 CPU cores for two epochs
+    (`--epochs 2 --set training.warm_up_epochs=1 --set training.bf16=false`): loss 4.69, then 4.60, 3.3 % of 1,020
+    calibration images; 11 images a second, 5 minutes.
     """
     return Recipe(
         dataset="flowers102",
