@@ -13,7 +13,8 @@ clustered as one unit. Function: what the probe gets right by h alone, and witho
 
 Stability [our choice]: the experts found on two halves of the images, or by probes trained with other seeds, over the
 labels that some node recognises in both; the share that agrees, and the share that would agree if the two knew nothing
-of one another.
+of one another. Heads of two trainings of the model have no common order: theirs are matched so that most labels agree,
+and the null is the same after exchanging one training's labels at random.
 
 Shape suffixes: N nodes of one tap point, heads contiguous; H heads, K labels, P images, R random deals.
 """
@@ -21,6 +22,7 @@ Shape suffixes: N nodes of one tap point, heads contiguous; H heads, K labels, P
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from exporter.snp import THRESHOLD, NodeMeasurement, NodeStatistics, PooledNodes, recognised_labels
@@ -127,6 +129,34 @@ def agreement(counts_HK: Tensor, other_HK: Tensor) -> Agreement:
         return Agreement(0, 0.0, 0.0)
     first_H, second_H = (torch.bincount(expert, minlength=len(counts_HK)).double() / labels for expert in experts)
     return Agreement(labels, float((experts[0] == experts[1]).double().mean()), float(first_H @ second_H))
+
+
+@dataclass(frozen=True)
+class MatchedAgreement(Agreement):
+    """Of the experts that two trainings come to, their heads matched."""
+
+    p_value: float  # share of exchanges that agree as much
+
+
+def matched_agreement(
+    counts_HK: Tensor, other_HK: Tensor, exchanges: int = DEALS, seed: int = 0
+) -> MatchedAgreement | None:
+    """How far two trainings (H, K) divide the labels among their heads alike; None where they share no label."""
+    known_K = (counts_HK.sum(0) > 0) & (other_HK.sum(0) > 0)
+    labels, heads = int(known_K.sum()), len(counts_HK)
+    if not labels:
+        return None
+    expert_K, other_K = (counts[:, known_K].argmax(0) for counts in (counts_HK, other_HK))
+
+    def best(other_K: Tensor) -> float:
+        together_HH = torch.bincount(expert_K * heads + other_K, minlength=heads**2).view(heads, heads).numpy()
+        return float(together_HH[linear_sum_assignment(together_HH, maximize=True)].sum() / labels)
+
+    generator = torch.Generator().manual_seed(seed)
+    found = best(other_K)
+    null = [best(other_K[torch.randperm(labels, generator=generator)]) for _ in range(exchanges)]
+    p_value = (1 + sum(value >= found for value in null)) / (1 + exchanges)
+    return MatchedAgreement(labels, found, sum(null) / exchanges, p_value)
 
 
 def measured_recognising_nodes(pooled: PooledNodes, heads: int, threshold: float = THRESHOLD) -> Tensor:

@@ -100,7 +100,8 @@ LIGHT = AugmentationSettings(crop_area_min=0.6, flip=0.5, fill="mean")
 def digits() -> Recipe:
     """99.17 % (97.58-99.72) on 360 test images; stratified 60/20/20; 2 CPU cores, 0.6 minutes; n = 1.
 
-    `exporter build --dataset digits`, of which the minutes are the training. 8 x 8 scans, 16 tokens. No mirroring: a mirrored digit is another sign.
+    `exporter build --dataset digits`, of which the minutes are the training. 8 x 8 scans, 16 tokens. No mirroring: a
+    mirrored digit is another sign.
     """
     return Recipe(
         dataset="digits",

@@ -11,6 +11,7 @@ from exporter.heads import (
     halves_agreement,
     head_function,
     head_matrices,
+    matched_agreement,
     recognising_nodes,
     sharpness,
 )
@@ -142,6 +143,33 @@ def test_halves_with_known_experts_agree() -> None:
     found = halves_agreement(pooled, 4)
     assert found
     assert (found.labels, found.agreement) == (8, 1.0)
+
+
+def test_heads_of_another_training_may_stand_in_another_order() -> None:
+    """The same division of the labels is found again, and no exchange of labels agrees as much."""
+    counts_HK = torch.eye(4, dtype=torch.long).repeat(1, 5)
+    found = matched_agreement(counts_HK, counts_HK[[2, 0, 3, 1]], exchanges=200)
+    assert found
+    assert (found.labels, found.agreement, found.p_value) == (20, 1.0, 1 / 201)
+    assert found.by_chance < 0.6
+
+
+def test_strangers_agree_as_by_chance_after_matching() -> None:
+    """Matching makes any two trainings agree; independent ones no more than the null, with p-values spread evenly."""
+    generator = torch.Generator().manual_seed(0)
+    trials = []
+    for seed in range(60):
+        first_HK, second_HK = (torch.rand(4, 20, generator=generator) for _ in range(2))
+        trials.append(matched_agreement(first_HK, second_HK, exchanges=50, seed=seed))
+    excess = [trial.agreement - trial.by_chance for trial in trials if trial]
+    assert len(excess) == 60
+    assert abs(sum(excess) / 60) < 0.03
+    assert 0.3 < sum(trial.p_value for trial in trials if trial) / 60 < 0.75
+
+
+def test_trainings_without_a_common_label_have_no_agreement() -> None:
+    """Nothing is said rather than something made up."""
+    assert matched_agreement(torch.tensor([[1, 0]]), torch.tensor([[0, 1]])) is None
 
 
 def test_single_image_of_a_label_has_no_halves() -> None:

@@ -1,0 +1,55 @@
+"""Whether another training divides the labels among its heads alike: experts of several runs, their heads matched.
+
+    for seed in 0 1 2; do
+        exporter train --dataset digits --seed $seed --run runs/seed$seed
+        exporter measure --run runs/seed$seed --part test
+    done
+    python benchmarks/seed_stability.py digits runs/seed0 runs/seed1 runs/seed2
+
+writes results/NAME/seeds.json: for each encoder and pair of runs the share of labels with the same expert, what
+exchanged labels would give, and its p-value (`exporter.heads.matched_agreement`). `record_study.py` puts it into
+docs/results.md.
+"""
+
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from timing import machine
+
+from exporter.files import write_json
+from exporter.heads import matched_agreement
+from exporter.pipeline import run_findings, trained_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def stability(runs: list[Path]) -> dict[str, Any]:
+    """Every pair of runs, encoder by encoder."""
+    found = [run_findings(run) for run in runs]
+    seeds = [trained_recipe(run).training.seed for run in runs]
+    rows = []
+    for (first, one), (second, other) in combinations(zip(seeds, found, strict=True), 2):
+        for own, theirs in zip(one["heads"], other["heads"], strict=True):
+            counts = (torch.tensor(encoder["recognising_nodes_HK"]) for encoder in (own, theirs))
+            matched = matched_agreement(*counts)
+            rows.append({"encoder": own["encoder"], "seeds": [first, second], **(asdict(matched) if matched else {})})
+    return {"part": found[0]["part"], "images": found[0]["images"], "seeds": seeds, "rows": rows, "machine": machine()}
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="Of the folder under results/.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of measured runs of one data set, other seeds.")],
+) -> None:
+    """Compare and record."""
+    found = stability(runs)
+    write_json(ROOT / "results" / name / "seeds.json", found)
+    for row in found["rows"]:
+        print(row)
+
+
+if __name__ == "__main__":
+    typer.run(main)
