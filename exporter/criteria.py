@@ -6,7 +6,9 @@ Criteria, each a score for a node n with activation a_n, read by column w_n of t
 - `taylor`: mean over images of the squared first-order change of the loss when a_n becomes its mean
   (arXiv:1906.10771, with the mean in place of zero because the mean is what compaction folds);
 - `snp`: the diagonal field of n on the labels of its clusters, sum over j in D_n of M_n[j,j] [our choice];
-- products of each of the first three with `snp`, both over their means [our choice].
+- products of each of the first three with `snp`, both over their means [our choice];
+- `taylor*distinct`: nodes of the same clusters may be redundant, so `distinct` is 1 minus the largest cosine of n's SNP
+  matrix with that of a node whose `snp` score is larger [our choice].
 A head's score is the sum over its nodes, taken before dimensions are chosen. Query/key pairs carry no field of their
 own, they only weigh tokens: under every criterion they are ranked by the mean energy of the product, E[q^2] E[k^2].
 
@@ -28,7 +30,7 @@ from exporter.images import LabelledImages
 from exporter.snp import NodeMeasurement, recognised_labels
 
 BASIC = ("magnitude", "variance", "taylor")
-CRITERIA = (*BASIC, "snp", *(f"{name}*snp" for name in BASIC))
+CRITERIA = (*BASIC, "snp", *(f"{name}*snp" for name in BASIC), "taylor*distinct")
 NODES = ("heads", "feed_forward_hidden")  # tap points whose nodes can be removed
 
 
@@ -114,6 +116,20 @@ def snp_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
     return (diagonal_NK * recognised_labels(measurement, threshold)).sum(1)
 
 
+def distinct_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
+    """1 minus the largest cosine, not below 0, with the matrix of a node of a larger SNP score (N,)."""
+    # Of matrices of rank one the cosine is the product of their factors' cosines.
+    means_KN, weight_KN = (
+        functional.normalize(t_KN, dim=0) for t_KN in (measurement.class_means_KN, measurement.weight_KN)
+    )
+    cosine_NN = (means_KN.T @ means_KN) * (weight_KN.T @ weight_KN)
+    order_N = snp_scores(measurement, threshold).argsort(descending=True, stable=True)
+    ranked_NN = cosine_NN[order_N][:, order_N].tril(-1)  # above the diagonal stand nodes of smaller scores
+    distinct_N = torch.empty_like(cosine_NN[0])
+    distinct_N[order_N] = 1 - ranked_NN.amax(1).clamp(min=0)
+    return distinct_N.clamp(min=0)
+
+
 def _relative(scores: Tensor) -> Tensor:
     return scores / scores.mean().clamp(min=1e-30)
 
@@ -157,6 +173,7 @@ def scores(
             name = f"encoders.{index}.{tap}"
             available = _node_scores(block, moment, tap)
             available["snp"] = snp_scores(measurements[name], threshold)
+            available["distinct"] = distinct_scores(measurements[name], threshold)
             factors = [_relative(available[factor]) for factor in criterion.split("*")]
             row[tap] = torch.stack(factors).prod(0)
         table.append(row)

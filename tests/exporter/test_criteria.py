@@ -7,7 +7,15 @@ from torch.nn import functional
 
 from exporter.cct import CCT
 from exporter.compaction import Budget
-from exporter.criteria import CRITERIA, EncoderMoments, choose, collect_moments, scores, snp_scores
+from exporter.criteria import (
+    CRITERIA,
+    EncoderMoments,
+    choose,
+    collect_moments,
+    distinct_scores,
+    scores,
+    snp_scores,
+)
 from exporter.images import LabelledImages
 from exporter.snp import THRESHOLD, NodeMeasurement, ProbeSettings, measure, statistics, train_probes
 
@@ -57,6 +65,30 @@ def test_snp_score_is_the_diagonal_field_on_recognised_labels(measured: Measured
         for matrix, labels in zip(matrices_NKK, statistics(nodes[name]).labels_NK, strict=True)
     ]
     torch.testing.assert_close(snp_scores(nodes[name], THRESHOLD), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_node_that_repeats_a_stronger_one_is_not_distinct() -> None:
+    """The stronger keeps its score, a node with another matrix too, and half a copy counts half."""
+    means_KN = torch.tensor([[2.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]).double()
+    weight_KN = torch.tensor([[1.0, 1.0, 0.0, 0.4], [0.0, 0.0, 1.0, 0.4], [0.0, 0.0, 0.0, 0.0]]).double()
+    found = distinct_scores(NodeMeasurement(means_KN, weight_KN, 1, 2), THRESHOLD)
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.0, 1.0, 0.5]).double())
+
+
+def test_distinct_is_one_minus_the_cosine_of_whole_matrices(measured: Measured) -> None:
+    """From the factors as from the matrices themselves."""
+    _, _, nodes, _ = measured
+    node = nodes["encoders.0.heads"]
+    flat_NM = functional.normalize(node.matrices().flatten(1), dim=1)
+    strength = snp_scores(node, THRESHOLD)
+    expected = []
+    for index, own_M in enumerate(flat_NM):
+        stronger = (strength > strength[index]).nonzero().flatten()
+        expected.append(1 - max([0.0, *(flat_NM[stronger] @ own_M).tolist()]))
+    has_own = strength > 0  # nodes of equal score, which are those of none, count by their index
+    torch.testing.assert_close(
+        distinct_scores(node, THRESHOLD)[has_own], torch.tensor(expected, dtype=torch.float64)[has_own]
+    )
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
