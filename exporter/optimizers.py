@@ -115,11 +115,11 @@ def make_optimizers(
     return made
 
 
-def learning_rate(epoch: float, *, epochs: int, warm_up_epochs: int, peak: float, final: float) -> float:
+def learning_rate(epoch: float, *, epochs: int, warm_up_epochs: float, peak: float, final: float) -> float:
     """Learning rate at a (fractional) epoch: linear warm-up to the peak, then half a cosine down to the final rate."""
     warm_up = min(warm_up_epochs, epochs)
     if epoch < warm_up:
-        return peak * (epoch + 1e-2) / warm_up
+        return peak * min(1.0, (epoch + 1e-2) / warm_up)
     progress = (epoch - warm_up) / max(epochs - warm_up, 1e-9)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
 

@@ -50,7 +50,7 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     weight_decay: float = 0.06
-    warm_up_epochs: int = 5
+    warm_up_epochs: float = 5
     label_smoothing: float = 0.1
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     gradient_clip: float = 1.0  # norm
@@ -345,5 +345,6 @@ def predict(model: CCT, data: LabelledImages, batch_size: int = 256) -> Tensor:
 
 
 def shortened(settings: TrainingSettings, epochs: int, learning_rate: float) -> TrainingSettings:
-    """The same settings for a short training: fewer epochs, lower peak, one warm-up epoch, no averaging."""
-    return replace(settings, epochs=epochs, learning_rate=learning_rate, warm_up_epochs=1, average_decay=0.0)
+    """The same settings for a short training: fewer epochs, a tenth of them warm-up, lower peak, no averaging."""
+    warm_up = epochs / 10
+    return replace(settings, epochs=epochs, learning_rate=learning_rate, warm_up_epochs=warm_up, average_decay=0.0)

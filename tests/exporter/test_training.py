@@ -171,7 +171,7 @@ def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
 def test_short_training_is_the_recipe_with_fewer_epochs() -> None:
     """Everything but the length, the peak and the warm-up stays."""
     short = shortened(SETTINGS, 2, 1e-4)
-    assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=1)
+    assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=0.2)
 
 
 def test_bf16_trains(data: LabelledImages) -> None:
