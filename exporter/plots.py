@@ -47,6 +47,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
 }
 LABEL_INCHES = 0.16  # height of a row with a legible label name
+SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
 Record = Mapping[str, Any]
 
 
@@ -111,20 +112,21 @@ def along_encoders(findings: Record) -> Figure:
 
 
 def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
-    """Each node's matrix in the labels' order, and with the labels of its clusters first, blocks marked.
+    """Each node's matrix in the labels' order, and its clusters' labels alone with a few others, blocks marked.
 
     Args:
         nodes: `title`, `matrix` (K, K) over its maximum, `clusters`: lists of labels.
     """
     labels = len(label_names)
-    drawn, axes = figure(3.3 * len(nodes), 6.6)
+    drawn, axes = figure(3.6 * len(nodes), 5.8)
     drawn.clear()
     axes = drawn.subplots(2, len(nodes), squeeze=False)
     for column, node in enumerate(nodes):
         matrix = np.asarray(node["matrix"])
         members = [label for cluster in node["clusters"] for label in cluster]
-        order = [*members, *(label for label in range(labels) if label not in set(members))]
-        for row, (ordering, title) in enumerate(((list(range(labels)), node["title"]), (order, "clusters first"))):
+        others = [label for label in range(labels) if label not in set(members)]
+        order = [*members, *others[: max(SHOWN_LABELS - len(members), SHOWN_OTHERS)]]
+        for row, (ordering, title) in enumerate(((list(range(labels)), node["title"]), (order, "its clusters"))):
             image = axes[row][column].imshow(matrix[ordering][:, ordering], cmap="cividis", vmin=-1, vmax=1)
             axes[row][column].set(title=title, xlabel="output", ylabel="true label")
         first = 0
@@ -132,7 +134,10 @@ def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
             box = Rectangle((first - 0.5, first - 0.5), len(cluster), len(cluster), fill=False, edgecolor=VERMILION)
             axes[1][column].add_patch(box)
             first += len(cluster)
-        axes[1][column].set(xticks=[], yticks=[])  # places there are no labels' numbers
+        names = [label_names[label] for label in order]
+        axes[1][column].set_xticks([])
+        axes[1][column].set_yticks(range(len(order)), names, fontsize=5.5 if len(order) > SHOWN_LABELS else 7)
+        axes[1][column].set_ylabel("")
     drawn.colorbar(image, ax=axes, shrink=0.5, label="field over the largest")
     return drawn
 
@@ -145,20 +150,29 @@ def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
         totals = counts.sum(0)
         shares.append(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
         names += [f"{encoder['encoder']}.{head}" for head in range(len(counts))]
-    drawn, axes = figure(1.8 + 0.28 * len(names), 1.6 + LABEL_INCHES * len(label_names))
+    height = 1.6 + LABEL_INCHES * len(label_names)
+    drawn, axes = figure(1.8 + 0.28 * len(names), height)
     image = axes.imshow(np.concatenate(shares).T, aspect="auto", cmap="cividis", vmin=0)
     first = 0
     for share in shares:
         known = ~np.isnan(share).all(0)
         experts = np.nan_to_num(share).argmax(0)
         rows = np.flatnonzero(known)
-        axes.plot(first + experts[rows], rows, ".", color=VERMILION, markersize=4)
+        axes.plot(first + experts[rows], rows, "o", color=VERMILION, markeredgecolor="white", markersize=4)
         first += len(share)
         axes.axvline(first - 0.5, color="white", linewidth=2)
     axes.set_yticks(range(len(label_names)), label_names, fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes.set(xlabel="encoder.head (a dot marks the expert)")
-    drawn.colorbar(image, ax=axes, location="top", label="share of the label's recognising nodes", aspect=40)
+    drawn.colorbar(
+        image,
+        ax=axes,
+        location="top",
+        label="share of the label's recognising nodes",
+        aspect=40,
+        fraction=0.4 / height,
+        pad=0.1 / height,
+    )
     return drawn
 
 
