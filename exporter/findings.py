@@ -88,7 +88,7 @@ def findings(
     """Everything, from the pooled nodes of held-out images.
 
     Args:
-        others: the same nodes by other trainings of the probes.
+        others: the heads' nodes by other trainings of the probes.
         on_tap_point: told the name of each tap point when it is done.
 
     Raises:

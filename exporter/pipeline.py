@@ -247,7 +247,8 @@ def findings_stage(
         for seed in range(1, settings.probe_seeds):
             seeded = replace(probes, seed=probes.seed + seed)
             trained = _probes(model, dataset, seeded, progress, f"probes again, seed {seeded.seed}")
-            others.append(pool_nodes(model, trained, data))
+            again = pool_nodes(model, trained, data)
+            others.append({tap: nodes for tap, nodes in again.items() if tap.endswith(".heads")})
         pooled = pool_nodes(model, measurements.probes, data)
         with progress("findings", len(pooled)) as advance:
             found = findings(model, pooled, others, THRESHOLD, settings.draws, advance)
