@@ -8,6 +8,7 @@ The manifest of a bundle: one trained, measured and pruned model as a folder
                           explain.onnx    images -> logits and their exact split
                           weights.bin     external data of both graphs
                           golden.npz      inputs and the values they must give
+                          report.html     what was found about nodes and heads, for people
 
 Both graphs take `images`, uint8 (N, height, width, channels), with normalisation inside; N is free.
 classify.onnx gives `logits` (N, K). explain.onnx gives, all float32, with K labels, L encoders and R heads
