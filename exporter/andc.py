@@ -31,6 +31,18 @@ READOUT_LAYER = "classifier.fc"
 BISECTIONS = 30  # of a threshold in 0 .. 1
 
 
+def rule_named(name: str) -> Rule:
+    """The rule of that name.
+
+    Raises:
+        ValueError: the rule is none of `RULES`.
+    """
+    found = next((rule for rule in RULES if rule == name), None)
+    if found is None:
+        raise ValueError(f"expected a rule of {', '.join(RULES)}, found {name!r}")
+    return found
+
+
 def _readout_mask(nodes: NodeMeasurement, threshold: float) -> Tensor:
     return recognised_labels(nodes, threshold).T
 
@@ -43,8 +55,7 @@ def _layer_mask(hidden: NodeMeasurement, out: NodeMeasurement, threshold: float)
 def _masks_by_threshold(
     model: CCT, nodes: Mapping[str, NodeMeasurement], rule: Rule
 ) -> dict[str, Callable[[float], Tensor]]:
-    if rule not in RULES:
-        raise ValueError(f"expected a rule of {', '.join(RULES)}, found {rule!r}")
+    rule_named(rule)  # raises where there is none
     found: dict[str, Callable[[float], Tensor]] = {}
     if rule in ("layer", "both"):
         for index in range(len(model.config.encoders)):

@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from exporter import connections, console, datasets
-from exporter.andc import RULES
+from exporter import andc, connections, console, datasets
 from exporter.comparison import ComparisonSettings
 from exporter.criteria import CRITERIA
 from exporter.datasets import DatasetSettings, PartName
 from exporter.findings import FindingsSettings
-from exporter.pruning import AUTO, LITERAL
+from exporter.pruning import AUTO, LITERAL, RULES
 from exporter.recipes import PruneSettings, Recipe, RecipeError, find_recipe, override
 from exporter.subsets import SubsetSettings
 
@@ -56,7 +55,7 @@ EpochsOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(min=0, help="As --set training.seed=N.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 RuleOption = Annotated[
-    str | None, typer.Option(help=f"ANDC rule: {AUTO} (the best on calibration), {', '.join(RULES)}.")
+    str | None, typer.Option(help=f"Connections that masks keep: {AUTO} (the best on calibration), {', '.join(RULES)}.")
 ]
 ThresholdOption = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")
@@ -83,6 +82,9 @@ SharesOption = Annotated[
 ]
 ConnectionRulesOption = Annotated[
     list[str] | None, typer.Option("--by", help=f"May be repeated: {', '.join(connections.RULES)}. All by default.")
+]
+LayersOption = Annotated[
+    str | None, typer.Option("--rule", help=f"Masked layers, by ANDC's rules: {', '.join(andc.RULES)}.")
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, help="Short trainings and random masks of each.")]
 ImagesOption = Annotated[
@@ -113,6 +115,11 @@ def dataset_settings(name: str, data_dir: Path | None, split: str | None, image_
     return settings
 
 
+def _check_known(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{option}")
+
+
 def prune_settings(
     settings: PruneSettings,
     *,
@@ -127,12 +134,8 @@ def prune_settings(
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     budget = replace(settings.budget, **{name: share for name, share in shares.items() if share is not None})
     changed = replace(settings, budget=budget, **given)
-    for name, value, known in (
-        ("rule", changed.rule, (AUTO, *RULES)),
-        ("criterion", changed.criterion, (AUTO, *CRITERIA)),
-    ):
-        if value not in known:
-            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{name}")
+    _check_known("rule", changed.rule, (AUTO, *RULES))
+    _check_known("criterion", changed.criterion, (AUTO, *CRITERIA))
     return changed
 
 
@@ -155,17 +158,15 @@ def comparison_settings(
     epochs: int | None,
 ) -> ComparisonSettings:
     """What the command line asks to be compared; ANDC is always among the rules."""
-    checked = prune_settings(settings, rule=rule, threshold=None, keep=None, criterion=None)
+    _check_known("rule", rule or LITERAL, andc.RULES)
     rules = by or connections.RULES
     for name in rules:
-        if name not in connections.RULES:
-            known = ", ".join(connections.RULES)
-            raise typer.BadParameter(f"expected one of {known}, found {name!r}", param_hint="--by")
+        _check_known("by", name, connections.RULES)
     return ComparisonSettings(
         tuple(shares or ComparisonSettings.shares),
         (connections.ANDC, *(name for name in rules if name != connections.ANDC)),
         seeds,
-        LITERAL if checked.rule == AUTO else checked.rule,
+        andc.rule_named(rule or LITERAL),
         epochs or settings.epochs,
         images or settings.images,
         settings.learning_rate,

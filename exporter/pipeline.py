@@ -27,7 +27,6 @@ from headwise.bundle import file_sha256
 from headwise.v1.bundle_pb2 import PruningProvenance
 
 from exporter import datasets, distributed
-from exporter.andc import RULES
 from exporter.cct import CCT, CCTConfig
 from exporter.checkpoints import Measurements, load_measurements, load_model, save_measurements, save_model
 from exporter.compaction import KeptUnits
@@ -39,7 +38,7 @@ from exporter.images import LabelledImages, labelled_images
 from exporter.initial_weights import load_initial_weights, weights_path
 from exporter.metrics import Accuracy, accuracy
 from exporter.progress import Advance, Progress, silent
-from exporter.pruning import AUTO, provenance, prune
+from exporter.pruning import AUTO, RULES, provenance, prune
 from exporter.recipes import PruneSettings, Recipe, from_record
 from exporter.snp import THRESHOLD, Probe, ProbeSettings, measure, pool_nodes, train_probes
 from exporter.stages import Stage, carry_out, is_current

@@ -3,8 +3,10 @@
 dense -> masks by the rule -> short training of the masked layers and the read-out (the masked model)
       -> units removed by a criterion -> short training of everything, masks in force (the compact model)
 
-With rule `auto` the model under the masks of each rule, and without any, is calibrated, and the best of them goes on to
-removal; the masked model that is reported is that of both rules, literal ANDC, whatever it costs. With criterion `auto`
+The rules are ANDC's, and `magnitude*overlap`: in each layer as many connections as ANDC keeps by both its rules, but
+those of the largest weights between nodes that recognise the same labels (`exporter.connections`). With rule `auto` the
+model under the masks of each rule, and without any, is calibrated, and the best of them goes on to removal; the masked
+model that is reported is that of both of ANDC's rules, literal ANDC, whatever it costs. With criterion `auto`
 every criterion of `exporter.criteria` makes its own compact model, and the best wins. Best is the highest calibration
 accuracy, the lower calibration loss deciding between equals [our choice]. Test images play no part.
 """
@@ -18,7 +20,7 @@ from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, PruningProvenance
 from torch import Tensor
 from torch.nn import functional
 
-from exporter import andc, criteria
+from exporter import andc, connections, criteria
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
 from exporter.compaction import KeptUnits, UnitMeans, compact, compact_masks, largest_difference, mask_units
@@ -28,6 +30,8 @@ from exporter.snp import READOUT, recognised_labels
 from exporter.training import TrainingSettings, predict, shortened, train
 
 AUTO: Final = "auto"
+WEIGHED: Final = "magnitude*overlap"
+RULES = (*andc.RULES, WEIGHED)
 LITERAL: andc.Rule = "both"  # of the masked model that is reported where the rule is chosen
 COMPACT_TOLERANCE = 1e-5  # between the logits of a compact model and of its masked original
 
@@ -51,7 +55,7 @@ class Candidate:
 class Masked:
     """One rule's model under its masks, after the short training, on the calibration images."""
 
-    rule: andc.Rule
+    rule: str  # one of `RULES`
     masks: dict[str, Tensor]
     model: CCT
     calibration_accuracy: float
@@ -149,6 +153,15 @@ def _calibrate(model: CCT, data: LabelledImages) -> tuple[float, float]:
     return accuracy, float(functional.cross_entropy(logits_NK, labels_N))
 
 
+def _masks(model: CCT, measurements: Measurements, rule: str, settings: PruneSettings) -> dict[str, Tensor]:
+    nodes, layers = measurements.nodes, andc.rule_named(LITERAL if rule == WEIGHED else rule)
+    if settings.keep is None:
+        masks = andc.masks(model, nodes, layers, settings.threshold)
+    else:
+        masks = andc.masks_keeping(model, nodes, layers, settings.keep)
+    return connections.masks_by(rule, masks, connections.Evidence(model, nodes, {})) if rule == WEIGHED else masks
+
+
 def prune(
     model: CCT,
     measurements: Measurements,
@@ -171,11 +184,8 @@ def prune(
     """
     short = shortened(training, settings.epochs, settings.learning_rate)
     rules = []
-    for rule in andc.RULES if settings.rule == AUTO else (settings.rule,):
-        if settings.keep is None:
-            masks = andc.masks(model, measurements.nodes, rule, settings.threshold)
-        else:
-            masks = andc.masks_keeping(model, measurements.nodes, rule, settings.keep)
+    for rule in RULES if settings.rule == AUTO else (settings.rule,):
+        masks = _masks(model, measurements, rule, settings)
         masked = train_masked(model, masks, train_data, short)
         rules.append(Masked(rule, masks, masked, *_calibrate(masked, calibration_data)))
         on_step(f"rule {rule}")

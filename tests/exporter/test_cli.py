@@ -142,7 +142,7 @@ def test_unwritable_out_is_found_before_anything_is_trained(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--rule", "diagonal"), "expected one of auto, readout, layer, both, none, found 'diagonal'"),
+        (("--rule", "diagonal"), "expected one of auto, readout, layer, both, none, magnitude*overlap, found 'diagonal'"),
         (("--criterion", "luck"), "expected one of auto, magnitude"),
         (("--set", "prune.criterion=luck"), "expected one of auto, magnitude"),
         (("--keep-heads", "0"), "greater than or equal to 0.01"),

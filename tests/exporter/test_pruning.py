@@ -7,14 +7,13 @@ import support
 import torch
 
 from exporter import pruning
-from exporter.andc import RULES
 from exporter.cct import CCT
 from exporter.checkpoints import Measurements
 from exporter.compaction import Budget, compact_masks, largest_difference
 from exporter.criteria import CRITERIA
 from exporter.images import LabelledImages
 from exporter.metrics import kept_share
-from exporter.pruning import Pruned, PruningError, provenance, prune, remove_units
+from exporter.pruning import RULES, Pruned, PruningError, provenance, prune, remove_units
 from exporter.recipes import PruneSettings
 from exporter.snp import ProbeSettings, measure, statistics, train_probes
 from exporter.training import TrainingSettings
@@ -90,7 +89,7 @@ def test_auto_takes_the_best_on_the_calibration_images(
 def test_auto_rule_goes_on_with_the_best_and_reports_literal_andc(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
-    """Every rule and none is calibrated; the masked model is that of both rules, whichever wins."""
+    """Every rule and none is calibrated, weighed overlap at ANDC's share; the masked model is that of both rules."""
     steps: list[str] = []
     settings = replace(SETTINGS, rule="auto")
     found = prune(dense, measurements, data, data, settings, TRAINING, steps.append)
@@ -102,6 +101,7 @@ def test_auto_rule_goes_on_with_the_best_and_reports_literal_andc(
     assert [result.rule for result in told.rules] == list(RULES)
     assert kept_share(told) == pytest.approx(told.rules[RULES.index("both")].kept_connections)
     assert told.rules[RULES.index("none")].kept_connections == 1.0
+    assert told.rules[-1].kept_connections == pytest.approx(told.rules[RULES.index("both")].kept_connections)
     assert len(steps) == len(RULES) + 1
     for name, mask in compact_masks(found.base.masks, found.chosen.kept).items():
         assert not (found.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
