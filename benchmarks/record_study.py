@@ -25,7 +25,7 @@ from exporter.studies import REPORT
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
-STUDY = "study.json"
+STUDY, SEEDS = "study.json", "seeds.json"
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
@@ -39,12 +39,20 @@ def recorded(run: Path, name: str) -> dict[str, Any]:
         told["subsets"].pop("rows")
     training = told["training"]
     told["training"] = {key: training[key] for key in ("images", "initial_weights", "recipe")}
+    if told["pruning"] is not None:
+        del told["pruning"]["layers"]
     return {"name": name, **told, "machine": machine()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
 
 
 def page() -> str:
     """docs/results.md, from every record there is."""
-    studies = [json.loads(path.read_text("utf-8")) for path in sorted(ROOT.glob(f"results/*/{STUDY}"))]
+    paths = sorted(ROOT.glob(f"results/*/{STUDY}"))
+    studies = [_read(path) | {"seeds": _read(path.with_name(SEEDS))} for path in paths]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(studies=studies)
 

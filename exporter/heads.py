@@ -25,6 +25,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from exporter.images import second_half
 from exporter.snp import THRESHOLD, NodeMeasurement, NodeStatistics, PooledNodes, recognised_labels
 
 DEALS = 1000
@@ -169,12 +170,9 @@ def halves_agreement(pooled: PooledNodes, heads: int, threshold: float = THRESHO
 
     None where a label has a single image.
     """
-    order_P = pooled.labels_P.argsort(stable=True)
-    counts_K = torch.bincount(pooled.labels_P, minlength=len(pooled.weight_KN))
-    if counts_K.min() < 2:
+    if torch.bincount(pooled.labels_P, minlength=len(pooled.weight_KN)).min() < 2:
         return None
-    starts_P = (counts_K.cumsum(0) - counts_K)[pooled.labels_P[order_P]]
-    odd_P = (torch.arange(len(order_P)) - starts_P) % 2 == 1
-    halves = (pooled.chosen(order_P[half]) for half in (~odd_P, odd_P))
+    second_P = second_half(pooled.labels_P)
+    halves = (pooled.chosen(half_P.nonzero().flatten()) for half_P in (~second_P, second_P))
     first_HK, second_HK = (measured_recognising_nodes(half, heads, threshold) for half in halves)
     return agreement(first_HK, second_HK)

@@ -17,6 +17,16 @@ from exporter.augmentation import normalise, to_unit
 from exporter.datasets import Part
 
 
+def second_half(labels_N: Tensor) -> Tensor:
+    """Which images are the second, fourth ... of their label, in the order that they are in."""
+    order_N = labels_N.argsort(stable=True)
+    counts_K = torch.bincount(labels_N)
+    starts_N = (counts_K.cumsum(0) - counts_K)[labels_N[order_N]]
+    second_N = torch.empty_like(labels_N, dtype=torch.bool)
+    second_N[order_N] = (torch.arange(len(labels_N)) - starts_N) % 2 == 1
+    return second_N
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """One part of a data set; batches and labels are on the device that it was made for."""
@@ -56,11 +66,20 @@ class LabelledImages:
         if images is None or images >= len(self):
             return self
         drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:images].sort().values
+        return self.chosen(drawn)
+
+    def chosen(self, indices: Tensor) -> "LabelledImages":
+        """The images at these indices."""
         return replace(
             self,
-            images_NYXC=self.images_NYXC[drawn.to(self.images_NYXC.device)],
-            labels_N=self.labels_N[drawn.to(self.device)],
+            images_NYXC=self.images_NYXC[indices.to(self.images_NYXC.device)],
+            labels_N=self.labels_N[indices.to(self.device)],
         )
+
+    def halves(self) -> tuple["LabelledImages", "LabelledImages"]:
+        """The first, third ... image of each label, and the others."""
+        second_N = second_half(self.labels_N.cpu())
+        return self.chosen(torch.nonzero(~second_N).flatten()), self.chosen(torch.nonzero(second_N).flatten())
 
     def pixels(self, chosen: Tensor | slice) -> Tensor:
         """uint8 images (B, Y, X, C), on the device."""

@@ -265,6 +265,34 @@ def run_findings(run: Path) -> dict[str, Any]:
     return run_record(run / FINDINGS, "measured model", "measure")
 
 
+def held_out_images(dataset: Dataset, part: PartName) -> LabelledImages:
+    """Images of a part that `held_out_measurements` did not look at."""
+    images = part_images(dataset, part)
+    return images.halves()[1] if part == "calibration" else images
+
+
+def held_out_measurements(run: Path, model: CCT, dataset: Dataset, part: PartName) -> Measurements:
+    """Measurements of the dense model for what is then judged on `held_out_images`.
+
+    Masks and scores that rest on the images they are judged on look better than they are. For the calibration part the
+    nodes are therefore measured anew, on the first, third ... image of each label, and judged on the others.
+
+    Raises:
+        CheckpointError: the run was not measured.
+        RunError: no label has two calibration images.
+    """
+    measurements = load_measurements(run / DENSE_MEASUREMENTS)
+    if part != "calibration":
+        return measurements
+    measured, others = part_images(dataset, part).halves()
+    if not len(others):
+        raise RunError(
+            "expected more than one calibration image of some label, found one of each: the nodes are measured on "
+            "those, and none is left to judge pruned models on. Add images."
+        )
+    return Measurements(measurements.probes, measure(model, measurements.probes, measured))
+
+
 def prune_stage(
     run: Path, settings: PruneSettings, probes: ProbeSettings, dataset: Dataset, progress: Progress
 ) -> bool:
@@ -278,9 +306,9 @@ def prune_stage(
         with progress("prune", steps) as advance:
             pruned = prune(
                 model,
-                load_measurements(run / DENSE_MEASUREMENTS),
+                held_out_measurements(run, model, dataset, "calibration"),
                 part_images(dataset, "train").sample(settings.images),
-                part_images(dataset, "calibration"),
+                held_out_images(dataset, "calibration"),
                 settings,
                 training,
                 advance,

@@ -8,7 +8,8 @@ those of the largest weights between nodes that recognise the same labels (`expo
 model under the masks of each rule, and without any, is calibrated, and the best of them goes on to removal; the masked
 model that is reported is that of both of ANDC's rules, literal ANDC, whatever it costs. With criterion `auto`
 every criterion of `exporter.criteria` makes its own compact model, and the best wins. Best is the highest calibration
-accuracy, the lower calibration loss deciding between equals [our choice]. Test images play no part.
+accuracy, the lower calibration loss deciding between equals [our choice], on calibration images on which no node was
+measured: they would flatter whatever rests on the nodes. Test images play no part.
 """
 
 import copy
@@ -175,6 +176,7 @@ def prune(
 
     Args:
         model: the dense model; it is not changed.
+        measurements: on other images than `calibration_data`.
         training: the recipe of the dense model, shortened here.
         on_step: told after each short training, or rule without masks.
 

@@ -190,6 +190,7 @@ def write_report(
     findings: dict[str, Any],
     comparison: dict[str, Any] | None,
     subsets: dict[str, Any] | None,
+    pruning: dict[str, Any] | None,
     nodes: Mapping[str, NodeMeasurement],
     label_names: Sequence[str],
     labels_N: Tensor,
@@ -198,6 +199,7 @@ def write_report(
 
     Args:
         name: what the page is about.
+        pruning: `headwise.v1.PruningProvenance` in proto3 JSON.
         labels_N: of the images that were compared, by their index.
 
     Raises:
@@ -212,6 +214,7 @@ def write_report(
         "findings": findings,
         "comparison": comparison,
         "subsets": subsets,
+        "pruning": pruning,
     }
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", content)

@@ -2,8 +2,8 @@
 
     compare   dense, its measurements    -> comparison.json: ANDC against its controls (`exporter.comparison`)
     subsets   dense, its measurements    -> subsets.json: hidden nodes that few labels need (`exporter.subsets`)
-    report    training, findings, and
-              what there is of these two -> report/ (`exporter.report`)
+    report    training, findings, and what there
+              is of pruning and these two -> report/ (`exporter.report`)
 
 A study whose inputs have not changed is skipped (`exporter.stages`).
 """
@@ -23,8 +23,11 @@ from exporter.pipeline import (
     DENSE,
     DENSE_MEASUREMENTS,
     FINDINGS,
+    PRUNING,
     REPORT,
     TRAINING,
+    held_out_images,
+    held_out_measurements,
     part_images,
     run_findings,
     run_record,
@@ -43,7 +46,7 @@ COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARI
 SUBSETS_STAGE = Stage("subsets", (DENSE, TRAINING, DENSE_MEASUREMENTS), (SUBSETS,))
 REPORT_STAGE = Stage(
     "report",
-    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, COMPARISON, SUBSETS),
+    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, PRUNING, COMPARISON, SUBSETS),
     (REPORT, "report/report.json"),
 )
 
@@ -73,11 +76,12 @@ def compare_stage(
                 write_json(so_far, {"identity": identity, "rows": [asdict(row) for row in rows]})
                 advance(f"{row.rule} {row.share:.0%}: {row.accuracy:.2%}")
 
+            model = load_model(run / DENSE)
             found = comparison.compare(
-                load_model(run / DENSE),
-                load_measurements(run / DENSE_MEASUREMENTS),
+                model,
+                held_out_measurements(run, model, dataset, part),
                 part_images(dataset, "train").sample(settings.images),
-                part_images(dataset, part),
+                held_out_images(dataset, part),
                 settings,
                 training,
                 tuple(rows),
@@ -111,11 +115,12 @@ def subsets_stage(
 
     def produce() -> None:
         with progress("subsets", settings.subsets) as advance:
+            model = load_model(run / DENSE)
             rows = subsets.remove_for_subsets(
-                load_model(run / DENSE),
-                load_measurements(run / DENSE_MEASUREMENTS),
+                model,
+                held_out_measurements(run, model, dataset, part),
                 part_images(dataset, "train"),
-                part_images(dataset, part),
+                held_out_images(dataset, part),
                 settings,
                 advance,
             )
@@ -146,6 +151,7 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
     def produce() -> None:
         compared = run_comparison(run) if (run / COMPARISON).is_file() else None
         removed = run_subsets(run) if (run / SUBSETS).is_file() else None
+        pruned = run_record(run / PRUNING, "pruned model", "prune") if (run / PRUNING).is_file() else None
         part: PartName = compared["part"] if compared else "calibration"
         write_report(
             (run / REPORT).parent,
@@ -154,9 +160,10 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
             found,
             compared,
             removed,
+            pruned and pruned["provenance"],
             load_measurements(run / DENSE_MEASUREMENTS).nodes,
             dataset.label_names,
-            part_images(dataset, part).labels_N.cpu(),
+            held_out_images(dataset, part).labels_N.cpu(),
         )
 
     return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

@@ -47,6 +47,18 @@ def test_sample_is_of_different_images_with_their_labels(images: int, seed: int)
     assert torch.equal(drawn.labels_N, data.sample(images, seed).labels_N)
 
 
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20))
+def test_halves_are_every_other_image_of_each_label(labels: list[int]) -> None:
+    """In order, together all images; of an odd number, and of a single one, the first half has one more."""
+    labels_N = torch.tensor(labels)
+    images_NYXC = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 2, 2, 3)
+    first, second = LabelledImages(images_NYXC, labels_N, MEAN, STD).halves()
+    for label in range(4):
+        numbers = [number for number, own in enumerate(labels) if own == label]
+        for half, expected in ((first, numbers[::2]), (second, numbers[1::2])):
+            assert half.images_NYXC[half.labels_N == label][:, 0, 0, 0].tolist() == expected
+
+
 def test_no_number_of_images_means_all() -> None:
     """Nothing is copied then."""
     data = labelled_images(random_part(), MEAN, STD)
