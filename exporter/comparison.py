@@ -181,6 +181,7 @@ class RuleResult:
     accuracies: tuple[float, ...]  # after the short training
     to_dense: Difference
     to_andc: Difference | None  # None for the dense model
+    to_factor: Difference | None  # of a product of scores, to the first of them; None where that was not tried
 
 
 def mcnemar(wrong: Sequence[int], other: Sequence[int]) -> float:
@@ -209,9 +210,14 @@ def results(rows: Sequence[Row]) -> list[RuleResult]:
             accuracies=tuple(row.accuracy for row in group),
             to_dense=_difference(group, grouped[1.0, DENSE]),
             to_andc=None if rule == DENSE else _difference(group, grouped[share, ANDC]),
+            to_factor=_difference(group, factor) if (factor := _factor_rows(grouped, share, rule)) else None,
         )
         for (share, rule), group in grouped.items()
     ]
+
+
+def _factor_rows(grouped: Mapping[tuple[float, str], list[Row]], share: float, rule: str) -> list[Row] | None:
+    return grouped.get((share, rule.split("*")[0])) if "*" in rule else None
 
 
 def row_from(values: dict[str, Any]) -> Row:

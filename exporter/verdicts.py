@@ -124,6 +124,16 @@ def free_pruning(comparison: dict[str, Any] | None) -> Verdict:
     ]
     told += [_beaten(results, rule) for rule in ("random", PERMUTED)]
     better = [f"`{rule}` at {share:.0%} by {100 * gain:.2f} points" for share, rule, gain in better_rules(results)]
+    helped = [
+        f"`{result['rule']}` than `{result['rule'].split('*')[0]}` at {result['share']:.0%} by "
+        f"{100 * result['to_factor']['mean']:.2f} points"
+        for result in results
+        if result["to_factor"] is not None
+        and result["to_factor"]["lowest"] > 0
+        and max(result["to_factor"]["p_values"]) < SIGNIFICANT
+    ]
+    if any(result["to_factor"] is not None for result in results):
+        told.append(f"Better with the overlap of SNPs than without: {'; '.join(helped) or 'nowhere'}.")
     told.append(f"Better than ANDC at the same share: {'; '.join(better) or 'no rule that was tried'}.")
     return Verdict(claim, _graded(passed, len(by_andc)), tuple(sentence for sentence in told if sentence))
 

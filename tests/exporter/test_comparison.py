@@ -117,6 +117,27 @@ def test_result_is_over_the_seeds_against_dense_and_andc() -> None:
     assert random.to_andc.p_values == (0.5, 1.0)
 
 
+def test_product_is_compared_with_its_first_factor() -> None:
+    """Where that was tried; a gradual one with the gradual one."""
+    rows = [
+        row("dense", 0, ()),
+        row("andc", 0, (1,)),
+        row("magnitude", 0, (1, 2, 3)),
+        row("magnitude*overlap", 0, (1,)),
+    ]
+    rows += [row("wanda*overlap", 0, ()), row("gradual magnitude", 0, ()), row("gradual magnitude*overlap", 0, (4,))]
+    found = {entry.rule: entry.to_factor for entry in results(rows)}
+    assert found["magnitude*overlap"] == Difference(*([pytest.approx(0.2)] * 3), (0.5,))
+    assert found["gradual magnitude*overlap"] == Difference(*([pytest.approx(-0.1)] * 3), (1.0,))
+    assert [rule for rule, difference in found.items() if difference is None] == [
+        "dense",
+        "andc",
+        "magnitude",
+        "wanda*overlap",
+        "gradual magnitude",
+    ]
+
+
 def test_dense_rows_are_trained_without_masks(dense: CCT, data: LabelledImages, rows: list[Row]) -> None:
     """At once they are the model as it is."""
     accuracy = float((predict(dense, data).argmax(1) == data.labels_N).double().mean())

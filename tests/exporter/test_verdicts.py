@@ -49,7 +49,9 @@ def heads(*p_values: list[float]) -> dict[str, Any]:
     }
 
 
-def result(share: float, rule: str, accuracy: float, andc: float, p_value: float = 0.001) -> dict[str, Any]:
+def result(
+    share: float, rule: str, accuracy: float, andc: float, p_value: float = 0.001, factor: float | None = None
+) -> dict[str, Any]:
     """Of two equal seeds; the dense model has 0.9."""
 
     def difference(to: float) -> dict[str, Any]:
@@ -63,13 +65,16 @@ def result(share: float, rule: str, accuracy: float, andc: float, p_value: float
         "accuracies": [accuracy] * 2,
         "to_dense": difference(0.9),
         "to_andc": difference(andc) if rule != "dense" else None,
+        "to_factor": None if factor is None else difference(factor),
     }
 
 
 def comparison(andc: float, **others: float) -> dict[str, Any]:
     """At a quarter of the connections."""
     rows = [result(1.0, "dense", 0.9, 0.0), result(0.25, "andc", andc, andc)]
-    return {"results": [*rows, *(result(0.25, rule, accuracy, andc) for rule, accuracy in others.items())]}
+    factors = {rule: others[rule.split("*")[0]] for rule in others if "*" in rule}
+    rows += [result(0.25, rule, accuracy, andc, factor=factors.get(rule)) for rule, accuracy in others.items()]
+    return {"results": rows}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,21 @@ def test_better_control_is_named_beside_the_verdict_and_first_on_the_page() -> N
     assert any("`magnitude` at 25% by 1.00 points" in sentence for sentence in free_pruning(found).numbers)
     assert any("beats `random` masks in every seed at p < 0.05 at 25%" in line for line in free_pruning(found).numbers)
     assert headline(found) == "At the same share of connections ANDC is no better at 25% than magnitude."
+
+
+def test_product_is_set_beside_its_factor() -> None:
+    """Where overlap helps a label-blind score, and where it does not; nothing where no product was tried."""
+    found = comparison(0.9, **{"magnitude": 0.8, "magnitude*overlap": 0.85, "wanda": 0.8, "wanda*overlap": 0.79})
+    told = free_pruning(found).numbers
+    assert (
+        "Better with the overlap of SNPs than without: `magnitude*overlap` than `magnitude` at 25% by 5.00 points."
+        in told
+    )
+    assert (
+        "Better with the overlap of SNPs than without: nowhere."
+        in free_pruning(comparison(0.9, **{"magnitude": 0.8, "magnitude*overlap": 0.7})).numbers
+    )
+    assert not any("overlap" in sentence for sentence in free_pruning(comparison(0.9, magnitude=0.8)).numbers)
 
 
 def test_andc_that_beats_nothing_is_said_to() -> None:
