@@ -59,7 +59,7 @@ class ModelSettings:
 class PruneSettings:
     """How a trained model is masked and made smaller."""
 
-    rule: Rule | Literal["magnitude*overlap", "auto"] = "auto"  # the best on calibration
+    rule: Rule | Literal["wanda*overlap", "auto"] = "auto"  # the best on calibration
     threshold: float = THRESHOLD
     keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
     criterion: str = "auto"  # or one of exporter.criteria.CRITERIA

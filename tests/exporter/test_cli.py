@@ -144,7 +144,7 @@ def test_unwritable_out_is_found_before_anything_is_trained(tmp_path: Path) -> N
     [
         (
             ("--rule", "diagonal"),
-            "expected one of auto, readout, layer, both, none, magnitude*overlap, found 'diagonal'",
+            "expected one of auto, readout, layer, both, none, wanda*overlap, found 'diagonal'",
         ),
         (("--criterion", "luck"), "expected one of auto, magnitude"),
         (("--set", "prune.criterion=luck"), "expected one of auto, magnitude"),
