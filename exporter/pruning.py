@@ -3,13 +3,13 @@
 dense -> masks by the rule -> short training of the masked layers and the read-out (the masked model)
       -> units removed by a criterion -> short training of everything, masks in force (the compact model)
 
-The rules are ANDC's, and `wanda*overlap`: in each layer as many connections as ANDC keeps by both its rules, but those
-of the largest weights and inputs between nodes that recognise the same labels (`exporter.connections`). With rule `auto` the
-model under the masks of each rule, and without any, is calibrated, and the best of them goes on to removal; the masked
-model that is reported is that of both of ANDC's rules, literal ANDC, whatever it costs. With criterion `auto`
-every criterion of `exporter.criteria` makes its own compact model, and the best wins. Best is the highest calibration
-accuracy, the lower calibration loss deciding between equals [our choice], on calibration images on which no node was
-measured: they would flatter whatever rests on the nodes. Test images play no part.
+The rules are ANDC's, and `wanda*overlap`: in each layer as many connections as ANDC keeps by both its rules, but
+those of the largest weights and inputs between nodes that recognise the same labels (`exporter.connections`). With
+rule `auto` the model under the masks of each rule, and without any, is calibrated, and the best of them goes on to
+removal; the masked model that is reported is that of both of ANDC's rules, literal ANDC, whatever it costs. With
+criterion `auto` every criterion of `exporter.criteria` makes its own compact model, and the best wins. Best is the
+highest calibration accuracy, the lower calibration loss deciding between equals [our choice], on calibration images
+on which no node was measured: they would flatter whatever rests on the nodes. Test images play no part.
 """
 
 import copy
