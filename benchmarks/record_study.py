@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from timing import machine
 
 from exporter.files import whole_file, write_json
-from exporter.studies import REPORT
+from exporter.pipeline import REPORT
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results.md"
@@ -30,7 +30,7 @@ STUDY, SEEDS = "study.json", "seeds.json"
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
     """All that the report rests on, without the lists of images."""
-    told: dict[str, Any] = json.loads((run / REPORT / "report.json").read_text("utf-8"))
+    told: dict[str, Any] = json.loads((run / REPORT).with_name("report.json").read_text("utf-8"))
     if told["comparison"] is not None:
         told["comparison"] = {key: value for key, value in told["comparison"].items() if key != "rows"} | {
             "images": told["comparison"]["rows"][0]["images"]
@@ -69,7 +69,7 @@ def main(
         return
     if run is not None:
         write_json(ROOT / "results" / name / STUDY, recorded(run, name))
-        shutil.copyfile(run / REPORT / "report.html", ROOT / "results" / name / "report.html")
+        shutil.copyfile(run / REPORT, ROOT / "results" / name / "report.html")
     with whole_file(PAGE) as temporary:
         temporary.write_text(page(), "utf-8")
 
