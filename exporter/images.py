@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from exporter.augmentation import normalise, to_unit
 from exporter.datasets import Part
 
-
 EVALUATION_BATCH = 64  # the activations of 256 images of CCT-7 are 3 GB, and slower to write than to compute
 
 
