@@ -162,7 +162,7 @@ def heads_table(found: dict[str, Any]) -> Table:
 def candidate_table(manifest: Bundle) -> Table:
     """What each rule and each criterion came to on calibration images that no score rests on."""
     pruning = manifest.pruning
-    table = Table(title=f"Pruned models on the second half of {manifest.data.calibration_images} calibration images")
+    table = Table(title=f"Pruned models on {manifest.data.calibration_images} calibration images")
     for column in ("masks, then removal by", "accuracy", "loss", ""):
         table.add_column(column, justify="right" if column in ("accuracy", "loss") else "left")
     groups = (

@@ -25,7 +25,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from exporter.images import second_half
+from exporter.images import occurrence
 from exporter.snp import THRESHOLD, NodeMeasurement, NodeStatistics, PooledNodes, recognised_labels
 
 DEALS = 1000
@@ -172,7 +172,7 @@ def halves_agreement(pooled: PooledNodes, heads: int, threshold: float = THRESHO
     """
     if torch.bincount(pooled.labels_P, minlength=len(pooled.weight_KN)).min() < 2:
         return None
-    second_P = second_half(pooled.labels_P)
+    second_P = occurrence(pooled.labels_P) % 2 == 1
     halves = (pooled.chosen(half_P.nonzero().flatten()) for half_P in (~second_P, second_P))
     first_HK, second_HK = (measured_recognising_nodes(half, heads, threshold) for half in halves)
     return agreement(first_HK, second_HK)

@@ -19,14 +19,14 @@ from exporter.datasets import Part
 EVALUATION_BATCH = 64  # the activations of 256 images of CCT-7 are 3 GB, and slower to write than to compute
 
 
-def second_half(labels_N: Tensor) -> Tensor:
-    """Which images are the second, fourth ... of their label, in the order that they are in."""
+def occurrence(labels_N: Tensor) -> Tensor:
+    """How many images of the same label stand before each image."""
     order_N = labels_N.argsort(stable=True)
     counts_K = torch.bincount(labels_N)
     starts_N = (counts_K.cumsum(0) - counts_K)[labels_N[order_N]]
-    second_N = torch.empty_like(labels_N, dtype=torch.bool)
-    second_N[order_N] = (torch.arange(len(labels_N)) - starts_N) % 2 == 1
-    return second_N
+    before_N = torch.empty_like(labels_N)
+    before_N[order_N] = torch.arange(len(labels_N)) - starts_N
+    return before_N
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ class LabelledImages:
             labels_N=self.labels_N[indices.to(self.device)],
         )
 
-    def halves(self) -> tuple["LabelledImages", "LabelledImages"]:
-        """The first, third ... image of each label, and the others."""
-        second_N = second_half(self.labels_N.cpu())
-        return self.chosen(torch.nonzero(~second_N).flatten()), self.chosen(torch.nonzero(second_N).flatten())
+    def sample_of_each_label(self, images: int, seed: int = 0) -> "LabelledImages":
+        """At most so many images of each label, drawn at random without replacement."""
+        order_N = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        drawn = order_N[occurrence(self.labels_N.cpu()[order_N]) < images]
+        return self.chosen(drawn.sort().values)
 
     def pixels(self, chosen: Tensor | slice) -> Tensor:
         """uint8 images (B, Y, X, C), on the device."""

@@ -49,6 +49,7 @@ DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.saf
 DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
 REPORT = "report/report.html"
+PRUNING_IMAGES = 100  # training images of a label that masks and scores rest on
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
@@ -265,32 +266,18 @@ def run_findings(run: Path) -> dict[str, Any]:
     return run_record(run / FINDINGS, "measured model", "measure")
 
 
-def held_out_images(dataset: Dataset, part: PartName) -> LabelledImages:
-    """Images of a part that `held_out_measurements` did not look at."""
-    images = part_images(dataset, part)
-    return images.halves()[1] if part == "calibration" else images
+def pruning_measurements(run: Path, model: CCT, dataset: Dataset) -> Measurements:
+    """Nodes of the dense model measured on training images, at most `PRUNING_IMAGES` of each label.
 
-
-def held_out_measurements(run: Path, model: CCT, dataset: Dataset, part: PartName) -> Measurements:
-    """Measurements of the dense model for what is then judged on `held_out_images`.
-
-    Masks and scores that rest on the images they are judged on look better than they are. For the calibration part the
-    nodes are therefore measured anew, on the first, third ... image of each label, and judged on the others.
+    Masks and scores that rest on the images they are judged on look better than they are, hence not on calibration
+    images; and of those there may be too few of a label to tell what a node recognises.
 
     Raises:
         CheckpointError: the run was not measured.
-        RunError: no label has two calibration images.
     """
-    measurements = load_measurements(run / DENSE_MEASUREMENTS)
-    if part != "calibration":
-        return measurements
-    measured, others = part_images(dataset, part).halves()
-    if not len(others):
-        raise RunError(
-            "expected more than one calibration image of some label, found one of each: the nodes are measured on "
-            "those, and none is left to judge pruned models on. Add images."
-        )
-    return Measurements(measurements.probes, measure(model, measurements.probes, measured))
+    probes = load_measurements(run / DENSE_MEASUREMENTS).probes
+    data = part_images(dataset, "train").sample_of_each_label(PRUNING_IMAGES)
+    return Measurements(probes, measure(model, probes, data))
 
 
 def prune_stage(
@@ -306,9 +293,9 @@ def prune_stage(
         with progress("prune", steps) as advance:
             pruned = prune(
                 model,
-                held_out_measurements(run, model, dataset, "calibration"),
+                pruning_measurements(run, model, dataset),
                 part_images(dataset, "train").sample(settings.images),
-                held_out_images(dataset, "calibration"),
+                part_images(dataset, "calibration"),
                 settings,
                 training,
                 advance,

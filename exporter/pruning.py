@@ -8,8 +8,8 @@ those of the largest weights and inputs between nodes that recognise the same la
 rule `auto` the model under the masks of each rule, and without any, is calibrated, and the best of them goes on to
 removal; the masked model that is reported is that of both of ANDC's rules, literal ANDC, whatever it costs. With
 criterion `auto` every criterion of `exporter.criteria` makes its own compact model, and the best wins. Best is the
-highest calibration accuracy, the lower calibration loss deciding between equals [our choice], on calibration images
-on which no node was measured: they would flatter whatever rests on the nodes. Test images play no part.
+highest calibration accuracy, the lower calibration loss deciding between equals [our choice]. Masks and scores rest on
+training images alone (`exporter.pipeline.pruning_measurements`); test images play no part.
 """
 
 import copy

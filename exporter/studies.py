@@ -26,9 +26,8 @@ from exporter.pipeline import (
     PRUNING,
     REPORT,
     TRAINING,
-    held_out_images,
-    held_out_measurements,
     part_images,
+    pruning_measurements,
     run_findings,
     run_record,
     trained_recipe,
@@ -62,7 +61,8 @@ def compare_stage(
         ValueError: unknown rule.
     """
     training = shortened(trained_recipe(run).training, settings.epochs, settings.learning_rate)
-    identity = {"part": part, "dense": file_sha256(run / DENSE), **asdict(settings)}
+    judges = {path: file_sha256(run / path) for path in (DENSE, DENSE_MEASUREMENTS)}
+    identity = {"part": part, **judges, **asdict(settings)}
 
     def produce() -> None:
         so_far = run / COMPARISON_SO_FAR
@@ -79,9 +79,9 @@ def compare_stage(
             model = load_model(run / DENSE)
             found = comparison.compare(
                 model,
-                held_out_measurements(run, model, dataset, part),
+                pruning_measurements(run, model, dataset),
                 part_images(dataset, "train").sample(settings.images),
-                held_out_images(dataset, part),
+                part_images(dataset, part),
                 settings,
                 training,
                 tuple(rows),
@@ -118,9 +118,9 @@ def subsets_stage(
             model = load_model(run / DENSE)
             rows = subsets.remove_for_subsets(
                 model,
-                held_out_measurements(run, model, dataset, part),
+                pruning_measurements(run, model, dataset),
                 part_images(dataset, "train"),
-                held_out_images(dataset, part),
+                part_images(dataset, part),
                 settings,
                 advance,
             )
@@ -163,7 +163,7 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
             pruned and pruned["provenance"],
             load_measurements(run / DENSE_MEASUREMENTS).nodes,
             dataset.label_names,
-            held_out_images(dataset, part).labels_N.cpu(),
+            part_images(dataset, part).labels_N.cpu(),
         )
 
     return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

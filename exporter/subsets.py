@@ -45,7 +45,7 @@ class SubsetSettings:
     labels: int = 10  # of each subset
     subsets: int = 20  # drawn at random
     shares: tuple[float, ...] = (0.75, 0.5, 0.25, 0.1)  # of the hidden nodes of each encoder
-    images: int = 500  # training images of a subset at most
+    images: int = 1000  # training images of a subset at most; of 10 labels as many as the SNPs rest on
     seed: int = 0
 
 

@@ -210,15 +210,20 @@ def test_recipes_are_listed() -> None:
     assert json.loads(exporter("recipes", "--json").stdout)["cct_7_3x1"]["training"]["epochs"] == 300
 
 
+def photos(folder: Path, of_each: int) -> None:
+    """Photos of three colours, a folder of each."""
+    for number, color in enumerate(("red", "green", "blue")):
+        (folder / color).mkdir(parents=True)
+        for index in range(of_each):
+            shade = tuple(200 if channel == number else 5 * index for channel in range(3))
+            Image.new("RGB", (20, 30), shade).save(folder / color / f"{index}.jpg")
+
+
 def test_folder_of_photos_becomes_a_served_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Class folders of any images, from files to an answer of a server, which knows the folders' names."""
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(recipes.RECIPES, "folder", lambda: replace(support.small_recipe(), dataset="folder"))
-    for number, color in enumerate(("red", "green", "blue")):
-        (tmp_path / "photos" / color).mkdir(parents=True)
-        for index in range(10):
-            shade = tuple(200 if channel == number else 5 * index for channel in range(3))
-            Image.new("RGB", (20, 30), shade).save(tmp_path / "photos" / color / f"{index}.jpg")
+    photos(tmp_path / "photos", of_each=10)
     arguments = ("--out", tmp_path / "models", "--run", tmp_path / "run", "--image-size", "8", "--epochs", "40")
     result = exporter("build", "--dataset", f"folder:{tmp_path / 'photos'}", *arguments)
     assert result.exit_code == 0, result.output
@@ -311,7 +316,7 @@ def test_comparison_has_a_row_for_each_share_and_rule(built: Path, tmp_path: Pat
     arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--by", "random", "--seeds", "1")
     shown = exporter(*arguments, "--images", "100")
     assert shown.exit_code == 0, shown.output
-    for expected in ("179 calibration images", "dense", "andc", "random", "McNemar"):
+    for expected in ("359 calibration images", "dense", "andc", "random", "McNemar"):
         assert expected in shown.output
     told = json.loads(exporter(*arguments, "--images", "100", "--json").stdout)
     assert [(row["share"], row["rule"]) for row in told["rows"][1:]] == [

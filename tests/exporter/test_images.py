@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 
 from exporter.datasets import Part
-from exporter.images import LabelledImages, labelled_images
+from exporter.images import LabelledImages, labelled_images, occurrence
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
 
@@ -47,16 +47,25 @@ def test_sample_is_of_different_images_with_their_labels(images: int, seed: int)
     assert torch.equal(drawn.labels_N, data.sample(images, seed).labels_N)
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=20))
-def test_halves_are_every_other_image_of_each_label(labels: list[int]) -> None:
-    """In order, together all images; of an odd number, and of a single one, the first half has one more."""
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 5), st.integers(0, 5))
+def test_sample_of_each_label_misses_none(labels: list[int], images: int, seed: int) -> None:
+    """So many of each, or all that a label has, each once; the same seed draws the same."""
     labels_N = torch.tensor(labels)
     images_NYXC = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 2, 2, 3)
-    first, second = LabelledImages(images_NYXC, labels_N, MEAN, STD).halves()
-    for label in range(4):
-        numbers = [number for number, own in enumerate(labels) if own == label]
-        for half, expected in ((first, numbers[::2]), (second, numbers[1::2])):
-            assert half.images_NYXC[half.labels_N == label][:, 0, 0, 0].tolist() == expected
+    data = LabelledImages(images_NYXC, labels_N, MEAN, STD)
+    drawn = data.sample_of_each_label(images, seed)
+    numbers_N = drawn.images_NYXC[:, 0, 0, 0].long()
+    assert torch.equal(drawn.labels_N, labels_N[numbers_N])
+    assert len(numbers_N.unique()) == len(numbers_N)
+    assert torch.equal(torch.bincount(drawn.labels_N), torch.bincount(labels_N).clamp(max=images))
+    assert torch.equal(data.sample_of_each_label(images, seed).images_NYXC, drawn.images_NYXC)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20))
+def test_occurrence_counts_the_same_label_before_an_image(labels: list[int]) -> None:
+    """0 for the first of a label, in the order that the images are in."""
+    expected = [labels[:index].count(label) for index, label in enumerate(labels)]
+    assert occurrence(torch.tensor(labels)).tolist() == expected
 
 
 def test_no_number_of_images_means_all() -> None:

@@ -12,22 +12,21 @@ from headwise.bundle import file_sha256
 
 from exporter.checkpoints import load_measurements, load_model
 from exporter.console import progress
-from exporter.datasets import DatasetSettings, Part, PartName, load
+from exporter.datasets import DatasetSettings, load
 from exporter.findings import FindingsSettings
 from exporter.heads import agreement, recognising_nodes
-from exporter.images import LabelledImages
 from exporter.pipeline import (
     COMPACT,
     DENSE,
     DENSE_MEASUREMENTS,
+    PRUNING_IMAGES,
     RunError,
     dataset_fingerprint,
     findings_stage,
-    held_out_images,
-    held_out_measurements,
     measure_stage,
     part_images,
     prune_stage,
+    pruning_measurements,
     pruning_record,
     run_findings,
     train_stage,
@@ -125,32 +124,15 @@ def test_findings_on_another_part_with_more_probes(run: Path) -> None:
     assert file_sha256(run / DENSE_MEASUREMENTS) == before
 
 
-def test_nothing_is_judged_on_the_images_it_rests_on(run: Path) -> None:
-    """Calibration images are halved, label by label; for another part all of them are measured."""
+def test_pruning_rests_on_training_images(run: Path) -> None:
+    """At most so many of a label, so that calibration and test images judge what they had no part in."""
     data, model = load(DatasetSettings("digits")), load_model(run / DENSE)
-    saved = load_measurements(run / DENSE_MEASUREMENTS)
-    calibration = part_images(data, "calibration")
-    measured, judged = calibration.halves()
-    cases: list[tuple[PartName, LabelledImages, LabelledImages]] = [
-        ("calibration", measured, judged),
-        ("test", calibration, part_images(data, "test")),
-    ]
-    for part, expected, images in cases:
-        found = held_out_measurements(run, model, data, part)
-        assert torch.equal(held_out_images(data, part).images_NYXC, images.images_NYXC)
-        for name, node in measure(model, saved.probes, expected).items():
-            torch.testing.assert_close(found.nodes[name].class_means_KN, node.class_means_KN)
-            assert found.nodes[name].images == len(expected)
-
-
-def test_single_calibration_images_leave_nothing_to_judge_on(run: Path) -> None:
-    """An error, rather than a judgement on the images of the measurement."""
-    data = load(DatasetSettings("digits"))
-    _, first = np.unique(data.calibration.labels_N, return_index=True)
-    part = data.calibration
-    few = replace(data, calibration=Part(part.images_NYXC[first], part.labels_N[first], part.source_indices_N[first]))
-    with pytest.raises(RunError, match="expected more than one calibration image of some label"):
-        held_out_measurements(run, load_model(run / DENSE), few, "calibration")
+    found, saved = pruning_measurements(run, model, data), load_measurements(run / DENSE_MEASUREMENTS)
+    images = part_images(data, "train").sample_of_each_label(PRUNING_IMAGES)
+    assert len(images) == np.minimum(np.bincount(data.train.labels_N), PRUNING_IMAGES).sum()
+    for name, node in measure(model, saved.probes, images).items():
+        torch.testing.assert_close(found.nodes[name].class_means_KN, node.class_means_KN)
+        assert found.nodes[name].images == len(images)
 
 
 def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:

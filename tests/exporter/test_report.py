@@ -14,7 +14,7 @@ from PIL import Image
 from exporter.comparison import ComparisonSettings
 from exporter.console import progress
 from exporter.datasets import DatasetSettings, load
-from exporter.pipeline import RunError, held_out_images
+from exporter.pipeline import RunError, part_images
 from exporter.report import example_nodes, label_changes
 from exporter.snp import NodeMeasurement
 from exporter.studies import COMPARISON, SUBSETS, compare_stage, report_stage, run_comparison, subsets_stage
@@ -128,7 +128,7 @@ def test_run_that_was_not_measured_says_what_to_do(built: Path, tmp_path: Path) 
 def test_changes_of_labels_add_up_to_the_change_of_accuracy(run: Path) -> None:
     """Weighted with the labels' images, they are the difference of the two models."""
     data, compared = load(DatasetSettings("digits")), run_comparison(run)
-    labels_N = held_out_images(data, "calibration").labels_N
+    labels_N = part_images(data, "calibration").labels_N
     changes = label_changes(compared, labels_N, data.label_names, 0.1)
     assert [name for name, _ in changes] == list(data.label_names)
     counts = torch.bincount(labels_N).tolist()

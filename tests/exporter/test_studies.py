@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from exporter import comparison
+from exporter.checkpoints import load_measurements, save_measurements
 from exporter.comparison import ComparisonSettings
 from exporter.console import progress
 from exporter.datasets import DatasetSettings, load
+from exporter.pipeline import DENSE_MEASUREMENTS
 from exporter.studies import (
     COMPARISON,
     COMPARISON_SO_FAR,
@@ -33,36 +37,56 @@ def run(built: Path, tmp_path: Path) -> Path:
 SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), rules=("andc", "random"), seeds=2, images=100)
 
 
+def counted_trainings(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> Callable[[], int]:
+    """How many short trainings there were; one of them is stopped as by Ctrl-C."""
+    trainings = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal trainings
+        trainings += 1
+        if trainings == stop_at:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(comparison, "train", counted)
+    return lambda: trainings
+
+
 def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is computed twice, and the record is that of a comparison that did not stop."""
     data = load(DatasetSettings("digits"))
     compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
     whole = run_comparison(run)
     (run / COMPARISON).unlink()
-    trainings = 0
-
-    def stop_at_the_fourth(*arguments: Any, **options: Any) -> Any:
-        nonlocal trainings
-        trainings += 1
-        if trainings == 4:
-            raise KeyboardInterrupt
-        return train(*arguments, **options)
-
-    monkeypatch.setattr(comparison, "train", stop_at_the_fourth)
+    trainings = counted_trainings(monkeypatch, stop_at=4)
     with pytest.raises(KeyboardInterrupt):
         compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
     assert compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
-    assert trainings == 4 + 3
+    assert trainings() == 4 + 3
     assert run_comparison(run) == whole
     assert not compare_stage(run, SMALL_COMPARISON, "calibration", data, progress)
 
 
-def test_rows_of_another_comparison_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_another_comparison_are_not_taken(run: Path) -> None:
     """What was stopped with other settings starts over."""
     data = load(DatasetSettings("digits"))
     (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
     compare_stage(run, replace(SMALL_COMPARISON, seeds=1), "calibration", data, progress)
     assert [row["rule"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
+
+
+def test_rows_on_other_measurements_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks rest on the measurements: measured anew, a stopped comparison starts over."""
+    data, settings = load(DatasetSettings("digits")), replace(SMALL_COMPARISON, seeds=1)
+    trainings = counted_trainings(monkeypatch, stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        compare_stage(run, settings, "calibration", data, progress)
+    measured = load_measurements(run / DENSE_MEASUREMENTS)
+    with torch.no_grad():
+        measured.probes["encoders.0.heads"].fc.weight.mul_(2)
+    save_measurements(run / DENSE_MEASUREMENTS, measured)
+    compare_stage(run, settings, "calibration", data, progress)
+    assert trainings() == 3 + 3
 
 
 def test_removal_for_subsets_is_done_once(run: Path) -> None:
