@@ -25,7 +25,8 @@ from exporter.pipeline import REPORT
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
-STUDY, SEEDS = "study.json", "seeds.json"
+STUDY = "study.json"
+BESIDE = ("seeds", "images_to_measure_on", "masked_training")  # records of other scripts
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
 def page() -> str:
     """docs/results.md, from every record there is."""
     paths = sorted(ROOT.glob(f"results/*/{STUDY}"))
-    studies = [_read(path) | {"seeds": _read(path.with_name(SEEDS))} for path in paths]
+    studies = [_read(path) | {name: _read(path.with_name(f"{name}.json")) for name in BESIDE} for path in paths]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(studies=studies)
 
