@@ -46,7 +46,7 @@ from exporter.options import (
     dataset_settings,
     findings_settings,
     part_name,
-    prune_settings,
+    pruned_by,
 )
 from exporter.pipeline import (
     evaluate_run,
@@ -131,8 +131,8 @@ def build(
     """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
     with clear_errors():
         source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
-        prune = prune_settings(
-            chosen.prune,
+        chosen = pruned_by(
+            chosen,
             rule=rule,
             threshold=threshold,
             keep=keep,
@@ -148,7 +148,7 @@ def build(
         data = _train(run, source, chosen, init)
         say("measure", measure_stage(run, chosen.probes, data, console.progress))
         say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
-        say("prune", prune_stage(run, prune, chosen.probes, data, console.progress))
+        say("prune", prune_stage(run, chosen, data, console.progress))
         _export(run, data, out, name, as_json)
 
 
@@ -217,6 +217,7 @@ for study in (compare, subsets, report):
 @app.command()
 def prune(
     run: RunOption,
+    settings: SetOption = None,
     threads: ThreadsOption = None,
     rule: RuleOption = None,
     threshold: ThresholdOption = None,
@@ -230,9 +231,8 @@ def prune(
     """Mask a run's dense model by ANDC and make it compact."""
     with clear_errors():
         set_threads(threads)
-        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
-        settings = prune_settings(
-            recipe.prune,
+        recipe = pruned_by(
+            trained_recipe(run, settings or ()),
             rule=rule,
             threshold=threshold,
             keep=keep,
@@ -242,7 +242,7 @@ def prune(
             query_key=keep_query_key,
             value=keep_value,
         )
-        say("prune", prune_stage(run, settings, recipe.probes, data, console.progress))
+        say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
 
 
 @app.command()

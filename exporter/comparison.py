@@ -40,6 +40,7 @@ class ComparisonSettings:
     rule: andc.Rule = "both"  # which layers are masked
     epochs: int = 1  # of the short training
     images: int | None = None  # of the training part, drawn at random; all by default
+    batch_size: int | None = None  # of the short training; the dense model's by default
     learning_rate: float = 3e-4  # peak of the short training
 
 

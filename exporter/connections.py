@@ -32,7 +32,7 @@ DENSE = "dense"  # no rule: everything is kept
 SCORES = ("random", "magnitude", "wanda", "overlap", "magnitude*overlap", "wanda*overlap")
 CHANCE = ("random", PERMUTED)  # the seed draws their masks
 GRADUAL = "gradual "  # prefix
-RULES = (ANDC, PERMUTED, *SCORES, GRADUAL + ANDC, GRADUAL + "magnitude", GRADUAL + "magnitude*overlap")
+RULES = (ANDC, PERMUTED, *SCORES, *(GRADUAL + rule for rule in (ANDC, "wanda", "wanda*overlap")))
 
 
 @dataclass(frozen=True)

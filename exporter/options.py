@@ -120,23 +120,23 @@ def _check_known(option: str, value: str, known: Sequence[str]) -> None:
         raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{option}")
 
 
-def prune_settings(
-    settings: PruneSettings,
+def pruned_by(
+    recipe: Recipe,
     *,
     rule: str | None,
     threshold: float | None,
     keep: float | None,
     criterion: str | None,
     **shares: float | None,  # kept, by the names of `Budget`
-) -> PruneSettings:
-    """The settings with what the command line says otherwise; checked before anything is trained."""
+) -> Recipe:
+    """The recipe with what the command line says of pruning; checked before anything is trained."""
     options = {"rule": rule, "threshold": threshold, "keep": keep, "criterion": criterion}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    budget = replace(settings.budget, **{name: share for name, share in shares.items() if share is not None})
-    changed = replace(settings, budget=budget, **given)
+    budget = replace(recipe.prune.budget, **{name: share for name, share in shares.items() if share is not None})
+    changed = replace(recipe.prune, budget=budget, **given)
     _check_known("rule", changed.rule, (AUTO, *RULES))
     _check_known("criterion", changed.criterion, (AUTO, *CRITERIA))
-    return changed
+    return replace(recipe, prune=changed)
 
 
 def findings_settings(
@@ -169,6 +169,7 @@ def comparison_settings(
         andc.rule_named(rule or LITERAL),
         epochs or settings.epochs,
         images or settings.images,
+        settings.batch_size,
         settings.learning_rate,
     )
 

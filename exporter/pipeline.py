@@ -15,7 +15,7 @@ A stage whose inputs have not changed is skipped (`exporter.stages`).
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,7 +39,7 @@ from exporter.initial_weights import load_initial_weights, weights_path
 from exporter.metrics import Accuracy, accuracy
 from exporter.progress import Advance, Progress, silent
 from exporter.pruning import AUTO, RULES, provenance, prune
-from exporter.recipes import PruneSettings, Recipe, from_record
+from exporter.recipes import Recipe, from_record, override
 from exporter.snp import THRESHOLD, Probe, ProbeSettings, measure, pool_nodes, train_probes
 from exporter.stages import Stage, carry_out, is_current
 from exporter.training import Step, TrainingError, train
@@ -200,14 +200,14 @@ def trained_dataset(run: Path, progress: Progress = silent) -> Dataset:
     return datasets.load(DatasetSettings(**training_record(run)["dataset"]), progress)
 
 
-def trained_recipe(run: Path) -> Recipe:
-    """The recipe that the run's model was trained by.
+def trained_recipe(run: Path, assignments: Sequence[str] = ()) -> Recipe:
+    """The recipe that the run's model was trained by, with other settings for what is done next (`NAME=VALUE`).
 
     Raises:
         RunError: the run has no trained model.
-        RecipeError: it was trained by another release.
+        RecipeError: it was trained by another release, or there is no such setting.
     """
-    return from_record(training_record(run)["recipe"])
+    return override(from_record(training_record(run)["recipe"]), assignments)
 
 
 def _probes(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> dict[str, Probe]:
@@ -280,11 +280,10 @@ def pruning_measurements(run: Path, model: CCT, dataset: Dataset) -> Measurement
     return Measurements(probes, measure(model, probes, data))
 
 
-def prune_stage(
-    run: Path, settings: PruneSettings, probes: ProbeSettings, dataset: Dataset, progress: Progress
-) -> bool:
+def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
     """Mask and compact the dense model, and measure what is left; True when there was something to do."""
-    training = trained_recipe(run).training
+    settings, probes, training = recipe.prune, recipe.probes, recipe.training
+    identity = {"prune": asdict(settings), "probes": asdict(probes), "training": asdict(training)}
 
     def produce() -> None:
         model = load_model(run / DENSE)
@@ -308,7 +307,7 @@ def prune_stage(
         told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
         write_json(run / PRUNING, {"provenance": told, "kept": [asdict(units) for units in pruned.chosen.kept]})
 
-    return carry_out(run, PRUNE_STAGE, {"prune": asdict(settings), "probes": asdict(probes)}, produce)
+    return carry_out(run, PRUNE_STAGE, identity, produce)
 
 
 def evaluate_run(run: Path, dataset: Dataset, part: PartName) -> list[Accuracy]:

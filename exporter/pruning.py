@@ -190,7 +190,7 @@ def prune(
         ValueError: unknown rule or criterion.
         PruningError: a compact model is not the masked one.
     """
-    short = shortened(training, settings.epochs, settings.learning_rate)
+    short = shortened(training, settings.epochs, settings.learning_rate, settings.batch_size)
     rules = []
     for rule in RULES if settings.rule == AUTO else (settings.rule,):
         masks = _masks(model, measurements, train_data, rule, settings)

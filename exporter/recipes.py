@@ -66,6 +66,7 @@ class PruneSettings:
     budget: Budget = field(default_factory=Budget)
     epochs: int = 12  # of each short training
     images: int | None = None  # of the training part, drawn at random; all by default
+    batch_size: int | None = None  # of each short training; the dense model's by default
     learning_rate: float = 3e-4  # peak of each short training
 
 

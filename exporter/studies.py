@@ -30,13 +30,12 @@ from exporter.pipeline import (
     pruning_measurements,
     run_findings,
     run_record,
-    trained_recipe,
     training_record,
 )
 from exporter.progress import Progress
 from exporter.report import write_report
 from exporter.stages import Stage, carry_out, plain
-from exporter.training import shortened
+from exporter.training import TrainingSettings, shortened
 
 COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
 SUBSETS = "subsets.json"
@@ -51,18 +50,25 @@ REPORT_STAGE = Stage(
 
 
 def compare_stage(
-    run: Path, settings: comparison.ComparisonSettings, part: PartName, dataset: Dataset, progress: Progress
+    run: Path,
+    settings: comparison.ComparisonSettings,
+    training: TrainingSettings,
+    part: PartName,
+    dataset: Dataset,
+    progress: Progress,
 ) -> bool:
     """ANDC against its controls on one part; resumes after the last row; True when there was something to do.
 
+    Args:
+        training: of the dense model, shortened here.
+
     Raises:
-        RunError: the run has no trained model.
         CheckpointError: the run was not measured.
         ValueError: unknown rule.
     """
-    training = shortened(trained_recipe(run).training, settings.epochs, settings.learning_rate)
-    judges = {path: file_sha256(run / path) for path in (DENSE, DENSE_MEASUREMENTS)}
-    identity = {"part": part, **judges, **asdict(settings)}
+    short = shortened(training, settings.epochs, settings.learning_rate, settings.batch_size)
+    told = {"part": part, "training": asdict(short), **asdict(settings)}
+    identity = {**told, **{path: file_sha256(run / path) for path in (DENSE, DENSE_MEASUREMENTS)}}
 
     def produce() -> None:
         so_far = run / COMPARISON_SO_FAR
@@ -83,14 +89,15 @@ def compare_stage(
                 part_images(dataset, "train").sample(settings.images),
                 part_images(dataset, part),
                 settings,
-                training,
+                short,
                 tuple(rows),
                 keep,
             )
-        write_json(run / COMPARISON, {"part": part, **comparison.as_record(settings, found)})
+        record = comparison.as_record(settings, found)
+        write_json(run / COMPARISON, {"part": part, "training": asdict(short), **record})
         so_far.unlink(missing_ok=True)
 
-    return carry_out(run, COMPARE_STAGE, {"part": part, **asdict(settings)}, produce)
+    return carry_out(run, COMPARE_STAGE, told, produce)
 
 
 def run_comparison(run: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from exporter.options import (
     RunArgument,
     RunOption,
     SeedsOption,
+    SetOption,
     SharesOption,
     ShortEpochsOption,
     SubsetLabelsOption,
@@ -37,15 +38,16 @@ def compare(
     rule: LayersOption = None,
     images: ImagesOption = None,
     epochs: ShortEpochsOption = None,
+    settings: SetOption = None,
     part: PartOption = "calibration",
     as_json: JsonOption = False,
 ) -> None:
     """Mask a run's dense model by ANDC and by each control, train shortly, and compare on the same images."""
     with clear_errors():
         set_threads(threads)
-        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
-        settings = comparison_settings(recipe.prune, share, by, seeds, rule, images, epochs)
-        say("compare", compare_stage(run, settings, part_name(part), data, console.progress))
+        data, recipe = trained_dataset(run, console.progress), trained_recipe(run, settings or ())
+        compared = comparison_settings(recipe.prune, share, by, seeds, rule, images, epochs)
+        say("compare", compare_stage(run, compared, recipe.training, part_name(part), data, console.progress))
         found = run_comparison(run)
         if as_json:
             print(json.dumps(found))

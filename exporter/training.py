@@ -344,7 +344,15 @@ def predict(model: CCT, data: LabelledImages, batch_size: int = EVALUATION_BATCH
         return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
 
 
-def shortened(settings: TrainingSettings, epochs: int, learning_rate: float) -> TrainingSettings:
-    """The same settings for a short training: fewer epochs, a tenth of them warm-up, lower peak, no averaging."""
-    warm_up = epochs / 10
-    return replace(settings, epochs=epochs, learning_rate=learning_rate, warm_up_epochs=warm_up, average_decay=0.0)
+def shortened(
+    settings: TrainingSettings, epochs: int, learning_rate: float, batch_size: int | None = None
+) -> TrainingSettings:
+    """The same settings for a short training: fewer epochs, a tenth of them warm-up, another peak, no averaging."""
+    return replace(
+        settings,
+        epochs=epochs,
+        batch_size=batch_size or settings.batch_size,
+        learning_rate=learning_rate,
+        warm_up_epochs=epochs / 10,
+        average_decay=0.0,
+    )

@@ -85,7 +85,7 @@ def make_run(run: Path) -> Dataset:
     train_stage(run, recipe, dataset, progress)
     measure_stage(run, recipe.probes, dataset, progress)
     findings_stage(run, recipe.findings, recipe.probes, dataset, progress)
-    prune_stage(run, recipe.prune, recipe.probes, dataset, progress)
+    prune_stage(run, recipe, dataset, progress)
     report_stage(run, dataset)
     return dataset
 

@@ -27,7 +27,7 @@ from exporter.images import LabelledImages
 from exporter.snp import ProbeSettings, measure, train_probes
 from exporter.training import TrainingSettings, predict
 
-SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random", "gradual magnitude"), seeds=2, rule="layer")
+SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random", "gradual wanda"), seeds=2, rule="layer")
 TRAINING = TrainingSettings(epochs=1, batch_size=32)
 
 
@@ -125,16 +125,16 @@ def test_product_is_compared_with_its_first_factor() -> None:
         row("magnitude", 0, (1, 2, 3)),
         row("magnitude*overlap", 0, (1,)),
     ]
-    rows += [row("wanda*overlap", 0, ()), row("gradual magnitude", 0, ()), row("gradual magnitude*overlap", 0, (4,))]
+    rows += [row("wanda*overlap", 0, ()), row("gradual wanda", 0, ()), row("gradual wanda*overlap", 0, (4,))]
     found = {entry.rule: entry.to_factor for entry in results(rows)}
     assert found["magnitude*overlap"] == Difference(*([pytest.approx(0.2)] * 3), (0.5,))
-    assert found["gradual magnitude*overlap"] == Difference(*([pytest.approx(-0.1)] * 3), (1.0,))
+    assert found["gradual wanda*overlap"] == Difference(*([pytest.approx(-0.1)] * 3), (1.0,))
     assert [rule for rule, difference in found.items() if difference is None] == [
         "dense",
         "andc",
         "magnitude",
         "wanda*overlap",
-        "gradual magnitude",
+        "gradual wanda",
     ]
 
 

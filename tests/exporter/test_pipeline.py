@@ -52,7 +52,7 @@ def carry_out_all(run: Path, seed: int = 0, epochs: int = 2) -> list[bool]:
         train_stage(run, recipe, data, progress),
         measure_stage(run, recipe.probes, data, progress),
         findings_stage(run, recipe.findings, recipe.probes, data, progress),
-        prune_stage(run, recipe.prune, recipe.probes, data, progress),
+        prune_stage(run, recipe, data, progress),
     ]
 
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from PIL import Image
+from support import small_recipe
 
 from exporter.comparison import ComparisonSettings
 from exporter.console import progress
@@ -45,7 +46,7 @@ def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on which everything was tried, and reported."""
     folder = Path(shutil.copytree(built / "run", tmp_path_factory.mktemp("report") / "run"))
     data = load(DatasetSettings("digits"))
-    compare_stage(folder, SETTINGS, "calibration", data, progress)
+    compare_stage(folder, SETTINGS, small_recipe().training, "calibration", data, progress)
     subsets_stage(folder, SubsetSettings(labels=3, subsets=2, images=40), "calibration", data, progress)
     report_stage(folder, data)
     return folder

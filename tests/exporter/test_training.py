@@ -169,9 +169,10 @@ def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
 
 
 def test_short_training_is_the_recipe_with_fewer_epochs() -> None:
-    """Everything but the length, the peak and the warm-up stays."""
+    """Everything but the length, the peak and the warm-up stays, and the batch where none is given."""
     short = shortened(SETTINGS, 2, 1e-4)
     assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=0.2)
+    assert shortened(SETTINGS, 2, 1e-4, batch_size=3) == replace(short, batch_size=3)
 
 
 def test_bf16_trains(data: LabelledImages) -> None:
