@@ -29,7 +29,7 @@ from exporter.connections import Evidence, input_scales, masks_by
 from exporter.datasets import PartName
 from exporter.files import write_json
 from exporter.images import LabelledImages
-from exporter.options import part_name
+from exporter.options import SetOption, part_name
 from exporter.pipeline import (
     DENSE,
     DENSE_MEASUREMENTS,
@@ -77,14 +77,14 @@ def known_rows(path: Path, identity: dict[str, Any]) -> list[Row]:
     return [comparison.row_from(row) for row in saved["rows"]] if saved.get("identity") == identity else []
 
 
-def trained_rows(run: Path, settings: ComparisonSettings, part: PartName) -> list[Row]:
+def trained_rows(run: Path, recipe: Recipe, settings: ComparisonSettings, part: PartName) -> list[Row]:
     """A row for every case, those of an earlier call taken as they are."""
-    data, recipe, dense = trained_dataset(run, console.progress), trained_recipe(run), load_model(run / DENSE)
+    data, dense = trained_dataset(run, console.progress), load_model(run / DENSE)
     training, judged = part_images(data, "train").sample(settings.images), part_images(data, part)
     nodes = pruning_measurements(run, dense, data).nodes
     evidence = Evidence(dense, nodes, input_scales(dense, training))
     hashes = {name: file_sha256(run / name) for name in (DENSE, DENSE_MEASUREMENTS)}
-    identity = plain({"part": part, **hashes, **asdict(settings)})
+    identity = plain({"part": part, "training": asdict(recipe.training), **hashes, **asdict(settings)})
     rows = known_rows(run / ROWS, identity)
     done = {(row.share, row.seed, row.rule) for row in rows}
     cases = list(comparison.cases(settings))
@@ -105,16 +105,16 @@ def main(
     images: Annotated[int | None, typer.Option(min=1, help="Training images; all by default.")] = None,
     share: Annotated[list[float] | None, typer.Option(help="Of the connections; may be repeated. 0.1.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
+    settings: SetOption = None,
     part: Annotated[str, typer.Option(help="Images to judge on.")] = "calibration",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
     """Train, compare and record."""
     set_threads(threads)
-    peak = trained_recipe(run).training.learning_rate
-    settings = ComparisonSettings(
-        tuple(share or (0.1,)), RULES, seeds, epochs=epochs, images=images, learning_rate=peak
-    )
-    found = {"part": part, **comparison.as_record(settings, trained_rows(run, settings, part_name(part)))}
+    recipe = trained_recipe(run, settings or ())
+    peak = recipe.training.learning_rate
+    cases = ComparisonSettings(tuple(share or (0.1,)), RULES, seeds, epochs=epochs, images=images, learning_rate=peak)
+    found = {"part": part, **comparison.as_record(cases, trained_rows(run, recipe, cases, part_name(part)))}
     console.out.print(console.comparison_table(found))
     told = {key: value for key, value in found.items() if key != "rows"}
     write_json(ROOT / "results" / name / ROWS, {**told, "images": found["rows"][0]["images"], "machine": machine()})
