@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import torch
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -171,9 +172,18 @@ def svg(figure: Figure) -> str:
     return content[content.index("<svg") :]
 
 
+def _code(text: str) -> Markup:
+    """Text for HTML, what stands between backticks as code."""
+    pieces = escape(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if odd else piece for piece, odd in zip(pieces, cycle((False, True)))
+    )
+
+
 def page(run: str, summary: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
     """The HTML page."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = _code
     template = environment.from_string((files("exporter") / "report.html.jinja").read_text("utf-8"))
     return template.render(
         run=run,

@@ -96,6 +96,8 @@ def test_page_says_what_was_judged(run: Path, html: str) -> None:
     for verdict in told["verdicts"]:
         assert verdict["claim"] in html
         assert f">{verdict['finding']}<" in html
+    assert "<code>random</code> masks" in html
+    assert "`" not in html
     assert "1,078 training, 359 calibration, 360 test images" in html
 
 
