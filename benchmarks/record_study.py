@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
 STUDY = "study.json"
-BESIDE = ("seeds", "images_to_measure_on", "masked_training")  # records of other scripts
+BESIDE = ("seeds", "images_to_measure_on", "short_training", "masked_training")  # records of other scripts
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:

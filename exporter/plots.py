@@ -201,7 +201,7 @@ def sharpness(findings: Record) -> Figure:
 
 def accuracy_by_share(comparison: Record) -> Figure:
     """Accuracy after the short training against the share kept: mean of the seeds, lowest to highest as a band."""
-    drawn, axes = figure(7, 4.2)
+    drawn, axes = figure(8, 4.2)
     by_rule: dict[str, list[Any]] = {}
     for result in comparison["results"]:
         by_rule.setdefault(result["rule"], []).append(result)
@@ -232,13 +232,13 @@ def accuracy_by_share(comparison: Record) -> Figure:
     ticks = sorted({round(100 * result["kept"], 1) for result in comparison["results"] if result["rule"] == ANDC})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.legend(frameon=False, title="kept by")
+    drawn.legend(frameon=False, title="kept by", loc="outside right upper")
     return drawn
 
 
 def accuracy_for_subsets(subsets: Record) -> Figure:
     """Accuracy among a subset's labels against the share of hidden nodes kept, criterion by criterion."""
-    drawn, axes = figure(7, 4.2)
+    drawn, axes = figure(8, 4.2)
     dense = 100 * subsets["dense_accuracy"]
     axes.axhline(dense, color=BLACK, linewidth=0.8, linestyle=":")
     axes.annotate("all nodes", (1, dense), xycoords=("axes fraction", "data"), ha="right", va="bottom")
@@ -251,7 +251,7 @@ def accuracy_for_subsets(subsets: Record) -> Figure:
         low, high = ([100 * result[end] for result in found] for end in ("low", "high"))
         axes.fill_between(shares, low, high, color=colour, alpha=0.12)
     axes.set(xlabel="hidden nodes kept in each encoder %", ylabel="accuracy among the subset %")
-    axes.legend(frameon=False, title="kept by")
+    drawn.legend(frameon=False, title="kept by", loc="outside right upper")
     return drawn
 
 

@@ -138,8 +138,8 @@ def pictures(
             Picture(
                 "shares",
                 "ANDC against its controls",
-                f"After {comparison['settings']['epochs']} epochs of short training; bands from the lowest to the "
-                f"highest of {comparison['settings']['seeds']} seeds.",
+                f"After the short training; bands from the lowest to the highest of {comparison['settings']['seeds']} "
+                f"seeds.",
                 plots.accuracy_by_share(comparison),
             ),
             Picture(
