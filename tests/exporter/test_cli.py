@@ -324,6 +324,32 @@ def test_comparison_has_a_row_for_each_share_and_rule(built: Path, tmp_path: Pat
     ]
 
 
+def test_short_training_takes_other_settings_than_the_recipes(built: Path, tmp_path: Path) -> None:
+    """By their names, for this command alone; the record says which. Unknown ones are refused."""
+    run = shutil.copytree(built / "run", tmp_path / "run")
+    arguments = (
+        "compare",
+        "--run",
+        run,
+        "--share",
+        "0.5",
+        "--by",
+        "random",
+        "--seeds",
+        "1",
+        "--images",
+        "100",
+        "--json",
+    )
+    told = json.loads(exporter(*arguments, "--set", "prune.batch_size=50").stdout)
+    assert told["training"]["batch_size"] == told["settings"]["batch_size"] == 50
+    assert json.loads(exporter(*arguments).stdout)["training"]["batch_size"] == 64
+    for command in (arguments[:3], ("prune", "--run", run)):
+        refused = exporter(*command, "--set", "prune.luck=1")
+        assert refused.exit_code == 1
+        assert "unknown setting prune.luck" in refused.stderr
+
+
 def test_removal_for_subsets_is_shown_beside_taylor(built: Path, tmp_path: Path) -> None:
     """And given to programs."""
     run = shutil.copytree(built / "run", tmp_path / "run")

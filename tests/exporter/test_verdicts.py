@@ -63,6 +63,7 @@ def result(
         "kept": share,
         "rule": rule,
         "accuracies": [accuracy] * 2,
+        "masked_accuracies": [accuracy - (0.1 if "overlap" in rule else 0.3)] * 2,
         "to_dense": difference(0.9),
         "to_andc": difference(andc) if rule != "dense" else None,
         "to_factor": None if factor is None else difference(factor),
@@ -124,12 +125,17 @@ def test_better_control_is_named_beside_the_verdict_and_first_on_the_page() -> N
 
 
 def test_product_is_set_beside_its_factor() -> None:
-    """Where overlap helps a label-blind score, and where it does not; nothing where no product was tried."""
+    """Where overlap helps a label-blind score, and where it hurts; nothing where no product was tried."""
     found = comparison(0.9, **{"magnitude": 0.8, "magnitude*overlap": 0.85, "wanda": 0.8, "wanda*overlap": 0.79})
     told = free_pruning(found).numbers
     assert (
         "Better with the overlap of SNPs than without: `magnitude*overlap` than `magnitude` at 25% by 5.00 points."
         in told
+    )
+    assert "Worse with it: `wanda*overlap` than `wanda` at 25% by 1.00 points." in told
+    assert (
+        "What overlap adds before any training, points: `magnitude*overlap` at 25% +25.00; `wanda*overlap` at 25% "
+        "+19.00." in told
     )
     assert (
         "Better with the overlap of SNPs than without: nowhere."
