@@ -1,6 +1,7 @@
 """Recorded trainings: the recipes as they stand, what they say of themselves, and the weights that came of them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from exporter.cct import CCT
+from exporter.connections import ANDC
 from exporter.initial_weights import load_initial_weights, shipped_checkpoints
 from exporter.metrics import wilson_interval
 from exporter.recipes import RECIPES, Recipe, describe, from_record
+from exporter.verdicts import FREE
 
 ROOT = Path(__file__).parent.parent
 RECORDED = {"digits": "digits", "cifar100": "cifar100_cpu", "flowers102": "flowers102_cpu"}  # data set: recipe
@@ -69,6 +72,44 @@ def test_readme_and_checkpoints_say_the_same(name: str) -> None:
             f"| {record(name)['minutes']:.2g} |",
         ):
             assert expected in rows[0]
+
+
+def study(name: str) -> dict[str, Any]:
+    """Of the nodes, heads and connections of a trained model."""
+    found: dict[str, Any] = json.loads((ROOT / "results" / name / "study.json").read_text("utf-8"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "column"), [("cifar100", 2), ("flowers102", 3)])
+def test_readme_says_how_the_claims_were_judged(name: str, column: int) -> None:
+    """Each verdict in its row, with the points that ANDC loses at every share and the heads that are sharper."""
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| of the claims")) + 2
+    cells = [line.split("|")[column].strip() for line in lines[first : first + 4]]
+    found = study(name)
+    for verdict, cell in zip(found["verdicts"], cells, strict=True):
+        assert cell.startswith(verdict["finding"])
+    lost = [-100 * row["to_dense"]["mean"] for row in found["comparison"]["results"] if row["rule"] == ANDC]
+    assert cells[2].endswith(": " + ", ".join("none" if points <= 100 * FREE else f"{points:.1f}" for points in lost))
+    sharp = found["verdicts"][3]["numbers"][0].split(" heads")[0]
+    assert cells[3].endswith(f"({sharp})")
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "rule", "moment"),
+    [
+        *(("cifar100", 0.05, rule, "accuracies") for rule in ("andc", "magnitude", "wanda", "gradual wanda")),
+        *(("cifar100", 0.1, rule, "masked_accuracies") for rule in ("wanda", "wanda*overlap")),
+        *(("flowers102", 0.1, rule, "masked_accuracies") for rule in ("wanda", "wanda*overlap")),
+        *(("cifar100", 0.1, rule, "accuracies") for rule in ("wanda", "wanda*overlap")),
+        *(("flowers102", 0.1, rule, "accuracies") for rule in ("wanda", "wanda*overlap")),
+    ],
+)
+def test_readme_quotes_the_comparison(name: str, share: float, rule: str, moment: str) -> None:
+    """Mean accuracies, in words under the table of the claims."""
+    [row] = [row for row in study(name)["comparison"]["results"] if (row["share"], row["rule"]) == (share, rule)]
+    text = (ROOT / "README.md").read_text("utf-8").split("| of the claims")[1].split("## How it works")[0]
+    assert re.search(rf"\b{100 * sum(row[moment]) / len(row[moment]):.1f}\b", text)
 
 
 def test_results_page_is_that_of_the_records() -> None:
