@@ -31,7 +31,7 @@ from exporter.snp import READOUT, recognised_labels
 from exporter.training import TrainingSettings, predict, shortened, train
 
 AUTO: Final = "auto"
-WEIGHED: Final = "wanda*overlap"  # the best of all rules on CIFAR-100: docs/results.md
+WEIGHED: Final = "wanda*overlap"  # where nothing can be trained the best of all rules on CIFAR-100: docs/results.md
 SCALE_IMAGES = 5000  # training images that the size of inputs is taken from
 RULES = (*andc.RULES, WEIGHED)
 LITERAL: andc.Rule = "both"  # of the masked model that is reported where the rule is chosen

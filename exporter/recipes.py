@@ -195,8 +195,7 @@ def cifar100_cpu() -> Recipe:
             augmentation=LIGHT,
         ),
         probes=ProbeSettings(epochs=3),
-        # Small batches: what masks cost is won back in steps, of which all images in large ones give no more.
-        prune=PruneSettings(epochs=1, images=10000, batch_size=64, learning_rate=2e-3),
+        prune=PruneSettings(epochs=1),
     )
 
 
@@ -229,7 +228,7 @@ def flowers102_cpu() -> Recipe:
             average_decay=0.998,
             augmentation=replace(LIGHT, crop_area_min=0.3, rotation_degrees=15.0, mixup=0.8, cutmix=1.0),
         ),
-        prune=PruneSettings(epochs=5, batch_size=64, learning_rate=2e-3),
+        prune=PruneSettings(epochs=10),
     )
 
 
