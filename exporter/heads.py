@@ -39,6 +39,8 @@ class HeadExpertise:
     expert_K: Tensor  # head
     sharpness_H: Tensor
     null_mean_H: Tensor
+    null_low_H: Tensor  # 90 % of the deals lie between these two
+    null_high_H: Tensor
     p_value_H: Tensor
     deals: int
 
@@ -66,11 +68,14 @@ def expertise(statistics: NodeStatistics, heads: int, deals: int = DEALS, seed: 
     order_RN = torch.rand(deals, len(recognises_NK), generator=generator).argsort(1)
     dealt_RHK = torch.stack([recognising_nodes(recognises_NK[order_N], heads) for order_N in order_RN])
     null_RH = sharpness(dealt_RHK)
+    low_H, high_H = null_RH.quantile(torch.tensor([0.05, 0.95], dtype=null_RH.dtype), dim=0)
     return HeadExpertise(
         recognising_nodes_HK=counts_HK,
         expert_K=counts_HK.argmax(0),
         sharpness_H=observed_H,
         null_mean_H=null_RH.mean(0),
+        null_low_H=low_H,
+        null_high_H=high_H,
         p_value_H=(1 + (null_RH >= observed_H).sum(0)) / (1 + deals),
         deals=deals,
     )

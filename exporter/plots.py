@@ -177,24 +177,21 @@ def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
 
 
 def sharpness(findings: Record) -> Figure:
-    """Each head's sharpness beside the mean of nodes re-dealt at random, with its p-value."""
-    rows = [
-        (f"{encoder['encoder']}.{head}", own, null, p)
-        for encoder in findings["heads"]
-        for head, (own, null, p) in enumerate(
-            zip(encoder["sharpness_H"], encoder["null_mean_H"], encoder["p_value_H"], strict=True)
-        )
-    ]
-    drawn, axes = figure(6, 1.0 + 0.2 * len(rows))
-    places = range(len(rows))
-    axes.plot([own for _, own, _, _ in rows], places, "o", color=BLUE, label="head")
-    axes.plot([null for _, _, null, _ in rows], places, "|", color=VERMILION, markersize=9, label="re-dealt, mean")
-    right = 1.02 * max(max(own, null) for _, own, null, _ in rows)
-    for place, (_, _, _, p) in enumerate(rows):
-        axes.text(right, place, f"p = {p:.3f}", va="center", fontsize=7)
-    axes.set_yticks(places, [name for name, *_ in rows])
+    """Each head's sharpness beside that of nodes re-dealt at random, mean and 90 % of the deals, with its p-value."""
+    keys = ("sharpness_H", "null_mean_H", "null_low_H", "null_high_H", "p_value_H")
+    names = [f"{encoder['encoder']}.{head}" for encoder in findings["heads"] for head in range(len(encoder[keys[0]]))]
+    own, null, low, high, p = (
+        np.concatenate([np.asarray(encoder[key]) for encoder in findings["heads"]]) for key in keys
+    )
+    drawn, axes = figure(6, 1.0 + 0.2 * len(names))
+    places = np.arange(len(names))
+    axes.plot(own, places, "o", color=BLUE, label="head")
+    axes.errorbar(null, places, xerr=[null - low, high - null], fmt="|", color=VERMILION, label="re-dealt, 90 %")
+    for place, value in enumerate(p):
+        axes.text(1.02, place, f"p = {value:.3f}", va="center", fontsize=7, transform=axes.get_yaxis_transform())
+    axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set(xlabel="sharpness", ylabel="encoder.head", xlim=(0, 1.2 * right))
+    axes.set(xlabel="sharpness", ylabel="encoder.head", xlim=(0, None))
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return drawn
 

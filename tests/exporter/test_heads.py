@@ -67,6 +67,18 @@ def test_random_heads_have_uniform_p_values() -> None:
     assert abs(float(p_values.mean()) - 0.5) < 0.06
 
 
+def test_nine_tenths_of_heads_without_order_lie_in_the_nulls_interval() -> None:
+    """The band in the figure is what chance gives."""
+    generator = torch.Generator().manual_seed(3)
+    inside = []
+    for trial in range(60):
+        found = expertise(statistics_of(torch.rand(32, 10, generator=generator) < 0.3), 4, deals=200, seed=trial)
+        inside.append((found.sharpness_H >= found.null_low_H) & (found.sharpness_H <= found.null_high_H))
+        assert (found.null_low_H < found.null_mean_H).all()
+        assert (found.null_mean_H < found.null_high_H).all()
+    assert abs(float(torch.cat(inside).double().mean()) - 0.9) < 0.06
+
+
 def test_null_depends_on_its_seed_alone() -> None:
     """The same seed gives the same deals."""
     labels_NK = torch.rand(16, 5, generator=torch.Generator().manual_seed(2)) < 0.4
