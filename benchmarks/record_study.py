@@ -1,4 +1,4 @@
-"""Record what was found on a run under results/, and write docs/results.md anew from all such records.
+"""Record what was found on a run under results/, and write all pages about records anew.
 
     exporter measure --run runs/cifar100
     exporter compare --run runs/cifar100 --seeds 3
@@ -6,12 +6,14 @@
     exporter report runs/cifar100
     python benchmarks/record_study.py runs/cifar100 cifar100
 
-writes results/NAME/study.json (findings, comparison, subsets, verdicts, machine; which images each model gets wrong is
-left out) and results/NAME/report.html. `--check` writes nothing and fails where the page is not that of the records.
+writes results/NAME/study.json, all that the run's report rests on, with the machine it was found on; then, of every
+such record, results/NAME/report.html, and docs/results.md. The report of a run that took a checkpoint's weights has the
+curve of that checkpoint's training (`record_training.py`). Without arguments only the pages are written; `--check`
+writes nothing and fails where docs/results.md is not that of the records. results/README.md has the commands that
+made the records.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,9 @@ from timing import machine
 
 from exporter.files import whole_file, write_json
 from exporter.pipeline import REPORT
+from exporter.report import judged, pictures, svg
+from exporter.report import page as report_page
+from exporter.wording import FILTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results.md"
@@ -30,16 +35,9 @@ BESIDE = ("seeds", "images_to_measure_on", "short_training", "masked_training") 
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
-    """All that the report rests on, without the lists of images."""
+    """All that the report rests on."""
     told: dict[str, Any] = json.loads((run / REPORT).with_name("report.json").read_text("utf-8"))
-    if told["comparison"] is not None:
-        told["comparison"] = {key: value for key, value in told["comparison"].items() if key != "rows"} | {
-            "images": told["comparison"]["rows"][0]["images"]
-        }
-    if told["subsets"] is not None:
-        told["subsets"].pop("rows")
-    training = told["training"]
-    told["training"] = {key: training[key] for key in ("images", "initial_weights", "recipe")}
+    del told["training"]["dataset"]  # where it lay
     if told["pruning"] is not None:
         del told["pruning"]["layers"]
     return {"name": name, **told, "machine": machine()}
@@ -50,12 +48,31 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def studies() -> list[dict[str, Any]]:
+    """Every record of a study, judged as of now."""
+    return [judged(_read(path)) for path in sorted(ROOT.glob(f"results/*/{STUDY}"))]
+
+
+def write_report_page(study: dict[str, Any]) -> None:
+    """results/NAME/report.html, with the curve of the checkpoint that the run began with."""
+    folder, training = ROOT / "results" / study["name"], study["training"]
+    if training["initial_weights"] == f"checkpoint:{study['name']}":
+        training = training | {"epochs": _read(folder / "training.json")["epochs"]}
+    told = study | {"training": training}
+    drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
+    with whole_file(folder / "report.html") as temporary:
+        temporary.write_text(report_page(study["name"], told, drawn), "utf-8")
+
+
 def page() -> str:
     """docs/results.md, from every record there is."""
-    paths = sorted(ROOT.glob(f"results/*/{STUDY}"))
-    studies = [_read(path) | {name: _read(path.with_name(f"{name}.json")) for name in BESIDE} for path in paths]
+    found = [
+        study | {name: _read(ROOT / "results" / study["name"] / f"{name}.json") for name in BESIDE}
+        for study in studies()
+    ]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(studies=studies)
+    environment.filters.update(FILTERS)
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(studies=found)
 
 
 def main(
@@ -70,7 +87,8 @@ def main(
         return
     if run is not None:
         write_json(ROOT / "results" / name / STUDY, recorded(run, name))
-        shutil.copyfile(run / REPORT, ROOT / "results" / name / "report.html")
+    for study in studies():
+        write_report_page(study)
     with whole_file(PAGE) as temporary:
         temporary.write_text(page(), "utf-8")
 

@@ -230,6 +230,7 @@ def as_record(settings: ComparisonSettings, rows: Sequence[Row]) -> dict[str, An
     """Settings, rows and results as plain values."""
     return {
         "settings": asdict(settings),
+        "images": rows[0].images,
         "rows": [asdict(row) for row in rows],
         "results": [asdict(result) for result in results(rows)],
     }

@@ -28,6 +28,7 @@ from exporter.connections import ANDC, DENSE
 from exporter.metrics import Accuracy
 from exporter.progress import Advance
 from exporter.recipes import RECIPES, describe
+from exporter.wording import at_once, mean_percent, p_value, percent, points
 
 out = Console()
 err = Console(stderr=True)
@@ -65,7 +66,7 @@ def _progress_line(task: Task) -> str:
 
 
 def _percent(value: float, interval: Interval) -> str:
-    return f"{100 * value:.2f} ({100 * interval.low:.2f}-{100 * interval.high:.2f})"
+    return f"{percent(value)} ({percent(interval.low)}-{percent(interval.high)})"
 
 
 def manifest_table(manifest: Bundle) -> Table:
@@ -171,31 +172,23 @@ def candidate_table(manifest: Bundle) -> Table:
     )
     for chosen, results in groups:
         for shown, name, result in results:
-            accuracy = f"{100 * result.calibration_accuracy:.2f} %"
+            accuracy = f"{percent(result.calibration_accuracy)} %"
             table.add_row(shown, accuracy, f"{result.calibration_loss:.4f}", "chosen" if name == chosen else "")
         table.add_section()
     return table
 
 
-def _p_value(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _points(difference: dict[str, Any] | None) -> tuple[str, str]:
     if difference is None:
         return "", ""
-    return f"{100 * difference['mean']:+.2f}", _p_value(max(difference["p_values"]))
-
-
-def _mean_percent(values: Sequence[float]) -> str:
-    return f"{100 * sum(values) / len(values):.2f}"
+    return points(difference["mean"]), p_value(max(difference["p_values"]))
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
     """A row for each share and rule: means over the seeds, and McNemar's largest p of a seed."""
-    settings, images = found["settings"], found["rows"][0]["images"]
+    settings = found["settings"]
     table = Table(
-        title=f"{images:,} {found['part']} images, mean of {settings['seeds']} seeds; differences in points, "
+        title=f"{found['images']:,} {found['part']} images, mean of {settings['seeds']} seeds; differences in points, "
         f"with McNemar's largest p",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -209,8 +202,8 @@ def comparison_table(found: dict[str, Any]) -> Table:
         table.add_row(
             f"{100 * result['kept']:.1f}",
             result["rule"],
-            _mean_percent(result["masked_accuracies"]),
-            _mean_percent(result["accuracies"]),
+            at_once(result),
+            mean_percent(result["accuracies"]),
             *_points(None if result["rule"] == DENSE else result["to_dense"]),
             *_points(None if result["rule"] == ANDC else result["to_andc"]),
             end_section=result["rule"] == settings["rules"][-1],
@@ -223,20 +216,20 @@ def subsets_table(found: dict[str, Any]) -> Table:
     settings = found["settings"]
     table = Table(
         title=f"Hidden nodes kept for {settings['labels']} labels, {settings['subsets']} random subsets, no training: "
-        f"accuracy among them on {found['part']} images (all nodes: {100 * found['dense_accuracy']:.2f} %)",
+        f"accuracy among them on {found['part']} images (all nodes: {percent(found['dense_accuracy'])} %)",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("by", no_wrap=True)
     for column in ("kept", "accuracy % (95 %)", "to taylor", "p (Wilcoxon)"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in found["results"]:
-        interval = f"({100 * result['low']:.2f}-{100 * result['high']:.2f})"
+        interval = f"({percent(result['low'])}-{percent(result['high'])})"
         table.add_row(
             result["criterion"],
             f"{100 * result['share']:.0f} %",
-            f"{100 * result['accuracy']:.2f} {interval}",
-            f"{100 * result['to_baseline']:+.2f}",
-            _p_value(result["p_value"]),
+            f"{percent(result['accuracy'])} {interval}",
+            points(result["to_baseline"]),
+            p_value(result["p_value"]),
             end_section=result["share"] == settings["shares"][-1],
         )
     return table
@@ -248,9 +241,7 @@ def accuracy_table(found: Sequence[Accuracy]) -> Table:
     table.add_column("model")
     table.add_column("accuracy % (95 % interval)", justify="right")
     for one in found:
-        table.add_row(
-            one.model, f"{100 * one.accuracy:.2f} ({100 * one.interval_low:.2f}-{100 * one.interval_high:.2f})"
-        )
+        table.add_row(one.model, f"{percent(one.accuracy)} ({percent(one.interval_low)}-{percent(one.interval_high)})")
     return table
 
 

@@ -305,7 +305,8 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
         save_model(run / COMPACT, small)
         save_measurements(run / COMPACT_MEASUREMENTS, measurements)
         told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
-        write_json(run / PRUNING, {"provenance": told, "kept": [asdict(units) for units in pruned.chosen.kept]})
+        kept = [asdict(units) for units in pruned.chosen.kept]
+        write_json(run / PRUNING, {"settings": identity, "provenance": told, "kept": kept})
 
     return carry_out(run, PRUNE_STAGE, identity, produce)
 

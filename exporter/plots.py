@@ -48,6 +48,7 @@ STYLE: dict[Any, Any] = {
 }
 LABEL_INCHES = 0.16  # height of a row with a legible label name
 SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
+MOST_CHANGES = 12  # labels that lost, and as many that gained
 Record = Mapping[str, Any]
 
 
@@ -115,18 +116,20 @@ def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
     """Each node's matrix in the labels' order, and its clusters' labels alone with a few others, blocks marked.
 
     Args:
-        nodes: `title`, `matrix` (K, K) over its maximum, `clusters`: lists of labels.
+        nodes: `node`, its number; `class_means_K` and `weights_K`; `clusters`: lists of labels.
     """
     labels = len(label_names)
     drawn, axes = figure(3.6 * len(nodes), 5.8)
     drawn.clear()
     axes = drawn.subplots(2, len(nodes), squeeze=False)
     for column, node in enumerate(nodes):
-        matrix = np.asarray(node["matrix"])
+        matrix = np.outer(node["class_means_K"], node["weights_K"])
+        matrix /= matrix.max()
         members = [label for cluster in node["clusters"] for label in cluster]
         others = [label for label in range(labels) if label not in set(members)]
         order = [*members, *others[: max(SHOWN_LABELS - len(members), SHOWN_OTHERS)]]
-        for row, (ordering, title) in enumerate(((list(range(labels)), node["title"]), (order, "its clusters"))):
+        shown = ((list(range(labels)), f"node {node['node']}"), (order, "its clusters"))
+        for row, (ordering, title) in enumerate(shown):
             image = axes[row][column].imshow(matrix[ordering][:, ordering], cmap="cividis", vmin=-1, vmax=1)
             axes[row][column].set(title=title, xlabel="output", ylabel="true label")
         first = 0
@@ -252,15 +255,15 @@ def accuracy_for_subsets(subsets: Record) -> Figure:
     return drawn
 
 
-def label_changes(changes: Sequence[tuple[str, float]], title: str, most: int = 12) -> Figure:
+def label_changes(changes_K: Sequence[float], label_names: Sequence[str], title: str) -> Figure:
     """Labels that lost and gained most, in points of accuracy.
 
     Args:
-        changes: name and change of every label.
-        most: of each kind.
+        changes_K: of every label's accuracy, as a share of 1.
     """
-    ordered = sorted(changes, key=lambda change: change[1])
-    chosen = ordered if len(ordered) <= 2 * most else [*ordered[:most], *ordered[-most:]]
+    ordered = sorted(zip(label_names, changes_K, strict=True), key=lambda change: change[1])
+    few = len(ordered) <= 2 * MOST_CHANGES
+    chosen = ordered if few else [*ordered[:MOST_CHANGES], *ordered[-MOST_CHANGES:]]
     drawn, axes = figure(6, 0.9 + LABEL_INCHES * 1.2 * len(chosen))
     values = [100 * change for _, change in chosen]
     axes.barh(range(len(chosen)), values, color=[VERMILION if value < 0 else BLUE for value in values])

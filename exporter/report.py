@@ -26,6 +26,7 @@ from exporter.connections import ANDC, DENSE
 from exporter.files import whole_file, write_json
 from exporter.snp import THRESHOLD, NodeMeasurement, statistics
 from exporter.verdicts import headline, verdicts
+from exporter.wording import FILTERS
 
 SHOWN_NODES = 3
 PNG_DOTS_PER_INCH = 150
@@ -42,10 +43,11 @@ class Picture:
     figure: Figure
 
 
-def example_nodes(
-    node: NodeMeasurement, label_names: Sequence[str], threshold: float = THRESHOLD
-) -> list[dict[str, Any]]:
-    """The nodes at the quartiles of the number of recognised labels, among those that recognise any; may be empty."""
+def example_nodes(node: NodeMeasurement, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
+    """The nodes at the quartiles of the number of recognised labels, among those that recognise any; may be empty.
+
+    Each has its number, class means and weights (K each; their outer product is its matrix), and its clusters.
+    """
     found = statistics(node, threshold)
     candidates = found.has_cluster_N.nonzero().flatten()
     if not len(candidates):
@@ -54,49 +56,80 @@ def example_nodes(
     examples = []
     for quarter in range(1, SHOWN_NODES + 1):
         index = int(order[(len(order) - 1) * quarter // (SHOWN_NODES + 1)])
-        matrix_KK = node.class_means_KN[:, index].unsqueeze(1) * node.weight_KN[:, index].unsqueeze(0)
         cluster_K = found.cluster_NK[index]
-        clusters = [(cluster_K == number).nonzero().flatten().tolist() for number in range(int(cluster_K.max()) + 1)]
         examples.append(
             {
-                "title": f"node {index}",
-                "matrix": (matrix_KK / matrix_KK.max()).tolist(),
-                "clusters": clusters,
-                "labels": [[label_names[label] for label in cluster] for cluster in clusters],
+                "node": index,
+                "class_means_K": node.class_means_KN[:, index].tolist(),
+                "weights_K": node.weight_KN[:, index].tolist(),
+                "clusters": [
+                    torch.nonzero(cluster_K == number).flatten().tolist()
+                    for number in cluster_K.unique()
+                    if number >= 0
+                ],
             }
         )
     return examples
 
 
-def label_changes(
-    comparison: Mapping[str, Any], labels_N: Tensor, label_names: Sequence[str], share: float
-) -> list[tuple[str, float]]:
+def label_changes(comparison: Mapping[str, Any], labels_N: Tensor, labels: int, share: float) -> list[float]:
     """Accuracy of each label under ANDC at a share minus that of the dense model, mean of the seeds."""
-    counts_K = torch.bincount(labels_N, minlength=len(label_names))
+    counts_K = torch.bincount(labels_N, minlength=labels)
 
     def wrong(rule: str, share: float) -> Tensor:
         rows = [row["wrong"] for row in comparison["rows"] if (row["rule"], row["share"]) == (rule, share)]
         images = torch.tensor([image for row in rows for image in row], dtype=torch.long)
-        return torch.bincount(labels_N[images], minlength=len(label_names)).double() / len(rows)
+        return torch.bincount(labels_N[images], minlength=labels).double() / len(rows)
 
     changes_K = (wrong(DENSE, 1.0) - wrong(ANDC, share)) / counts_K
-    return list(zip(label_names, changes_K.tolist(), strict=True))
+    return list(changes_K.tolist())
 
 
-def pictures(
+def record(
     training: Mapping[str, Any],
-    findings: Mapping[str, Any],
-    comparison: Mapping[str, Any] | None,
-    subsets: Mapping[str, Any] | None,
+    findings: dict[str, Any],
+    comparison: dict[str, Any] | None,
+    subsets: dict[str, Any] | None,
+    pruning: dict[str, Any] | None,
     nodes: Mapping[str, NodeMeasurement],
     label_names: Sequence[str],
     labels_N: Tensor,
-) -> list[Picture]:
-    """Every figure of a run, in the order of the page."""
+) -> dict[str, Any]:
+    """All that the page shows but the verdicts, as plain values; what was not tried is None.
+
+    Args:
+        labels_N: of the images that were compared, by their index.
+    """
+    examples = example_nodes(nodes[f"encoders.{len(findings['heads']) - 1}.{EXAMPLE_TAP}"], findings["threshold"])
+    changes = None
+    if comparison is not None:
+        share = min(comparison["settings"]["shares"])
+        changes = {"share": share, "changes_K": label_changes(comparison, labels_N, len(label_names), share)}
+        comparison = {key: value for key, value in comparison.items() if key != "rows"}
+    if subsets is not None:
+        subsets = {key: value for key, value in subsets.items() if key != "rows"}
+    return {
+        "label_names": list(label_names),
+        "training": training,
+        "findings": findings,
+        "examples": examples,
+        "comparison": comparison,
+        "label_changes": changes,
+        "subsets": subsets,
+        "pruning": pruning,
+    }
+
+
+def pictures(told: Mapping[str, Any]) -> list[Picture]:
+    """Every figure of a record, in the order of the page."""
+    findings, names = told["findings"], told["label_names"]
     last = len(findings["heads"]) - 1
     made = []
+    training = told["training"]
     if training["epochs"]:  # none where weights were taken as they are
-        made.append(Picture("training", "Training", "", plots.training_curve(training)))
+        own = training["recipe"]["training"]["epochs"] > 0
+        text = "" if own else f"Of {training['initial_weights']}, whose weights the run took as they are."
+        made.append(Picture("training", "Training", text, plots.training_curve(training)))
     made += [
         Picture(
             "encoders",
@@ -109,7 +142,7 @@ def pictures(
             "expertise",
             "Which head knows which label",
             "An argmax over heads always finds experts: the next figure says how many of them chance would make.",
-            plots.expertise_map(findings, label_names),
+            plots.expertise_map(findings, names),
         ),
         Picture(
             "sharpness",
@@ -118,22 +151,21 @@ def pictures(
             plots.sharpness(findings),
         ),
     ]
-    if examples := example_nodes(nodes[f"encoders.{last}.{EXAMPLE_TAP}"], label_names, findings["threshold"]):
-        told = "; ".join(
-            f"{example['title']}: {' and '.join('{' + ', '.join(names) + '}' for names in example['labels'])}"
-            for example in examples
-        )
+    if examples := told["examples"]:
         made.append(
             Picture(
                 "matrices",
                 f"Single nodes of the last feed-forward layer (encoder {last})",
-                f"The nodes at the quartiles of the number of recognised labels; their clusters: {told}.",
-                plots.snp_matrices(examples, label_names),
+                "The nodes at the quartiles of the number of recognised labels; their clusters: "
+                f"{'; '.join(_clusters(example, names) for example in examples)}.",
+                plots.snp_matrices(examples, names),
             )
         )
-    if comparison is not None:
-        smallest = min(comparison["settings"]["shares"])
-        changes = label_changes(comparison, labels_N, label_names, smallest)
+    if comparison := told["comparison"]:
+        changes = told["label_changes"]
+        kept = f"ANDC at {changes['share']:.0%} of the connections"
+        most = plots.MOST_CHANGES
+        shown = f"; of {len(names)} labels the {most} that lost most and the {most} that gained most, or lost least"
         made += [
             Picture(
                 "shares",
@@ -145,11 +177,11 @@ def pictures(
             Picture(
                 "labels",
                 "Labels that lost and gained",
-                f"ANDC at {smallest:.0%} of the connections against the dense model after the same training.",
-                plots.label_changes(changes, f"ANDC at {smallest:.0%} minus dense"),
+                f"{kept} against the dense model after the same training{shown if len(names) > 2 * most else ''}.",
+                plots.label_changes(changes["changes_K"], names, f"ANDC at {changes['share']:.0%} minus dense"),
             ),
         ]
-    if subsets is not None:
+    if subsets := told["subsets"]:
         settings = subsets["settings"]
         made.append(
             Picture(
@@ -161,6 +193,12 @@ def pictures(
             )
         )
     return made
+
+
+def _clusters(example: Mapping[str, Any], label_names: Sequence[str]) -> str:
+    """A node and its clusters by the names of their labels."""
+    clusters = ("{" + ", ".join(label_names[label] for label in cluster) + "}" for cluster in example["clusters"])
+    return f"node {example['node']}: {' and '.join(clusters)}"
 
 
 def svg(figure: Figure) -> str:
@@ -180,58 +218,48 @@ def _code(text: str) -> Markup:
     )
 
 
-def page(run: str, summary: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
-    """The HTML page."""
+def judged(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its headline and verdicts in front."""
+    findings, comparison = told["findings"], told["comparison"]
+    found = [asdict(verdict) for verdict in verdicts(findings, comparison)]
+    return {**told, "headline": headline(comparison), "verdicts": found}
+
+
+def page(name: str, told: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
+    """The HTML page of a judged record.
+
+    Args:
+        name: what the page is about.
+        drawn: its figures, each as SVG.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["code"] = _code
+    environment.filters.update(code=_code, **FILTERS)
     template = environment.from_string((files("exporter") / "report.html.jinja").read_text("utf-8"))
     return template.render(
-        run=run,
+        name=name,
         version=version("headwise"),
         pictures=[(picture, Markup(content)) for picture, content in drawn],
-        **summary,
+        **told,
     )
 
 
-def write_report(
-    folder: Path,
-    name: str,
-    training: Mapping[str, Any],
-    findings: dict[str, Any],
-    comparison: dict[str, Any] | None,
-    subsets: dict[str, Any] | None,
-    pruning: dict[str, Any] | None,
-    nodes: Mapping[str, NodeMeasurement],
-    label_names: Sequence[str],
-    labels_N: Tensor,
-) -> Path:
+def write_report(folder: Path, name: str, told: Mapping[str, Any]) -> Path:
     """Draw, judge and write everything; returns the page.
 
     Args:
         name: what the page is about.
-        pruning: `headwise.v1.PruningProvenance` in proto3 JSON.
-        labels_N: of the images that were compared, by their index.
+        told: from `record`.
 
     Raises:
         OutputError: the system refused a write.
     """
-    made = pictures(training, findings, comparison, subsets, nodes, label_names, labels_N)
-    drawn = [(picture, svg(picture.figure)) for picture in made]
-    summary = {
-        "headline": headline(comparison),
-        "verdicts": [asdict(verdict) for verdict in verdicts(findings, comparison)],
-        "training": training,
-        "findings": findings,
-        "comparison": comparison,
-        "subsets": subsets,
-        "pruning": pruning,
-    }
+    drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", content)
         with whole_file(folder / f"{picture.name}.png") as temporary:
             picture.figure.savefig(temporary, format="png", dpi=PNG_DOTS_PER_INCH)
-    write_json(folder / "report.json", summary)
-    _write(folder / "report.html", page(name, summary, drawn))
+    write_json(folder / "report.json", judged(told))
+    _write(folder / "report.html", page(name, judged(told), drawn))
     return folder / "report.html"
 
 

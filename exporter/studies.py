@@ -33,7 +33,7 @@ from exporter.pipeline import (
     training_record,
 )
 from exporter.progress import Progress
-from exporter.report import write_report
+from exporter.report import record, write_report
 from exporter.stages import Stage, carry_out, plain
 from exporter.training import TrainingSettings, shortened
 
@@ -160,17 +160,16 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
         removed = run_subsets(run) if (run / SUBSETS).is_file() else None
         pruned = run_record(run / PRUNING, "pruned model", "prune") if (run / PRUNING).is_file() else None
         part: PartName = compared["part"] if compared else "calibration"
-        write_report(
-            (run / REPORT).parent,
-            dataset.name,
+        told = record(
             training,
             found,
             compared,
             removed,
-            pruned and pruned["provenance"],
+            pruned and {**pruned["settings"], **pruned["provenance"]},
             load_measurements(run / DENSE_MEASUREMENTS).nodes,
             dataset.label_names,
             part_images(dataset, part).labels_N.cpu(),
         )
+        write_report((run / REPORT).parent, dataset.name, told)
 
     return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

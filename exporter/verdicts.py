@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporter.connections import ANDC, DENSE, GRADUAL, PERMUTED
+from exporter.wording import mean_percent, percent, points
 
 FEW_LABELS = 0.25  # share of all labels
 FREE = 0.005  # of accuracy
@@ -88,23 +89,25 @@ def sharpening(findings: dict[str, Any]) -> Verdict:
     return Verdict("The signal-to-noise ratio rises along the encoders", _graded(passed, len(KINDS)), tuple(told))
 
 
-def better_rules(results: Sequence[dict[str, Any]]) -> list[tuple[float, str, float]]:
-    """Share, rule and mean advantage over ANDC wherever a rule beats it in every seed at p < 0.05."""
-    return [
-        (result["share"], result["rule"], result["to_andc"]["mean"])
-        for result in results
-        if result["to_andc"] is not None
-        and result["to_andc"]["lowest"] > 0
-        and max(result["to_andc"]["p_values"]) < SIGNIFICANT
-    ]
+def _clear(difference: dict[str, Any]) -> bool:
+    """Of one sign and p < 0.05 in every seed."""
+    one_sign = difference["lowest"] > 0 or difference["highest"] < 0
+    return bool(one_sign and max(difference["p_values"]) < SIGNIFICANT)
+
+
+def better_rules(results: Sequence[dict[str, Any]]) -> dict[float, dict[str, float]]:
+    """For each share the rules that beat ANDC in every seed at p < 0.05, each with its mean advantage."""
+    found: dict[float, dict[str, float]] = {}
+    for result in results:
+        if result["to_andc"] is not None and _clear(result["to_andc"]) and result["to_andc"]["mean"] > 0:
+            found.setdefault(result["share"], {})[result["rule"]] = result["to_andc"]["mean"]
+    return found
 
 
 def _beaten(results: Sequence[dict[str, Any]], rule: str) -> str:
     theirs = [result for result in results if result["rule"] == rule]
     beaten = [
-        f"{result['share']:.0%}"
-        for result in theirs
-        if result["to_andc"]["highest"] < 0 and max(result["to_andc"]["p_values"]) < SIGNIFICANT
+        f"{result['share']:.0%}" for result in theirs if _clear(result["to_andc"]) and result["to_andc"]["mean"] < 0
     ]
     return f"It beats `{rule}` masks in every seed at p < 0.05 at {', '.join(beaten) or 'no share'}." if theirs else ""
 
@@ -116,30 +119,24 @@ def _at_once(result: dict[str, Any]) -> float:
 
 def _with_overlap(results: Sequence[dict[str, Any]]) -> list[str]:
     """What the overlap of SNPs adds to a score that is blind to labels, after the short training and before it."""
-    products = [result for result in results if result["to_factor"] is not None]
-    if not products:
-        return []
-    names = [
-        f"`{result['rule']}` than `{result['rule'].split('*')[0]}` at {result['share']:.0%}" for result in products
-    ]
-
-    def clear(sign: int) -> str:
-        found = [
-            f"{name} by {100 * abs(to_factor['mean']):.2f} points"
-            for name, to_factor in zip(names, (result["to_factor"] for result in products), strict=True)
-            if min(sign * to_factor["lowest"], sign * to_factor["highest"]) > 0
-            and max(to_factor["p_values"]) < SIGNIFICANT
+    before = {(result["share"], result["rule"]): _at_once(result) for result in results}
+    products: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if result["to_factor"] is not None:
+            products.setdefault(result["rule"], []).append(result)
+    told = []
+    for rule, found in products.items():
+        factor = rule.split("*")[0]
+        gains = [
+            f"{points(difference['mean'])}{'*' if _clear(difference) else ''} at {share:.0%}"
+            for share, difference in ((result["share"], result["to_factor"]) for result in found)
         ]
-        return "; ".join(found) or "nowhere"
-
-    told = [f"Better with the overlap of SNPs than without: {clear(1)}.", f"Worse with it: {clear(-1)}."]
-    at_once = {(result["share"], result["rule"]): _at_once(result) for result in results}
-    gains = [
-        f"`{rule}` at {share:.0%} {100 * (at_once[share, rule] - at_once[share, rule.split('*')[0]]):+.2f}"
-        for share, rule in ((result["share"], result["rule"]) for result in products)
-        if not rule.startswith(GRADUAL)
-    ]
-    return [*told, f"What overlap adds before any training, points: {'; '.join(gains)}."] if gains else told
+        line = f"`{rule}` minus `{factor}`, points: {', '.join(gains)} (* in every seed at p < 0.05)"
+        if not rule.startswith(GRADUAL):
+            at_once = [points(before[result["share"], rule] - before[result["share"], factor]) for result in found]
+            line += f"; before any training {', '.join(at_once)}"
+        told.append(line + ".")
+    return told
 
 
 def free_pruning(comparison: dict[str, Any] | None) -> Verdict:
@@ -152,15 +149,25 @@ def free_pruning(comparison: dict[str, Any] | None) -> Verdict:
     passed = sum(result["to_dense"]["mean"] >= -FREE for result in by_andc)
     whole = next(result for result in results if result["rule"] == DENSE)
     told = [
-        f"At {result['kept']:.0%} of the connections: {100 * result['to_dense']['mean']:+.2f} points "
-        f"({100 * result['to_dense']['lowest']:+.2f} to {100 * result['to_dense']['highest']:+.2f} over the seeds); "
-        f"before any training {100 * (_at_once(result) - _at_once(whole)):+.2f}."
+        f"Against the dense model after the same short training, which goes from {percent(_at_once(whole))} to "
+        f"{mean_percent(whole['accuracies'])} % in it:"
+    ]
+    told += [
+        f"At {result['kept']:.0%} of the connections {points(result['to_dense']['mean'])} points "
+        f"({points(result['to_dense']['lowest'])} to {points(result['to_dense']['highest'])} over the seeds); "
+        f"before any training {points(_at_once(result) - _at_once(whole))}."
         for result in by_andc
     ]
     told += [_beaten(results, rule) for rule in ("random", PERMUTED)]
-    better = [f"`{rule}` at {share:.0%} by {100 * gain:.2f} points" for share, rule, gain in better_rules(results)]
     told += _with_overlap(results)
-    told.append(f"Better than ANDC at the same share: {'; '.join(better) or 'no rule that was tried'}.")
+    better = better_rules(results)
+    told += [
+        f"Better than ANDC at {share:.0%}, points: "
+        f"{', '.join(f'`{rule}` {points(gain)}' for rule, gain in rules.items())}."
+        for share, rules in better.items()
+    ]
+    if not better:
+        told.append("Better than ANDC at the same share: no rule that was tried.")
     return Verdict(claim, _graded(passed, len(by_andc)), tuple(sentence for sentence in told if sentence))
 
 
