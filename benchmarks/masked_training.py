@@ -117,7 +117,7 @@ def main(
     found = {"part": part, **comparison.as_record(cases, trained_rows(run, recipe, cases, part_name(part)))}
     console.out.print(console.comparison_table(found))
     told = {key: value for key, value in found.items() if key != "rows"}
-    write_json(ROOT / "results" / name / ROWS, {**told, "images": found["rows"][0]["images"], "machine": machine()})
+    write_json(ROOT / "results" / name / ROWS, {**told, "machine": machine()})
 
 
 if __name__ == "__main__":
