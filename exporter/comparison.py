@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from exporter import andc
@@ -187,6 +186,8 @@ class RuleResult:
 
 def mcnemar(wrong: Sequence[int], other: Sequence[int]) -> float:
     """Two-sided p-value that two models are equally often right, from the images that each gets wrong."""
+    from scipy.stats import binomtest  # slow to import, which `exporter --help` need not wait for
+
     only, only_other = len(set(wrong) - set(other)), len(set(other) - set(wrong))
     return float(binomtest(only, only + only_other).pvalue) if only + only_other else 1.0
 

@@ -22,7 +22,6 @@ Shape suffixes: N nodes of one tap point, heads contiguous; H heads, K labels, P
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from exporter.images import occurrence
@@ -148,6 +147,8 @@ def matched_agreement(
     counts_HK: Tensor, other_HK: Tensor, exchanges: int = DEALS, seed: int = 0
 ) -> MatchedAgreement | None:
     """How far two trainings (H, K) divide the labels among their heads alike; None where they share no label."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, which `exporter --help` need not wait for
+
     known_K = (counts_HK.sum(0) > 0) & (other_HK.sum(0) > 0)
     labels, heads = int(known_K.sum()), len(counts_HK)
     if not labels:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from headwise.v1.bundle_pb2 import HeadCard, Interval, Metrics, PruningProvenance, TapPointMetrics
-from scipy.stats import binomtest
 
 from exporter.cct import CCT, count_macs, count_parameters
 from exporter.checkpoints import Measurements
@@ -20,6 +19,8 @@ NAMES = ("dense", "compact")
 
 def wilson_interval(correct: int, images: int) -> Interval:
     """95 % interval of a share, by Wilson's score."""
+    from scipy.stats import binomtest  # slow to import, which `exporter --help` need not wait for
+
     bounds = binomtest(correct, images).proportion_ci(0.95, method="wilson")
     return Interval(low=float(bounds.low), high=float(bounds.high))
 

@@ -33,7 +33,6 @@ from exporter.pipeline import (
     training_record,
 )
 from exporter.progress import Progress
-from exporter.report import record, write_report
 from exporter.stages import Stage, carry_out, plain
 from exporter.training import TrainingSettings, shortened
 
@@ -153,6 +152,8 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
         CheckpointError: its measurements are gone.
         OutputError: the system refused a write.
     """
+    from exporter.report import record, write_report  # slow to import, which `exporter --help` need not wait for
+
     training, found = training_record(run), run_findings(run)
 
     def produce() -> None:

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from scipy.stats import bootstrap, wilcoxon
 from torch import Tensor
 
 from exporter import criteria
@@ -197,6 +196,8 @@ class SubsetResult:
 
 def results(rows: Sequence[SubsetRow]) -> list[SubsetResult]:
     """Means over the subsets, in the order of the rows."""
+    from scipy.stats import wilcoxon  # slow to import, which `exporter --help` need not wait for
+
     grouped: dict[tuple[str, float], list[float]] = {}
     for row in rows:
         grouped.setdefault((row.criterion, row.share), []).append(row.accuracy)
@@ -211,6 +212,8 @@ def results(rows: Sequence[SubsetRow]) -> list[SubsetResult]:
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
+    from scipy.stats import bootstrap  # slow to import, which `exporter --help` need not wait for
+
     if len(set(values)) == 1:
         return values[0], values[0]
     found = bootstrap((values,), statistic=_mean, rng=0, method="percentile").confidence_interval

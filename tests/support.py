@@ -15,9 +15,11 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from typer.testing import CliRunner, Result
 
 from exporter.bundle import write_bundle
 from exporter.cct import CCT, CCTConfig, EncoderShape, cct
+from exporter.cli import app
 from exporter.console import progress
 from exporter.datasets import Dataset, DatasetSettings, Part, load
 from exporter.findings import FindingsSettings
@@ -175,3 +177,8 @@ def running_server(
         process.stdout.close()
         reader.join()
         process.stderr.close()
+
+
+def exporter(*arguments: str | Path) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})

@@ -16,10 +16,9 @@ import support
 from headwise import Client
 from headwise.bundle import file_sha256
 from PIL import Image
-from typer.testing import CliRunner, Result
+from support import exporter
 
 from exporter import recipes
-from exporter.cli import app
 
 BUILD_IN_A_PROCESS = """
 import sys, support
@@ -37,11 +36,6 @@ cli.main()
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits with a model that trains in seconds."""
     monkeypatch.setitem(recipes.RECIPES, "digits", support.small_recipe)
-
-
-def exporter(*arguments: str | Path) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -310,75 +304,6 @@ def test_measurement_is_shown_and_given_to_programs(built: Path, tmp_path: Path)
     assert told == json.loads((run / "findings.json").read_text("utf-8"))
 
 
-def test_comparison_has_a_row_for_each_share_and_rule(built: Path, tmp_path: Path) -> None:
-    """ANDC is there even if it was not asked for."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
-    arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--by", "random", "--seeds", "1")
-    shown = exporter(*arguments, "--images", "100")
-    assert shown.exit_code == 0, shown.output
-    for expected in ("359 calibration images", "dense", "andc", "random", "McNemar"):
-        assert expected in shown.output
-    told = json.loads(exporter(*arguments, "--images", "100", "--json").stdout)
-    assert [(row["share"], row["rule"]) for row in told["rows"][1:]] == [
-        (share, rule) for share in (0.5, 0.1) for rule in ("andc", "random")
-    ]
-
-
-def test_short_training_takes_other_settings_than_the_recipes(built: Path, tmp_path: Path) -> None:
-    """By their names, for this command alone; the record says which. Unknown ones are refused."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
-    arguments = (
-        "compare",
-        "--run",
-        run,
-        "--share",
-        "0.5",
-        "--by",
-        "random",
-        "--seeds",
-        "1",
-        "--images",
-        "100",
-        "--json",
-    )
-    told = json.loads(exporter(*arguments, "--set", "prune.batch_size=50").stdout)
-    assert told["training"]["batch_size"] == told["settings"]["batch_size"] == 50
-    assert json.loads(exporter(*arguments).stdout)["training"]["batch_size"] == 64
-    for command in (arguments[:3], ("prune", "--run", run)):
-        refused = exporter(*command, "--set", "prune.luck=1")
-        assert refused.exit_code == 1
-        assert "unknown setting prune.luck" in refused.stderr
-
-
-def test_removal_for_subsets_is_shown_beside_taylor(built: Path, tmp_path: Path) -> None:
-    """And given to programs."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
-    arguments = ("subsets", "--run", run, "--labels", "3", "--subsets", "2")
-    shown = exporter(*arguments)
-    assert shown.exit_code == 0, shown.output
-    for expected in ("taylor*contrast", "Wilcoxon"):
-        assert expected in shown.output
-    told = json.loads(exporter(*arguments, "--json").stdout)
-    assert {len(row["labels"]) for row in told["rows"]} == {3}
-    assert exporter("subsets", "--run", run, "--labels", "11").exit_code == 2
-
-
-def test_report_is_a_page_in_the_runs_folder(built: Path, tmp_path: Path) -> None:
-    """The command says where."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
-    result = exporter("report", run)
-    assert result.exit_code == 0, result.output
-    assert "report/report.html" in result.output
-    assert (run / "report/report.html").is_file()
-
-
-def test_unknown_connection_rule_is_refused_before_anything_is_trained(built: Path) -> None:
-    """With the known ones."""
-    result = exporter("compare", "--run", built / "run", "--by", "luck")
-    assert result.exit_code == 2
-    assert "wanda" in result.output
-
-
 def test_training_leaves_a_log(built: Path) -> None:
     """One line for each epoch, as in the record."""
     lines = (built / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
@@ -399,3 +324,9 @@ def test_no_epochs_without_initial_weights_is_an_error(tmp_path: Path) -> None:
     result = exporter("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "0")
     assert result.exit_code == 1
     assert "expected weights to start from (--init)" in result.stderr
+
+
+def test_command_starts_without_the_libraries_of_its_studies() -> None:
+    """They take longer to import than all else but torch."""
+    program = "import sys, exporter.cli; sys.exit(len({'matplotlib', 'scipy.stats'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
