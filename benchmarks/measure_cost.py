@@ -24,7 +24,7 @@ from timing import machine, quartiles, show_quartiles
 from torch import Tensor
 
 from exporter.cct import CCT, cct_7_3x1
-from exporter.images import EVALUATION_BATCH, LabelledImages
+from exporter.images import LabelledImages
 from exporter.snp import READOUT, NodeMeasurement, Probe, pool_nodes, statistics, tap_points
 from exporter.summary import summarise
 from exporter.training import predict
@@ -54,7 +54,7 @@ def silenced_matrix(model: CCT, probe: Probe, tap: str, node: int, data: Labelle
     """SNP matrix (K, K) of one node, by a pass in which the probe's output is compared with that without the node."""
     labels = model.config.labels
     sums_KK = torch.zeros(labels, labels, dtype=torch.float64)
-    for images_BCYX, labels_B in data.batches(EVALUATION_BATCH):
+    for images_BCYX, labels_B in data.batches():
         pooled_BN = probe.pool(model(images_BCYX)[1][tap])
         silenced_BN = pooled_BN.clone()
         silenced_BN[:, node] = 0.0

@@ -45,7 +45,7 @@ class Evidence:
 
 
 @torch.no_grad()
-def input_scales(model: CCT, data: LabelledImages, batch_size: int = 256) -> dict[str, Tensor]:
+def input_scales(model: CCT, data: LabelledImages, batch_size: int | None = None) -> dict[str, Tensor]:
     """Root mean square of every input of the layers that ANDC may mask, over images and tokens."""
     taps = {
         f"classifier.blocks.{index}.linear2": f"encoders.{index}.feed_forward_hidden"

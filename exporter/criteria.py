@@ -87,7 +87,7 @@ class EncoderMoments:
         return UnitMeans(self.heads.mean(), self.feed_forward_hidden.mean())
 
 
-def collect_moments(model: CCT, data: LabelledImages, batch_size: int = 128) -> list[EncoderMoments]:
+def collect_moments(model: CCT, data: LabelledImages, batch_size: int | None = None) -> list[EncoderMoments]:
     """One pass forward and back over training images, the model in evaluation mode, on the images' device."""
     sizes = {"heads": "value_dim", "query": "query_key_dim", "key": "query_key_dim"}
     collected = [

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporter.cct import CCT
-from exporter.images import EVALUATION_BATCH, LabelledImages
+from exporter.images import LabelledImages
 
 THRESHOLD = 0.3  # the group's
 READOUT = "readout"
@@ -164,7 +164,7 @@ class PooledNodes:
 
 @torch.no_grad()
 def pool_nodes(
-    model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int = EVALUATION_BATCH
+    model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int | None = None
 ) -> dict[str, PooledNodes]:
     """Pool the nodes of every tap point, and of the model's own read-out, in one pass over held-out images.
 
@@ -194,7 +194,7 @@ def pool_nodes(
 
 
 def measure(
-    model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int = EVALUATION_BATCH
+    model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int | None = None
 ) -> dict[str, NodeMeasurement]:
     """Measure every node of every tap point, and of the model's own read-out, in one pass over held-out images.
 

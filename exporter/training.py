@@ -29,7 +29,7 @@ from exporter import distributed
 from exporter.augmentation import AugmentationSettings, prepare
 from exporter.cct import CCT
 from exporter.files import whole_file
-from exporter.images import EVALUATION_BATCH, LabelledImages
+from exporter.images import LabelledImages
 from exporter.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
 
 CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
@@ -337,7 +337,7 @@ def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, calibration: 
 
 
 @torch.no_grad()
-def predict(model: CCT, data: LabelledImages, batch_size: int = EVALUATION_BATCH) -> Tensor:
+def predict(model: CCT, data: LabelledImages, batch_size: int | None = None) -> Tensor:
     """Logits (N, K) in evaluation mode, on the device of the images."""
     model.eval()
     with data.visited_by(model):
