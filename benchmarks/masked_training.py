@@ -114,7 +114,12 @@ def main(
     recipe = trained_recipe(run, settings or ())
     peak = recipe.training.learning_rate
     cases = ComparisonSettings(tuple(share or (0.1,)), RULES, seeds, epochs=epochs, images=images, learning_rate=peak)
-    found = {"part": part, **comparison.as_record(cases, trained_rows(run, recipe, cases, part_name(part)))}
+    training = asdict(shortened(recipe.training, epochs, peak))
+    found = {
+        "part": part,
+        "training": training,
+        **comparison.as_record(cases, trained_rows(run, recipe, cases, part_name(part))),
+    }
     console.out.print(console.comparison_table(found))
     told = {key: value for key, value in found.items() if key != "rows"}
     write_json(ROOT / "results" / name / ROWS, {**told, "machine": machine()})
