@@ -236,10 +236,9 @@ def page(name: str, told: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]
     environment.filters.update(code=_code, **FILTERS)
     template = environment.from_string((files("exporter") / "report.html.jinja").read_text("utf-8"))
     return template.render(
-        name=name,
+        **{**told, "name": name},
         version=version("headwise"),
         pictures=[(picture, Markup(content)) for picture, content in drawn],
-        **told,
     )
 
 
