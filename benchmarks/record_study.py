@@ -8,9 +8,9 @@
 
 writes results/NAME/study.json, all that the run's report rests on, with the machine it was found on; then, of every
 such record, results/NAME/report.html, and docs/results.md. The report of a run that took a checkpoint's weights has the
-curve of that checkpoint's training (`record_training.py`). Without arguments only the pages are written; `--check`
-writes nothing and fails where docs/results.md is not that of the records. results/README.md has the commands that
-made the records.
+curve of that checkpoint's training (`record_training.py`). Without arguments the records are judged and the pages
+written anew; `--check` writes nothing and fails where docs/results.md is not that of the records. results/README.md has
+the commands that made the records.
 """
 
 import json
@@ -40,7 +40,7 @@ def recorded(run: Path, name: str) -> dict[str, Any]:
     del told["training"]["dataset"]  # where it lay
     if told["pruning"] is not None:
         del told["pruning"]["layers"]
-    return {"name": name, **told, "machine": machine()}
+    return {**told, "name": name, "machine": machine()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def write_report_page(study: dict[str, Any]) -> None:
     told = study | {"training": training}
     drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
     with whole_file(folder / "report.html") as temporary:
-        temporary.write_text(report_page(study["name"], told, drawn), "utf-8")
+        temporary.write_text(report_page(told, drawn), "utf-8")
 
 
 def page() -> str:
@@ -88,6 +88,7 @@ def main(
     if run is not None:
         write_json(ROOT / "results" / name / STUDY, recorded(run, name))
     for study in studies():
+        write_json(ROOT / "results" / study["name"] / STUDY, study)
         write_report_page(study)
     with whole_file(PAGE) as temporary:
         temporary.write_text(page(), "utf-8")

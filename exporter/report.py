@@ -86,6 +86,7 @@ def label_changes(comparison: Mapping[str, Any], labels_N: Tensor, labels: int, 
 
 
 def record(
+    name: str,
     training: Mapping[str, Any],
     findings: dict[str, Any],
     comparison: dict[str, Any] | None,
@@ -98,6 +99,7 @@ def record(
     """All that the page shows but the verdicts, as plain values; what was not tried is None.
 
     Args:
+        name: what the page is about.
         labels_N: of the images that were compared, by their index.
     """
     examples = example_nodes(nodes[f"encoders.{len(findings['heads']) - 1}.{EXAMPLE_TAP}"], findings["threshold"])
@@ -109,6 +111,7 @@ def record(
     if subsets is not None:
         subsets = {key: value for key, value in subsets.items() if key != "rows"}
     return {
+        "name": name,
         "label_names": list(label_names),
         "training": training,
         "findings": findings,
@@ -225,40 +228,32 @@ def judged(told: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "headline": headline(comparison), "verdicts": found}
 
 
-def page(name: str, told: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
-    """The HTML page of a judged record.
-
-    Args:
-        name: what the page is about.
-        drawn: its figures, each as SVG.
-    """
+def page(told: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
+    """The HTML page of a judged record; its figures are drawn as SVG."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(code=_code, **FILTERS)
     template = environment.from_string((files("exporter") / "report.html.jinja").read_text("utf-8"))
     return template.render(
-        **{**told, "name": name},
         version=version("headwise"),
         pictures=[(picture, Markup(content)) for picture, content in drawn],
+        **told,
     )
 
 
-def write_report(folder: Path, name: str, told: Mapping[str, Any]) -> Path:
-    """Draw, judge and write everything; returns the page.
-
-    Args:
-        name: what the page is about.
-        told: from `record`.
+def write_report(folder: Path, told: Mapping[str, Any]) -> Path:
+    """Draw, judge and write everything of a `record`; returns the page.
 
     Raises:
         OutputError: the system refused a write.
     """
+    told = judged(told)
     drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", content)
         with whole_file(folder / f"{picture.name}.png") as temporary:
             picture.figure.savefig(temporary, format="png", dpi=PNG_DOTS_PER_INCH)
-    write_json(folder / "report.json", judged(told))
-    _write(folder / "report.html", page(name, judged(told), drawn))
+    write_json(folder / "report.json", told)
+    _write(folder / "report.html", page(told, drawn))
     return folder / "report.html"
 
 

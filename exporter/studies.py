@@ -162,6 +162,7 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
         pruned = run_record(run / PRUNING, "pruned model", "prune") if (run / PRUNING).is_file() else None
         part: PartName = compared["part"] if compared else "calibration"
         told = record(
+            dataset.name,
             training,
             found,
             compared,
@@ -171,6 +172,6 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
             dataset.label_names,
             part_images(dataset, part).labels_N.cpu(),
         )
-        write_report((run / REPORT).parent, dataset.name, told)
+        write_report((run / REPORT).parent, told)
 
     return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

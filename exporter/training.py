@@ -207,8 +207,9 @@ def learning_rate_at(epoch: float, settings: TrainingSettings) -> float:
 
 def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
     """The model as it is called in training: compiled and distributed where that is asked for."""
-    # torch says that compile gives a callable; of a module it gives a module.
-    module: nn.Module = torch.compile(model) if settings.compile else model  # type: ignore[assignment]  # see above
+    module: nn.Module = model
+    if settings.compile:
+        module = torch.compile(model)  # type: ignore[assignment]  # torch says a callable; of a module it is a module
     return DistributedDataParallel(module) if distributed.world_size() > 1 else module
 
 
@@ -219,7 +220,7 @@ def _channels_innermost(model: CCT) -> Iterator[None]:
     try:
         yield
     finally:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as above
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stub leaves it out
 
 
 @contextmanager

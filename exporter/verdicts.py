@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporter.connections import ANDC, DENSE, GRADUAL, PERMUTED
-from exporter.wording import mean_percent, percent, points
+from exporter.wording import mean_percent, points, spread
 
 FEW_LABELS = 0.25  # share of all labels
 FREE = 0.005  # of accuracy
@@ -95,6 +95,10 @@ def _clear(difference: dict[str, Any]) -> bool:
     return bool(one_sign and max(difference["p_values"]) < SIGNIFICANT)
 
 
+def _andc_wins(result: dict[str, Any]) -> bool:
+    return _clear(result["to_andc"]) and bool(result["to_andc"]["mean"] < 0)
+
+
 def better_rules(results: Sequence[dict[str, Any]]) -> dict[float, dict[str, float]]:
     """For each share the rules that beat ANDC in every seed at p < 0.05, each with its mean advantage."""
     found: dict[float, dict[str, float]] = {}
@@ -106,9 +110,7 @@ def better_rules(results: Sequence[dict[str, Any]]) -> dict[float, dict[str, flo
 
 def _beaten(results: Sequence[dict[str, Any]], rule: str) -> str:
     theirs = [result for result in results if result["rule"] == rule]
-    beaten = [
-        f"{result['share']:.0%}" for result in theirs if _clear(result["to_andc"]) and result["to_andc"]["mean"] < 0
-    ]
+    beaten = [f"{result['share']:.0%}" for result in theirs if _andc_wins(result)]
     return f"It beats `{rule}` masks in every seed at p < 0.05 at {', '.join(beaten) or 'no share'}." if theirs else ""
 
 
@@ -149,12 +151,11 @@ def free_pruning(comparison: dict[str, Any] | None) -> Verdict:
     passed = sum(result["to_dense"]["mean"] >= -FREE for result in by_andc)
     whole = next(result for result in results if result["rule"] == DENSE)
     told = [
-        f"Against the dense model after the same short training, which goes from {percent(_at_once(whole))} to "
-        f"{mean_percent(whole['accuracies'])} % in it:"
+        "Against the dense model after the same short training, which goes from "
+        f"{mean_percent(whole['masked_accuracies'])} to {mean_percent(whole['accuracies'])} % in it:"
     ]
     told += [
-        f"At {result['kept']:.0%} of the connections {points(result['to_dense']['mean'])} points "
-        f"({points(result['to_dense']['lowest'])} to {points(result['to_dense']['highest'])} over the seeds); "
+        f"At {result['kept']:.0%} of the connections, points over the seeds: {spread(result['to_dense'])}; "
         f"before any training {points(_at_once(result) - _at_once(whole))}."
         for result in by_andc
     ]
@@ -218,7 +219,7 @@ def headline(comparison: dict[str, Any] | None) -> str:
         if result["rule"] in (ANDC, DENSE):
             continue
         others.setdefault(result["share"], []).append(result["rule"])
-        if not (result["to_andc"]["highest"] < 0 and max(result["to_andc"]["p_values"]) < SIGNIFICANT):
+        if not _andc_wins(result):
             equal.setdefault(result["share"], []).append(result["rule"])
     if not equal:
         return "At every share that was tried ANDC is better than every other rule."

@@ -59,5 +59,6 @@ def short_training(settings: Mapping[str, Any], training: Mapping[str, Any]) -> 
 
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
-    filter.__name__: filter for filter in (percent, mean_percent, points, spread, at_once, p_value, short_training)
+    function.__name__: function
+    for function in (percent, mean_percent, points, spread, at_once, p_value, short_training)
 }

@@ -98,6 +98,7 @@ def test_page_says_what_was_judged(run: Path, html: str) -> None:
         assert f">{verdict['finding']}<" in html
     assert "<code>random</code> masks" in html
     assert "`" not in html
+    assert re.search(r"their clusters: node \d+: {\d", html)
     assert "1,078 training, 359 calibration, 360 test images" in html
 
 
