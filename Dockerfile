@@ -57,7 +57,7 @@ ENV PATH=/opt/headwise/bin:$PATH \
 USER 65532:65532
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "server.healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "headwise_server.healthcheck"]
 ENTRYPOINT ["headwise-server", "--repository", "/models"]
 
 # Never built, never run.

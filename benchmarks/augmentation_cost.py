@@ -21,14 +21,13 @@ import numpy as np
 import openvino
 import torch
 import typer
+from headwise_exporter.data.augmentation import AugmentationSettings, prepare, to_unit
+from headwise_exporter.model.cct import CCT, CCTConfig, cct, cct_7_3x1, cct_7_7x2
 from rich.console import Console
 from rich.table import Table
 from timing import machine, quartiles
 from torch import Tensor, nn
 from torch.nn import functional
-
-from exporter.augmentation import AugmentationSettings, prepare, to_unit
-from exporter.cct import CCT, CCTConfig, cct, cct_7_3x1, cct_7_7x2
 
 RECIPE = AugmentationSettings(
     crop_area_min=0.8, flip=0.5, fill="mean", rand_augment_operations=2, erasing=0.25, mixup=0.8, cutmix=1.0
@@ -45,7 +44,7 @@ CASES: dict[str, tuple[Callable[[], CCTConfig], int]] = {
 
 
 def ours(config: CCTConfig) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The whole chain of `exporter.augmentation`: uint8 images (B, Y, X, C) to inputs and targets."""
+    """The whole chain of `data.augmentation`: uint8 images (B, Y, X, C) to inputs and targets."""
 
     def run(images_BYXC: Tensor) -> tuple[Tensor, Tensor]:
         labels_B = torch.arange(len(images_BYXC)) % config.labels
@@ -80,7 +79,7 @@ def kornia_runs(size: int) -> dict[str, Callable[[Tensor], Any]]:
 
 
 def training_step(config: CCTConfig, bf16: bool, batch: int) -> Callable[[Tensor], None]:
-    """Forward, backward, clipping and AdamW as in `exporter.training`, always on the same inputs."""
+    """Forward, backward, clipping and AdamW as in `training.loop`, always on the same inputs."""
     model = CCT(config, attention_dropout=0.1, stochastic_depth=0.1).train()
     optimizer = torch.optim.AdamW(model.parameters())
     inputs_BCYX = torch.randn(batch, config.channels, config.image_size, config.image_size)

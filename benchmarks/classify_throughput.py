@@ -18,14 +18,13 @@ import torch
 import typer
 from headwise.bundle import read_manifest
 from headwise.v1.bundle_pb2 import Bundle
+from headwise_exporter.export.bundle import verify
+from headwise_exporter.export.graphs import export_graphs
+from headwise_exporter.model.cct import CCT, CCTConfig, cct, count_macs, count_parameters
+from headwise_exporter.nodes.snp import Probe
 from rich.console import Console
 from rich.table import Table
 from timing import interleaved_seconds, machine, onnxruntime_runner, quartiles, show_quartiles
-
-from exporter.bundle import verify
-from exporter.cct import CCT, CCTConfig, cct, count_macs, count_parameters
-from exporter.onnx_export import export_graphs
-from exporter.snp import Probe
 
 
 def dense_config(manifest: Bundle) -> CCTConfig:

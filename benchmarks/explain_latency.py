@@ -14,13 +14,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from headwise_exporter.export.graphs import export_graphs
+from headwise_exporter.model.cct import CCT, cct_7_3x1
+from headwise_exporter.nodes.snp import Probe
 from rich.console import Console
 from rich.table import Table
 from timing import interleaved_seconds, machine, quartiles, runners, show_quartiles
-
-from exporter.cct import CCT, cct_7_3x1
-from exporter.onnx_export import export_graphs
-from exporter.snp import Probe
 
 GRAPHS = ("classify", "explain")
 BATCHES = (1, 8)

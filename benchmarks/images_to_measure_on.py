@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from headwise_exporter.commands import console
+from headwise_exporter.commands.options import part_name
+from headwise_exporter.commands.shared import set_threads
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.files import write_json
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.checkpoints import load_measurements, load_model
+from headwise_exporter.nodes.snp import NodeMeasurement, Probe, measure
+from headwise_exporter.pruning import andc
+from headwise_exporter.pruning.connections import Evidence, input_scales, masks_by
+from headwise_exporter.stages.build import DENSE, DENSE_MEASUREMENTS, PRUNING_IMAGES, part_images, trained_dataset
+from headwise_exporter.training.loop import predict
 from rich import box
 from rich.table import Table
 from timing import machine
 from torch import Tensor
-
-from exporter import andc, console
-from exporter.cct import CCT
-from exporter.checkpoints import load_measurements, load_model
-from exporter.command import set_threads
-from exporter.connections import Evidence, input_scales, masks_by
-from exporter.files import write_json
-from exporter.images import LabelledImages
-from exporter.options import part_name
-from exporter.pipeline import DENSE, DENSE_MEASUREMENTS, PRUNING_IMAGES, part_images, trained_dataset
-from exporter.snp import NodeMeasurement, Probe, measure
-from exporter.training import predict
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "images_to_measure_on.json"

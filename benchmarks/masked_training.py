@@ -18,19 +18,18 @@ from typing import Annotated, Any
 import torch
 import typer
 from headwise.bundle import file_sha256
-from timing import machine
-
-from exporter import andc, comparison, console
-from exporter.cct import CCT
-from exporter.checkpoints import load_model
-from exporter.command import set_threads
-from exporter.comparison import ComparisonSettings, Row
-from exporter.connections import Evidence, input_scales, masks_by
-from exporter.datasets import PartName
-from exporter.files import write_json
-from exporter.images import LabelledImages
-from exporter.options import SetOption, part_name
-from exporter.pipeline import (
+from headwise_exporter.commands import console
+from headwise_exporter.commands.options import SetOption, part_name
+from headwise_exporter.commands.shared import set_threads
+from headwise_exporter.data.base import PartName
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.files import write_json
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.checkpoints import load_model
+from headwise_exporter.pruning import andc
+from headwise_exporter.pruning.connections import Evidence, input_scales, masks_by
+from headwise_exporter.recipes import Recipe
+from headwise_exporter.stages.build import (
     DENSE,
     DENSE_MEASUREMENTS,
     part_images,
@@ -38,9 +37,11 @@ from exporter.pipeline import (
     trained_dataset,
     trained_recipe,
 )
-from exporter.recipes import Recipe
-from exporter.stages import plain
-from exporter.training import predict, shortened, train
+from headwise_exporter.stages.stage import plain
+from headwise_exporter.studies import comparison
+from headwise_exporter.studies.comparison import ComparisonSettings, Row
+from headwise_exporter.training.loop import predict, shortened, train
+from timing import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = "masked_training.json"

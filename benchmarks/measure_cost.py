@@ -18,16 +18,15 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.cct import CCT, cct_7_3x1
+from headwise_exporter.nodes.snp import READOUT, NodeMeasurement, Probe, pool_nodes, statistics, tap_points
+from headwise_exporter.nodes.summary import summarise
+from headwise_exporter.training.loop import predict
 from rich.console import Console
 from rich.table import Table
 from timing import machine, quartiles, show_quartiles
 from torch import Tensor
-
-from exporter.cct import CCT, cct_7_3x1
-from exporter.images import LabelledImages
-from exporter.snp import READOUT, NodeMeasurement, Probe, pool_nodes, statistics, tap_points
-from exporter.summary import summarise
-from exporter.training import predict
 
 TOLERANCE = 1e-5
 SAMPLE = ("encoders.0.heads", "encoders.3.feed_forward_hidden", "encoders.6.feed_forward_out")

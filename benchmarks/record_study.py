@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from headwise_exporter.files import whole_file, write_json
+from headwise_exporter.stages.build import REPORT
+from headwise_exporter.studies.report import judged, pictures, svg
+from headwise_exporter.studies.report import page as report_page
+from headwise_exporter.studies.wording import FILTERS
 from jinja2 import Environment, StrictUndefined
 from timing import machine
-
-from exporter.files import whole_file, write_json
-from exporter.pipeline import REPORT
-from exporter.report import judged, pictures, svg
-from exporter.report import page as report_page
-from exporter.wording import FILTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results.md"

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from headwise_exporter.commands import console
+from headwise_exporter.export.manifest import accuracy
+from headwise_exporter.files import whole_file, write_json
+from headwise_exporter.model.checkpoints import load_model, save_model
+from headwise_exporter.stages.build import DENSE, part_images, trained_dataset, training_record
+from headwise_exporter.studies.plots import training_curve
+from headwise_exporter.studies.report import svg
 from timing import machine
-
-from exporter import console
-from exporter.checkpoints import load_model, save_model
-from exporter.files import whole_file, write_json
-from exporter.metrics import accuracy
-from exporter.pipeline import DENSE, part_images, trained_dataset, training_record
-from exporter.plots import training_curve
-from exporter.report import svg
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@
     python benchmarks/seed_stability.py digits runs/seed0 runs/seed1 runs/seed2
 
 writes results/NAME/seeds.json: for each encoder and pair of runs the share of labels with the same expert, what
-exchanged labels would give, and its p-value (`exporter.heads.matched_agreement`). `record_study.py` puts it into
+exchanged labels would give, and its p-value (`nodes.heads.matched_agreement`). `record_study.py` puts it into
 docs/results.md.
 """
 
@@ -18,11 +18,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from headwise_exporter.files import write_json
+from headwise_exporter.nodes.heads import matched_agreement
+from headwise_exporter.stages.build import run_findings, trained_recipe
 from timing import machine
-
-from exporter.files import write_json
-from exporter.heads import matched_agreement
-from exporter.pipeline import run_findings, trained_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 

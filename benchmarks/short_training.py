@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from headwise_exporter.commands import console
+from headwise_exporter.commands.options import SetOption
+from headwise_exporter.commands.shared import set_threads
+from headwise_exporter.files import write_json
+from headwise_exporter.model.checkpoints import load_model
+from headwise_exporter.stages.build import DENSE, part_images, pruning_measurements, trained_dataset, trained_recipe
+from headwise_exporter.studies.comparison import ComparisonSettings, compare
+from headwise_exporter.training.loop import shortened
 from rich import box
 from rich.table import Table
 from timing import machine
-
-from exporter import console
-from exporter.checkpoints import load_model
-from exporter.command import set_threads
-from exporter.comparison import ComparisonSettings, compare
-from exporter.files import write_json
-from exporter.options import SetOption
-from exporter.pipeline import DENSE, part_images, pruning_measurements, trained_dataset, trained_recipe
-from exporter.training import shortened
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "short_training.json"

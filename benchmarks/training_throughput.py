@@ -1,6 +1,6 @@
 """Images a second of a training step of ours over those of a plain torch loop, in one run.
 
-Ours is `exporter.training.train` as the recipe has it: channels innermost, averaged weights, Muon by the stack, bf16
+Ours is `training.loop.train` as the recipe has it: channels innermost, averaged weights, Muon by the stack, bf16
 autocast where the processor computes in it. Plain is what a reader of torch's manual writes: the same model, the same
 augmentation, float32, contiguous, `torch.optim.AdamW`, with `torch.optim.Muon` on the encoders' matrices where ours
 has it. Both step in turn on batches of the same size, so that a slow moment meets both; figures are medians, the ratio
@@ -22,18 +22,17 @@ import numpy as np
 import openvino
 import torch
 import typer
+from headwise_exporter.data.augmentation import prepare
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.cct import CCT, count_macs
+from headwise_exporter.recipes import RECIPES, Recipe
+from headwise_exporter.training.loop import Step, TrainingSettings, train
+from headwise_exporter.training.optimizers import parameter_groups
 from rich.console import Console
 from rich.table import Table
 from timing import machine, quartiles, show_quartiles
 from torch import Tensor, nn
 from torch.nn import functional
-
-from exporter.augmentation import prepare
-from exporter.cct import CCT, count_macs
-from exporter.images import LabelledImages
-from exporter.optimizers import parameter_groups
-from exporter.recipes import RECIPES, Recipe
-from exporter.training import Step, TrainingSettings, train
 
 WARM_UP_ROUNDS = 2
 MATRIX_SIDE = 2048

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from headwise_exporter.cli import app
+from headwise_exporter.commands.console import progress
+from headwise_exporter.data.base import Dataset, DatasetSettings, Part
+from headwise_exporter.data.datasets import load
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.export.bundle import write_bundle
+from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, cct
+from headwise_exporter.nodes.findings import FindingsSettings
+from headwise_exporter.nodes.snp import ProbeSettings
+from headwise_exporter.recipes import ModelSettings, PruneSettings, Recipe
+from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage, train_stage
+from headwise_exporter.stages.study import report_stage
+from headwise_exporter.training.loop import TrainingSettings
 from torch import Tensor
 from typer.testing import CliRunner, Result
-
-from exporter.bundle import write_bundle
-from exporter.cct import CCT, CCTConfig, EncoderShape, cct
-from exporter.cli import app
-from exporter.console import progress
-from exporter.datasets import Dataset, DatasetSettings, Part, load
-from exporter.findings import FindingsSettings
-from exporter.images import LabelledImages
-from exporter.pipeline import findings_stage, measure_stage, prune_stage, train_stage
-from exporter.recipes import ModelSettings, PruneSettings, Recipe
-from exporter.snp import ProbeSettings
-from exporter.studies import report_stage
-from exporter.training import TrainingSettings
 
 START_SECONDS = 60.0
 
@@ -147,7 +147,7 @@ def running_server(
     repository: Path,
     arguments: Sequence[str] = (),
     *,
-    code: str = "from server.cli import main; main()",
+    code: str = "from headwise_server.cli import main; main()",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
     """A server on a free port, which is bound; it may still be loading. Stopped at the end if it still runs."""

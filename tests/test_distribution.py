@@ -32,7 +32,7 @@ def test_client_imports_without_the_rest() -> None:
     """The import package works where no extra is installed."""
     code = """
 import sys
-for name in ("typer", "rich", "torch", "onnxruntime", "openvino", "exporter", "server", "PIL"):
+for name in ("typer", "rich", "torch", "onnxruntime", "openvino", "headwise_exporter", "headwise_server", "PIL"):
     sys.modules[name] = None
 from headwise import AsyncClient, Client
 """

@@ -24,7 +24,8 @@ QUICK_EXPORTER = """#!{python}
 import sys
 sys.path.insert(0, {tests!r})
 import support
-from exporter import cli, recipes
+from headwise_exporter import cli
+from headwise_exporter import recipes
 recipes.RECIPES["digits"] = support.small_recipe
 cli.main()
 """

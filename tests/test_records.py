@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from exporter.cct import CCT
-from exporter.connections import ANDC
-from exporter.initial_weights import load_initial_weights, shipped_checkpoints
-from exporter.metrics import wilson_interval
-from exporter.recipes import RECIPES, Recipe, describe, from_record
-from exporter.verdicts import FREE
+from headwise_exporter.export.manifest import wilson_interval
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.initial_weights import load_initial_weights, shipped_checkpoints
+from headwise_exporter.pruning.connections import ANDC
+from headwise_exporter.recipes import RECIPES, Recipe, describe, from_record
+from headwise_exporter.studies.verdicts import FREE
 
 ROOT = Path(__file__).parent.parent
 RECORDED = {"digits": "digits", "cifar100": "cifar100_cpu", "flowers102": "flowers102_cpu"}  # data set: recipe

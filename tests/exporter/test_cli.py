@@ -15,15 +15,16 @@ import pytest
 import support
 from headwise import Client
 from headwise.bundle import file_sha256
+from headwise_exporter import recipes
 from PIL import Image
 from support import exporter
-
-from exporter import recipes
 
 BUILD_IN_A_PROCESS = """
 import sys, support
 from dataclasses import replace
-from exporter import cli, recipes, training
+from headwise_exporter import cli
+from headwise_exporter import recipes
+from headwise_exporter.training import loop as training
 small = support.small_recipe()
 recipes.RECIPES["digits"] = lambda: replace(small, training=replace(small.training, epochs=12))
 training.CHECKPOINT_SECONDS = 0.0
@@ -328,5 +329,5 @@ def test_no_epochs_without_initial_weights_is_an_error(tmp_path: Path) -> None:
 
 def test_command_starts_without_the_libraries_of_its_studies() -> None:
     """They take longer to import than all else but torch."""
-    program = "import sys, exporter.cli; sys.exit(len({'matplotlib', 'scipy.stats'} & set(sys.modules)))"
+    program = "import sys, headwise_exporter.cli; sys.exit(len({'matplotlib', 'scipy.stats'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 import support
+from headwise_exporter import distributed
 from PIL import Image
-
-from exporter import distributed
 
 TRAIN = """
 import json, pathlib, sys
 import support, torch
 from dataclasses import asdict
-from exporter import distributed
-from exporter.augmentation import AugmentationSettings
-from exporter.cct import CCT
-from exporter.training import TrainingSettings, train
+from headwise_exporter import distributed
+from headwise_exporter.data.augmentation import AugmentationSettings
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.training.loop import TrainingSettings, train
 torch.set_num_threads(1)
 with distributed.process_group():
     torch.manual_seed(0)
@@ -40,7 +39,8 @@ EXPORTER = """
 import sys
 import support
 from dataclasses import replace
-from exporter import cli, recipes
+from headwise_exporter import cli
+from headwise_exporter import recipes
 recipes.RECIPES["folder"] = lambda: replace(support.small_recipe(), dataset="folder")
 cli.main()
 """

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import support
-
-from exporter.files import OutputError, check_writable, whole_file, whole_folder, write_json
+from headwise_exporter.files import OutputError, check_writable, whole_file, whole_folder, write_json
 
 
 def test_file_appears_with_its_content(tmp_path: Path) -> None:
@@ -32,7 +31,7 @@ def test_full_disk_leaves_no_file(tmp_path: Path) -> None:
     """A write that the system refuses half-way is an OutputError, and no part of the file stays."""
     code = """
 import sys, pathlib
-from exporter.files import OutputError, whole_file
+from headwise_exporter.files import OutputError, whole_file
 try:
     with whole_file(pathlib.Path(sys.argv[1])) as temporary:
         temporary.write_bytes(bytes(100_000))

@@ -5,10 +5,9 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-
-from exporter.cct import CCT, cct_7_3x1, cct_7_7x2, count_macs
-from exporter.datasets import DATASETS
-from exporter.recipes import RECIPES, RecipeError, describe, find_recipe, from_record, override
+from headwise_exporter.data.datasets import DATASETS
+from headwise_exporter.model.cct import CCT, cct_7_3x1, cct_7_7x2, count_macs
+from headwise_exporter.recipes import RECIPES, RecipeError, describe, find_recipe, from_record, override
 
 
 @pytest.mark.parametrize("name", RECIPES)

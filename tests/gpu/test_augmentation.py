@@ -1,8 +1,7 @@
 """Augmentation on a GPU."""
 
 import torch
-
-from exporter.augmentation import AugmentationSettings, prepare
+from headwise_exporter.data.augmentation import AugmentationSettings, prepare
 
 SETTINGS = AugmentationSettings(
     crop_area_min=0.8, flip=0.5, rotation_degrees=10.0, rand_augment_operations=2, mixup=0.8, cutmix=1.0, erasing=0.25

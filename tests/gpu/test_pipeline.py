@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 import support
 import torch
-
-from exporter.cct import CCT
-from exporter.checkpoints import load_measurements
-from exporter.criteria import collect_moments
-from exporter.pipeline import COMPACT, DENSE, evaluate_run
-from exporter.snp import ProbeSettings, measure, train_probes
-from exporter.training import TrainingSettings, predict, train
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.checkpoints import load_measurements
+from headwise_exporter.nodes.snp import ProbeSettings, measure, train_probes
+from headwise_exporter.pruning.criteria import collect_moments
+from headwise_exporter.stages.build import COMPACT, DENSE, evaluate_run
+from headwise_exporter.training.loop import TrainingSettings, predict, train
 
 CUDA = torch.device("cuda")
 

@@ -28,8 +28,8 @@ SECONDS = 30.0
 # The real server, whose engine takes as long as the environment says, and whose warm-up waits for a file.
 SLOW_SERVER = """
 import os, pathlib, time
-from server import app, cli
-from server.engines.onnxruntime import OnnxRuntimeSession
+from headwise_server import app, cli
+from headwise_server.engines.onnxruntime import OnnxRuntimeSession
 
 run, warm_up = OnnxRuntimeSession.run, app.warm_up
 
@@ -171,7 +171,14 @@ def test_draining_server_that_is_over_its_grace_time_stops_all_the_same(reposito
 
 def refused(*arguments: str) -> str:
     """What a server that does not start says on stderr; one line, exit status 1, no traceback."""
-    command = [sys.executable, "-c", "from server.cli import main; main()", "--listen", "127.0.0.1:0", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from headwise_server.cli import main; main()",
+        "--listen",
+        "127.0.0.1:0",
+        *arguments,
+    ]
     found = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
@@ -217,7 +224,8 @@ def test_engine_that_is_not_the_one_running_is_refused(repository: Path) -> None
 
 def test_server_never_imports_torch(server: support.ServerProcess) -> None:
     """Neither the package nor a server that has served has torch, or anything of the exporter, in memory."""
-    code = "import server, server.cli, server.app, sys; assert not {'torch', 'exporter'} & set(sys.modules)"
+    imports = "import headwise_server, headwise_server.cli, headwise_server.app, sys"
+    code = f"{imports}; assert not {{'torch', 'headwise_exporter'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
     with Client(server.address) as client:
         client.classify([random_images(1)[0]])

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from headwise_server.batching import Answer, Batcher
+from headwise_server.engines import Outputs
+from headwise_server.errors import DeadlineUnmet, Internal, NotReady, Overloaded
 from hypothesis import given, settings
-
-from server.batching import Answer, Batcher
-from server.engines import Outputs
-from server.errors import DeadlineUnmet, Internal, NotReady, Overloaded
 
 SECONDS = 10.0
 

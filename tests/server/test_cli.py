@@ -12,11 +12,11 @@ import sys, time, types
 
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "server.commands":
+        if name == "headwise_server.commands":
             print("importing", flush=True)
             time.sleep(60)
 
-from server.cli import main
+from headwise_server.cli import main
 sys.meta_path.insert(0, Slow())
 main()
 """

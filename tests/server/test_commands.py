@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from headwise_server import commands
+from headwise_server.app import Settings
+from headwise_server.engines import Engine
 from typer.testing import CliRunner
-
-from server import commands
-from server.app import Settings
-from server.engines import Engine
 
 
 def invoke(*arguments: str, **environment: str) -> Any:

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwise.bundle import read_manifest
-
-from server import engines
-from server.engines import Engine, EngineError, create
-from server.engines.tensorrt import provider_options
+from headwise_server import engines
+from headwise_server.engines import Engine, EngineError, create
+from headwise_server.engines.tensorrt import provider_options
 
 CPU = ["onnxruntime", "openvino"]
 
@@ -142,7 +141,7 @@ def test_runtimes_do_not_report_their_use() -> None:
     """OpenVINO's telemetry cannot be imported and ONNX Runtime's is off, before either is loaded."""
     code = """
 import os, sys
-from server.engines import create
+from headwise_server.engines import create
 assert "openvino" not in sys.modules and "onnxruntime" not in sys.modules
 create("openvino"), create("onnxruntime")
 assert "openvino" in sys.modules and sys.modules["openvino_telemetry"] is None

@@ -2,8 +2,15 @@
 
 import pytest
 from google.rpc import code_pb2, error_details_pb2
-
-from server.errors import DeadlineUnmet, Internal, InvalidArgument, NotFound, NotReady, Overloaded, ServiceError
+from headwise_server.errors import (
+    DeadlineUnmet,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    NotReady,
+    Overloaded,
+    ServiceError,
+)
 
 ERRORS: list[tuple[ServiceError, int]] = [
     (InvalidArgument("images[0]", "expected a JPEG."), code_pb2.INVALID_ARGUMENT),

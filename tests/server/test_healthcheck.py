@@ -9,7 +9,9 @@ import support
 
 def status(*arguments: str) -> int:
     """Exit status of the module, run as a container runs it."""
-    return subprocess.run([sys.executable, "-m", "server.healthcheck", *arguments], check=False, timeout=30).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "headwise_server.healthcheck", *arguments], check=False, timeout=30
+    ).returncode
 
 
 def test_serving_server_is_healthy(server: support.ServerProcess) -> None:

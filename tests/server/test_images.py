@@ -19,13 +19,12 @@ from headwise.v1.bundle_pb2 import (
 )
 from headwise.v1.service_pb2 import Image as ImageMessage
 from headwise.v1.service_pb2 import ImageTensor
+from headwise_exporter.data.decoding import decode
+from headwise_server.errors import InvalidArgument
+from headwise_server.images import to_array
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-
-from exporter.datasets.decoding import decode
-from server.errors import InvalidArgument
-from server.images import to_array
 
 GRAY = ImageInput(height=8, width=8, channels=1, color_mode=COLOR_MODE_GRAYSCALE, resampling=RESAMPLING_BILINEAR)
 RGB = ImageInput(height=8, width=6, channels=3, color_mode=COLOR_MODE_RGB, resampling=RESAMPLING_BILINEAR)

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwise.bundle import BundleError, file_sha256, read_manifest, write_manifest
-
-from server.engines import Engine, EngineError, Outputs, Precision, create
-from server.errors import NotFound
-from server.repository import Models, RepositoryError, find, load_all, resolve
+from headwise_server.engines import Engine, EngineError, Outputs, Precision, create
+from headwise_server.errors import NotFound
+from headwise_server.repository import Models, RepositoryError, find, load_all, resolve
 
 
 @pytest.fixture

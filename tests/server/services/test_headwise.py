@@ -19,13 +19,12 @@ from grpc_status import rpc_status
 from headwise.bundle import file_sha256, read_manifest
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
+from headwise_server.batching import Batcher
+from headwise_server.engines import Outputs, create
+from headwise_server.errors import Internal, NotReady
+from headwise_server.repository import load_all
+from headwise_server.services.headwise import HeadwiseService, State, as_service_error, classify, explain, softmax
 from PIL import Image
-
-from server.batching import Batcher
-from server.engines import Outputs, create
-from server.errors import Internal, NotReady
-from server.repository import load_all
-from server.services.headwise import HeadwiseService, State, as_service_error, classify, explain, softmax
 
 SECONDS = 30.0
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)

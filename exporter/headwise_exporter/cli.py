@@ -1,0 +1,316 @@
+"""The command `exporter`: `build` runs the whole chain, the others one stage of it."""
+
+import json
+import signal
+import types
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from headwise.bundle import read_manifest
+from PIL import Image
+from rich.markup import escape
+
+from headwise_exporter import distributed
+from headwise_exporter.commands import console
+from headwise_exporter.commands.options import (
+    CriterionOption,
+    DataDirOption,
+    DatasetOption,
+    DrawsOption,
+    EpochsOption,
+    FindingsPartOption,
+    ImageSizeOption,
+    InitOption,
+    JsonOption,
+    KeepOption,
+    NameOption,
+    OutOption,
+    PartOption,
+    ProbeSeedsOption,
+    RecipeOption,
+    RuleOption,
+    RunOption,
+    SeedOption,
+    SetOption,
+    ShareOption,
+    SplitOption,
+    ThreadsOption,
+    ThresholdOption,
+    chosen_recipe,
+    dataset_settings,
+    findings_settings,
+    part_name,
+    pruned_by,
+)
+from headwise_exporter.commands.shared import clear_errors, say, set_threads
+from headwise_exporter.commands.study import compare, report, subsets
+from headwise_exporter.data import datasets
+from headwise_exporter.data.base import Dataset, DatasetSettings
+from headwise_exporter.export.bundle import export_stage
+from headwise_exporter.export.bundle import verify as verify_bundle
+from headwise_exporter.files import check_writable
+from headwise_exporter.progress import silent
+from headwise_exporter.recipes import RECIPES, Recipe
+from headwise_exporter.stages.build import (
+    evaluate_run,
+    findings_stage,
+    measure_stage,
+    prune_stage,
+    run_findings,
+    train_stage,
+    trained_dataset,
+    trained_recipe,
+)
+from headwise_exporter.stages.study import report_stage
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _note(line: str) -> None:
+    console.err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _unsaid(line: str) -> None:
+    pass
+
+
+def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None) -> Dataset:
+    """Load the data set and train on it; under torchrun only the main process comes back."""
+    check_writable(run)
+    with distributed.process_group():
+        shown, tell = (console.progress, _note) if distributed.is_main() else (silent, _unsaid)
+        with distributed.main_first():
+            data = datasets.load(source, shown)
+        tell(data.describe())
+        done = train_stage(run, recipe, data, shown, init, tell)
+        if not distributed.is_main():
+            raise typer.Exit
+    say("train", done)
+    return data
+
+
+def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool) -> None:
+    """Write the report, export the run and show what its bundle says."""
+    say("report", report_stage(run, data)[1])
+    folder, done = export_stage(run, data, out, name or data.name)
+    say("export", done)
+    manifest = read_manifest(folder)
+    if as_json:
+        print(console.manifest_json(manifest))
+        return
+    for table in (console.tap_point_table, console.candidate_table, console.manifest_table):
+        console.out.print(table(manifest))
+    console.out.print(f"bundle: {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def build(
+    dataset: DatasetOption,
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    image_size: ImageSizeOption = None,
+    out: OutOption = Path("models"),
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of intermediate results; runs/<data set>.")] = None,
+    name: NameOption = None,
+    recipe: RecipeOption = None,
+    init: InitOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+    rule: RuleOption = None,
+    threshold: ThresholdOption = None,
+    keep: KeepOption = None,
+    criterion: CriterionOption = None,
+    keep_feed_forward: ShareOption = None,
+    keep_heads: ShareOption = None,
+    keep_query_key: ShareOption = None,
+    keep_value: ShareOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
+    with clear_errors():
+        source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
+        chosen = pruned_by(
+            chosen,
+            rule=rule,
+            threshold=threshold,
+            keep=keep,
+            criterion=criterion,
+            feed_forward=keep_feed_forward,
+            heads=keep_heads,
+            query_key=keep_query_key,
+            value=keep_value,
+        )
+        set_threads(threads)
+        run = run or Path("runs") / datasets.model_name(source)
+        check_writable(out)
+        data = _train(run, source, chosen, init)
+        say("measure", measure_stage(run, chosen.probes, data, console.progress))
+        say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
+        say("prune", prune_stage(run, chosen, data, console.progress))
+        _export(run, data, out, name, as_json)
+
+
+@app.command()
+def train(
+    dataset: DatasetOption,
+    run: RunOption,
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    image_size: ImageSizeOption = None,
+    recipe: RecipeOption = None,
+    init: InitOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Train the dense model."""
+    with clear_errors():
+        source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
+        set_threads(threads)
+        _train(run, source, chosen, init)
+
+
+@app.command()
+def evaluate(
+    run: RunOption, part: PartOption = "test", threads: ThreadsOption = None, as_json: JsonOption = False
+) -> None:
+    """Accuracy of a run's models on one part of its data set, with intervals."""
+    with clear_errors():
+        set_threads(threads)
+        found = evaluate_run(run, trained_dataset(run, console.progress), part_name(part))
+        if as_json:
+            print(json.dumps([asdict(accuracy) for accuracy in found], indent=2))
+        else:
+            console.out.print(console.accuracy_table(found))
+
+
+@app.command()
+def measure(
+    run: RunOption,
+    threads: ThreadsOption = None,
+    part: FindingsPartOption = None,
+    draws: DrawsOption = None,
+    probe_seeds: ProbeSeedsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
+    with clear_errors():
+        set_threads(threads)
+        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
+        settings = findings_settings(recipe.findings, part, draws, probe_seeds)
+        say("measure", measure_stage(run, recipe.probes, data, console.progress))
+        say("findings", findings_stage(run, settings, recipe.probes, data, console.progress))
+        found = run_findings(run)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            console.out.print(console.findings_table(found), console.heads_table(found))
+
+
+for study in (compare, subsets, report):
+    app.command()(study)
+
+
+@app.command()
+def prune(
+    run: RunOption,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+    rule: RuleOption = None,
+    threshold: ThresholdOption = None,
+    keep: KeepOption = None,
+    criterion: CriterionOption = None,
+    keep_feed_forward: ShareOption = None,
+    keep_heads: ShareOption = None,
+    keep_query_key: ShareOption = None,
+    keep_value: ShareOption = None,
+) -> None:
+    """Mask a run's dense model by ANDC and make it compact."""
+    with clear_errors():
+        set_threads(threads)
+        recipe = pruned_by(
+            trained_recipe(run, settings or ()),
+            rule=rule,
+            threshold=threshold,
+            keep=keep,
+            criterion=criterion,
+            feed_forward=keep_feed_forward,
+            heads=keep_heads,
+            query_key=keep_query_key,
+            value=keep_value,
+        )
+        say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
+
+
+@app.command()
+def export(
+    run: RunOption, out: OutOption = Path("models"), name: NameOption = None, as_json: JsonOption = False
+) -> None:
+    """Export a pruned run as a bundle: ONNX graphs, golden set, manifest."""
+    with clear_errors():
+        check_writable(out)
+        _export(run, trained_dataset(run, console.progress), out, name, as_json)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")], as_json: JsonOption = False
+) -> None:
+    """Check a bundle's hashes, golden set and completeness; exit status 1 if any check fails."""
+    checks = verify_bundle(bundle)
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        console.out.print(console.check_table(checks))
+    if not all(check.passed for check in checks):
+        failed = ", ".join(check.name for check in checks if not check.passed)
+        console.err.print(f"[red]exporter:[/] {escape(str(bundle))} failed: {failed}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipes(as_json: JsonOption = False) -> None:
+    """List the recipes: what each is for, and what it gave where it was run."""
+    if as_json:
+        print(json.dumps({name: asdict(make()) for name, make in RECIPES.items()}, indent=2))
+    else:
+        console.out.print(console.recipe_table())
+
+
+@app.command()
+def samples(
+    dataset: Annotated[str, typer.Argument(help=f"One of: {', '.join(datasets.NAMES)}.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write PNG files to.")],
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 4,
+    part: PartOption = "test",
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    image_size: ImageSizeOption = None,
+) -> None:
+    """Write images of a data set as PNG files, named <index>_<label>.png."""
+    with clear_errors():
+        name = part_name(part)
+        settings = dataset_settings(dataset, data_dir, split, image_size)
+        check_writable(out)
+        data = datasets.load(settings, console.progress)
+        chosen = data.part(name)
+        for index in range(min(count, len(chosen))):
+            label = data.label_names[chosen.labels_N[index]]
+            path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"
+            Image.fromarray(chosen.images_NYXC[index].squeeze()).save(path)
+            print(path)
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point. SIGTERM stops a build as Ctrl-C does: cleanly, to be gone on with."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    app()

@@ -1,0 +1,274 @@
+"""What the command shows: progress bars on stderr, tables and results on stdout."""
+
+import datetime
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from google.protobuf import json_format
+from headwise.v1.bundle_pb2 import Bundle, Interval
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from headwise_exporter.export.bundle import Check
+from headwise_exporter.export.manifest import Accuracy
+from headwise_exporter.progress import Advance
+from headwise_exporter.pruning.connections import ANDC, DENSE
+from headwise_exporter.recipes import RECIPES, describe
+from headwise_exporter.studies.wording import at_once, mean_percent, p_value, percent, points
+
+out = Console()
+err = Console(stderr=True)
+SECONDS_BETWEEN_LINES = 30.0  # of progress, in a log
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Advance]:
+    """A bar on stderr (`progress`); where stderr is no terminal, a line every half minute."""
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task(description, total=total, note="")
+        said_at = time.monotonic()
+
+        def advance(note: str, steps: int = 1) -> None:
+            nonlocal said_at
+            bar.update(task, advance=steps, note=note)
+            if not err.is_terminal and time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
+                said_at = time.monotonic()
+                err.print(_progress_line(bar.tasks[0]), highlight=False, markup=False, soft_wrap=True)
+
+        yield advance
+
+
+def _progress_line(task: Task) -> str:
+    left = "?" if task.time_remaining is None else str(datetime.timedelta(seconds=int(task.time_remaining)))
+    return f"{task.description}: {task.completed:,.0f} of {task.total:,.0f}, {left} left; {task.fields['note']}"
+
+
+def _percent(value: float, interval: Interval) -> str:
+    return f"{percent(value)} ({percent(interval.low)}-{percent(interval.high)})"
+
+
+def manifest_table(manifest: Bundle) -> Table:
+    """Dense, masked and compact model side by side."""
+    metrics = manifest.metrics
+    table = Table(title=f"{manifest.name} version {manifest.version}, {metrics.test_images} test images")
+    for column in ("model", "accuracy % (95 % interval)", "parameters", "MACs", "what it is"):
+        table.add_column(column, justify="left" if column in ("model", "what it is") else "right")
+    rows = (
+        ("dense", "as trained", metrics.parameters_dense, metrics.macs_dense),
+        (
+            "masked",
+            f"{100 * metrics.kept_connections:.0f} % of connections",
+            metrics.parameters_dense,
+            metrics.macs_dense,
+        ),
+        (
+            "compact",
+            f"{100 * metrics.macs_compact / metrics.macs_dense:.0f} % of MACs",
+            metrics.parameters_compact,
+            metrics.macs_compact,
+        ),
+    )
+    for name, note, parameters, macs in rows:
+        accuracy = _percent(getattr(metrics, f"{name}_accuracy"), getattr(metrics, f"{name}_accuracy_interval"))
+        table.add_row(name, accuracy, f"{parameters:,}", f"{macs / 1e6:,.2f} M", note)
+    return table
+
+
+def tap_point_table(manifest: Bundle) -> Table:
+    """Single-nodal performance along the dense model."""
+    data = manifest.data
+    table = Table(
+        title=f"Dense model: clusters and noise per node, {data.calibration_images} calibration images, "
+        f"threshold {manifest.pruning.threshold}"
+    )
+    table.add_column("encoder.tap point", no_wrap=True)
+    for column in ("nodes", "probe %", "clusters", "size", "noise", "SNR"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for tap in manifest.metrics.tap_points:
+        snr = f"{tap.snr:.2f}" if tap.HasField("snr") else "-"
+        figures = (f"{value:.2f}" for value in (tap.clusters_per_node, tap.cluster_size, tap.noise_per_node))
+        table.add_row(
+            tap.name.removeprefix("encoders."), str(tap.nodes), f"{100 * tap.probe_accuracy:.1f}", *figures, snr
+        )
+    return table
+
+
+def _snr(tap: dict[str, Any]) -> str:
+    value, spread = tap["figures"]["snr"], tap["uncertainties"].get("snr")
+    told = "-" if value is None else f"{value:.2f}"
+    return told if spread is None else f"{told} ({spread['low']:.2f}-{spread['high']:.2f})"
+
+
+def findings_table(found: dict[str, Any]) -> Table:
+    """Single-nodal performance along the model; the ratio with its bootstrap interval."""
+    table = Table(
+        title=f"Means over nodes: {found['images']:,} {found['part']} images, threshold {found['threshold']}, "
+        f"{found['draws']} bootstrap draws",
+        box=box.SIMPLE,
+    )
+    table.add_column("encoder.tap point", no_wrap=True)
+    for column in ("probe %", "clusters", "size", "noise", "SNR (95 %)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for tap in found["tap_points"]:
+        names = ("clusters_per_node", "cluster_size", "noise_per_node")
+        figures = (f"{tap['figures'][name]:.2f}" for name in names)
+        accuracy = f"{100 * tap['probe_accuracy']:.1f}"
+        table.add_row(tap["name"].removeprefix("encoders."), accuracy, *figures, _snr(tap))
+    return table
+
+
+def heads_table(found: dict[str, Any]) -> Table:
+    """A row for each head: how sharp against its null, and what the probe gets right by it and without it."""
+    table = Table(title="Heads: labels they are experts of, sharpness against chance, probe accuracy % by them")
+    columns = ("head", "labels", "sharpness", "chance", "p", "together", "alone", "without")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for encoder in found["heads"]:
+        images, together = sum(encoder["images_K"]), sum(encoder["together_K"])
+        for head, sharpness in enumerate(encoder["sharpness_H"]):
+            right = [together, sum(encoder["alone_HK"][head]), sum(encoder["silenced_HK"][head])]
+            table.add_row(
+                f"{encoder['encoder']}.{head}",
+                str(encoder["expert_K"].count(head)),
+                f"{sharpness:.2f}",
+                f"{encoder['null_mean_H'][head]:.2f}",
+                f"{encoder['p_value_H'][head]:.3f}",
+                *(f"{100 * correct / images:.1f}" for correct in right),
+            )
+    return table
+
+
+def candidate_table(manifest: Bundle) -> Table:
+    """What each rule and each criterion came to on calibration images that no score rests on."""
+    pruning = manifest.pruning
+    table = Table(title=f"Pruned models on {manifest.data.calibration_images} calibration images")
+    for column in ("masks, then removal by", "accuracy", "loss", ""):
+        table.add_column(column, justify="right" if column in ("accuracy", "loss") else "left")
+    groups = (
+        (pruning.compact_rule, [(f"masks: {result.rule}", result.rule, result) for result in pruning.rules]),
+        (pruning.criterion, [(result.criterion, result.criterion, result) for result in pruning.candidates]),
+    )
+    for chosen, results in groups:
+        for shown, name, result in results:
+            accuracy = f"{percent(result.calibration_accuracy)} %"
+            table.add_row(shown, accuracy, f"{result.calibration_loss:.4f}", "chosen" if name == chosen else "")
+        table.add_section()
+    return table
+
+
+def _points(difference: dict[str, Any] | None) -> tuple[str, str]:
+    if difference is None:
+        return "", ""
+    return points(difference["mean"]), p_value(max(difference["p_values"]))
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """A row for each share and rule: means over the seeds, and McNemar's largest p of a seed."""
+    settings = found["settings"]
+    table = Table(
+        title=f"{found['images']:,} {found['part']} images, mean of {settings['seeds']} seeds; differences in points, "
+        f"with McNemar's largest p",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("kept", justify="right")
+    table.add_column("by", no_wrap=True)
+    for column in ("once %", "trained %", "to dense", "p", "to ANDC", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in found["results"]:
+        table.add_row(
+            f"{100 * result['kept']:.1f}",
+            result["rule"],
+            at_once(result),
+            mean_percent(result["accuracies"]),
+            *_points(None if result["rule"] == DENSE else result["to_dense"]),
+            *_points(None if result["rule"] == ANDC else result["to_andc"]),
+            end_section=result["rule"] == settings["rules"][-1],
+        )
+    return table
+
+
+def subsets_table(found: dict[str, Any]) -> Table:
+    """A row for each criterion and share: mean over the subsets, and what it is beside `taylor`."""
+    settings = found["settings"]
+    table = Table(
+        title=f"Hidden nodes kept for {settings['labels']} labels, {settings['subsets']} random subsets, no training: "
+        f"accuracy among them on {found['part']} images (all nodes: {percent(found['dense_accuracy'])} %)",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("by", no_wrap=True)
+    for column in ("kept", "accuracy % (95 %)", "to taylor", "p (Wilcoxon)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in found["results"]:
+        interval = f"({percent(result['low'])}-{percent(result['high'])})"
+        table.add_row(
+            result["criterion"],
+            f"{100 * result['share']:.0f} %",
+            f"{percent(result['accuracy'])} {interval}",
+            points(result["to_baseline"]),
+            p_value(result["p_value"]),
+            end_section=result["share"] == settings["shares"][-1],
+        )
+    return table
+
+
+def accuracy_table(found: Sequence[Accuracy]) -> Table:
+    """A row for each model."""
+    table = Table(title=f"{found[0].images:,} {found[0].part} images")
+    table.add_column("model")
+    table.add_column("accuracy % (95 % interval)", justify="right")
+    for one in found:
+        table.add_row(one.model, f"{percent(one.accuracy)} ({percent(one.interval_low)}-{percent(one.interval_high)})")
+    return table
+
+
+def recipe_table() -> Table:
+    """Every recipe, with its data set and what its docstring says."""
+    table = Table(show_lines=True)
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("data set", no_wrap=True)
+    table.add_column("result")
+    for name, make in RECIPES.items():
+        table.add_row(name, make().dataset, Text(describe(name)))
+    return table
+
+
+def check_table(checks: list[Check]) -> Table:
+    """What `verify` found."""
+    table = Table()
+    for column in ("check", "result", "found"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, "[green]passed[/]" if check.passed else "[red]FAILED[/]", check.found)
+    return table
+
+
+def manifest_json(manifest: Bundle) -> str:
+    """The metrics and the pruning provenance, for programs."""
+    whole = json_format.MessageToDict(
+        manifest, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return json.dumps({key: whole[key] for key in ("name", "version", "metrics", "pruning")}, indent=2)

@@ -1,0 +1,185 @@
+"""`folder:PATH`: any images, in one folder for each label.
+
+Two layouts:
+- `PATH/<label>/...`: each label's images are split 60/20/20 into training, calibration and test, with a fixed seed; the
+  calibration and the test part get at least one each, so a label needs three images;
+- `PATH/train/<label>/...`, `PATH/val/...` (or `valid`, `validation`) and `PATH/test/...`: the parts are as given, and
+  must have the same labels, each with at least one image.
+The second is taken when there is a folder `train` beside one of the others; a label may be called `train` otherwise.
+
+Images may lie deeper below their label. What is an image is told by content; a file that has an image's suffix and is
+none is refused by name, other files are skipped, and so is everything whose name starts with a dot. Images are scaled
+to 224 pixels a side unless told otherwise, whatever their size.
+
+Honest limit: the same picture under two names may come into two parts.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from headwise_exporter.data.base import (
+    Dataset,
+    DatasetError,
+    DatasetSettings,
+    Part,
+    PartName,
+    assemble,
+    shuffled_by_label,
+)
+from headwise_exporter.data.cache import decoded
+from headwise_exporter.progress import Progress
+
+IMAGE_SIZE = 224
+SHARE = 0.2  # of each label's images, for calibration and for test
+NEEDED = 3  # images of each label
+PARTS: tuple[PartName, ...] = ("train", "calibration", "test")
+PART_FOLDERS: dict[PartName, tuple[str, ...]] = {
+    "train": ("train",),
+    "calibration": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SIGNATURES = (
+    rb"\xff\xd8\xff",  # JPEG
+    rb"\x89PNG\r\n\x1a\n",
+    rb"GIF8[79]a",
+    rb"BM.{4}\0{4}",
+    rb"II\*\0|MM\0\*",  # TIFF
+    rb"RIFF.{4}WEBP",
+)
+SIGNATURE = re.compile(b"|".join(SIGNATURES), re.DOTALL)
+SIGNATURE_BYTES = 16
+
+Images = dict[str, list[Path]]  # of each label
+
+
+def safe_name(path: str) -> str:
+    """The folder's name, of letters, digits, `.`, `_` and `-`, to name a model by."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).absolute().name).strip("-._")
+    return name or "folder"
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return SIGNATURE.match(file.read(SIGNATURE_BYTES)) is not None
+
+
+def _images(folder: Path) -> list[Path]:
+    """Paths of all images below a folder, sorted."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(where) / name for name in names if not name.startswith("."))
+        found += [path for path in paths if path.is_file() and _is_image(path)]
+    return sorted(found)
+
+
+def _labelled(folder: Path, needed: int) -> Images:
+    """Images of each label folder.
+
+    Raises:
+        DatasetError: there are fewer than two labels, or a label has fewer images than are needed.
+    """
+    images = {label.name: _images(label) for label in _folders(folder)}
+    if not images:
+        inside = "nothing" if not any(folder.iterdir()) else "files only"
+        raise DatasetError(f"{folder}: expected a folder of images for each label, found {inside}.")
+    if len(images) == 1:
+        raise DatasetError(f"{folder}: expected at least 2 label folders, found 1: {next(iter(images))}.")
+    short = [f"{label} has {len(paths)}" for label, paths in images.items() if len(paths) < needed]
+    if short:
+        raise DatasetError(
+            f"{folder}: expected at least {needed} image{'s' if needed > 1 else ''} of each label, found: "
+            f"{', '.join(short)}. Add images or remove the folder."
+        )
+    return images
+
+
+def _part_folders(root: Path) -> dict[PartName, Path] | None:
+    """The folders of the parts, or None when the folders are labels.
+
+    Raises:
+        DatasetError: a part has no folder, or two.
+    """
+    there = {folder.name: folder for folder in _folders(root)}
+    found = {part: [there[name] for name in names if name in there] for part, names in PART_FOLDERS.items()}
+    if not found["train"] or not (found["calibration"] or found["test"]):
+        return None
+    for part, folders in found.items():
+        if len(folders) != 1:
+            names = ", ".join(folder.name for folder in folders) or "none"
+            wanted = " or ".join(PART_FOLDERS[part])
+            raise DatasetError(
+                f"{root}: expected one folder {wanted} for {part}, found {names}. Give train, val and test, or label "
+                "folders alone."
+            )
+    return {part: folders[0] for part, folders in found.items()}
+
+
+def _given(folders: Mapping[PartName, Path]) -> dict[PartName, Images]:
+    parts = {part: _labelled(folder, needed=1) for part, folder in folders.items()}
+    for part, images in parts.items():
+        differing = sorted(set(images) ^ set(parts["train"]))
+        if differing:
+            raise DatasetError(
+                f"{folders[part]}: expected the labels of {folders['train'].name}, found a difference in: "
+                f"{', '.join(differing)}. Each part needs every label."
+            )
+    return parts
+
+
+def _split(images: Images) -> dict[PartName, Images]:
+    labels_N = np.repeat(np.arange(len(images)), [len(paths) for paths in images.values()])
+    starts = np.cumsum([0, *(len(paths) for paths in images.values())])
+    parts: dict[PartName, Images] = {part: {} for part in PARTS}
+    shuffled = shuffled_by_label(labels_N, len(images))
+    for (label, paths), start, indices in zip(images.items(), starts, shuffled, strict=False):
+        held_out = max(1, round(SHARE * len(paths)))
+        chosen = {
+            "test": indices[:held_out],
+            "calibration": indices[held_out : 2 * held_out],
+            "train": indices[2 * held_out :],
+        }
+        for part in PARTS:
+            parts[part][label] = [paths[index - start] for index in np.sort(chosen[part])]
+    return parts
+
+
+def load(settings: DatasetSettings, progress: Progress) -> Dataset:
+    """The images, as (N, size, size, 3).
+
+    Raises:
+        DatasetError: the folder is laid out otherwise, a label has too few images, or images cannot be read.
+        OutputError: the cache cannot be written.
+    """
+    root, size = Path(settings.path), settings.image_size or IMAGE_SIZE
+    folders = _part_folders(root)
+    parts = _split(_labelled(root, NEEDED)) if folders is None else _given(folders)
+    told = "stratified 60/20/20, seed 0"
+    if folders is not None:
+        told = f"as given by the folders {', '.join(folders[part].name for part in PARTS)}"
+    label_names = sorted(parts["train"])
+    files = [path for part in PARTS for label in label_names for path in parts[part][label]]
+    labels_N = np.array(
+        [index for part in PARTS for index, label in enumerate(label_names) for _ in parts[part][label]], np.int64
+    )
+    numbers = {path: number for number, path in enumerate(sorted(files))}
+    source_N = np.array([numbers[path] for path in files], np.int64)
+    images_NYXC = decoded(safe_name(settings.path), root, files, size, progress)
+    ends = np.cumsum([sum(map(len, parts[part].values())) for part in PARTS])
+    slices = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    made = {
+        part: Part(images_NYXC[where], labels_N[where], source_N[where])
+        for part, where in zip(PARTS, slices, strict=True)
+    }
+    return assemble(settings, safe_name(settings.path), told, label_names, made)

@@ -1,0 +1,168 @@
+"""Export a model as two ONNX graphs that share one file of weights, and check them against torch.
+
+`classify.onnx`: images -> logits. `explain.onnx`: images -> logits and their exact split (`export.attribution`).
+Input `images`, uint8 (N, Y, X, C), N free; normalisation is inside. Both refer to `weights.bin`, in which a tensor that
+both use stands once.
+
+Opset 18: int8 graphs in the S8S8 form load in ONNX Runtime from it, and not from 21 on (measured with 1.32).
+"""
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH
+from numpy.typing import NDArray
+from onnx import external_data_helper, numpy_helper
+from torch import nn
+
+from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.nodes.snp import Probe
+
+WEIGHTS = "weights.bin"
+OPSET = 18
+ALIGNMENT_BYTES = 64  # a cache line; lets a runtime map the file
+INLINE_BYTES = 1024  # smaller tensors stay in the graph, where runtimes can fold them
+
+
+class ExportError(Exception):
+    """A graph does not compute what the model does."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow the exporter's chatter; its errors are exceptions and pass."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _AsTuple(nn.Module):
+    """An `ExactSplit` whose outputs are a tuple in the order of `OUTPUTS`, which is what the exporter names."""
+
+    def __init__(self, split: ExactSplit) -> None:
+        super().__init__()
+        self.split = split
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.split(images)
+        return tuple(outputs[name] for name in OUTPUTS)
+
+
+def to_onnx(module: nn.Module, images: torch.Tensor, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The graph of a module that takes uint8 images (N, Y, X, C), with N free, weights inside."""
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            (images,),
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("expected torch's exporter to return a graph, found none. Is onnxscript installed?")
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # stack traces: half of the file, and paths of the machine that exported it
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    return model
+
+
+class _SharedWeights:
+    """A file of tensors in which equal ones stand once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offsets = path, dict[str, int]()
+        self.content = bytearray()
+
+    def take(self, tensor: onnx.TensorProto) -> None:
+        """Move a tensor's data into the file and leave a reference."""
+        data = numpy_helper.to_array(tensor).tobytes()
+        if len(data) < INLINE_BYTES:
+            return
+        key = hashlib.sha256(data).hexdigest()
+        if key not in self.offsets:
+            self.content.extend(bytes(-len(self.content) % ALIGNMENT_BYTES))
+            self.offsets[key] = len(self.content)
+            self.content.extend(data)
+        tensor.raw_data = data
+        external_data_helper.set_external_data(tensor, self.path.name, self.offsets[key], len(data))
+        tensor.ClearField("raw_data")
+
+    def write(self) -> None:
+        """Write what was taken."""
+        self.path.write_bytes(self.content)
+
+
+def export_graphs(
+    model: CCT, probes: Sequence[Probe], mean: Sequence[float], std: Sequence[float], folder: Path
+) -> None:
+    """Write `classify.onnx`, `explain.onnx` and their weights into an existing folder.
+
+    Raises:
+        ExportError: torch's exporter gave no graph.
+    """
+    config = model.config
+    # The exporter specialises dimensions of size 1, so the example has a batch of 2.
+    images = torch.zeros(2, config.image_size, config.image_size, config.channels, dtype=torch.uint8)
+    graphs = {
+        CLASSIFY_GRAPH: to_onnx(Classify(model, mean, std), images, OUTPUTS[:1]),
+        EXPLAIN_GRAPH: to_onnx(_AsTuple(ExactSplit(model, probes, mean, std)), images, OUTPUTS),
+    }
+    weights = _SharedWeights(folder / WEIGHTS)
+    for name, graph in graphs.items():
+        for tensor in graph.graph.initializer:
+            weights.take(tensor)
+        onnx.save_model(graph, folder / name)
+    weights.write()
+    for name in graphs:
+        onnx.checker.check_model(folder / name, full_check=True)
+
+
+def run_graph(path: Path, images_NYXC: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """Every output of a graph by name, as ONNX Runtime computes it in float32 on the CPU."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images_NYXC}), strict=True))
+
+
+def check_graphs(folder: Path, golden: Mapping[str, NDArray[Any]], tolerance: float) -> dict[str, float]:
+    """Largest absolute difference to the golden set of each output of each graph.
+
+    Args:
+        golden: `images`, and by name the outputs that torch gives for them.
+
+    Raises:
+        ExportError: an output differs by more than the tolerance; it is named, with the figure.
+    """
+    found: dict[str, float] = {}
+    for graph in (CLASSIFY_GRAPH, EXPLAIN_GRAPH):
+        for name, value in run_graph(folder / graph, golden["images"]).items():
+            found[f"{graph}:{name}"] = float(np.abs(value - golden[name]).max(initial=0.0))
+    for name, difference in found.items():
+        if not difference <= tolerance:
+            raise ExportError(
+                f"{name} differs from torch by {difference:.3g}, expected at most {tolerance:.0e}. Nothing was "
+                f"written; please report it with the checkpoint."
+            )
+    return found

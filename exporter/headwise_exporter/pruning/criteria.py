@@ -1,0 +1,201 @@
+"""Rank removable units, and choose which to keep.
+
+Criteria, each a score for a node n with activation a_n, read by column w_n of the next layer:
+- `magnitude`: |incoming weights| |w_n|, label-blind and data-blind;
+- `variance`: variance of a_n over images and tokens times |w_n|^2, the energy that is lost when the mean is kept;
+- `taylor`: mean over images of the squared first-order change of the loss when a_n becomes its mean
+  (arXiv:1906.10771, with the mean in place of zero because the mean is what compaction folds);
+- `snp`: the diagonal field of n on the labels of its clusters, sum over j in D_n of M_n[j,j] [our choice];
+- products of each of the first three with `snp`, both over their means [our choice];
+- `taylor*distinct`: nodes of the same clusters may be redundant, so `distinct` is 1 minus the largest cosine of n's SNP
+  matrix with that of a node whose `snp` score is larger [our choice].
+A head's score is the sum over its nodes, taken before dimensions are chosen. Query/key pairs carry no field of their
+own, they only weigh tokens: under every criterion they are ranked by the mean energy of the product, E[q^2] E[k^2].
+
+Scores are compared within an encoder and a kind of unit only; how many are kept is the budget's.
+
+Shape suffixes as in `model.cct`; N = H*V.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.cct import CCT, Encoder
+from headwise_exporter.nodes.snp import NodeMeasurement, recognised_labels
+from headwise_exporter.pruning.compaction import Budget, KeptUnits, UnitMeans, top_indices
+
+BASIC = ("magnitude", "variance", "taylor")
+CRITERIA = (*BASIC, "snp", *(f"{name}*snp" for name in BASIC), "taylor*distinct")
+NODES = ("heads", "feed_forward_hidden")  # tap points whose nodes can be removed
+
+
+class Moments:
+    """Running sums over images and tokens of one tap point: means, variances, energies and Taylor terms."""
+
+    def __init__(self, nodes: int) -> None:
+        zeros = torch.zeros(nodes, dtype=torch.float64)
+        self.sum_N, self.square_N = zeros.clone(), zeros.clone()
+        self.activation_gradient_N, self.cross_N, self.gradient_N = zeros.clone(), zeros.clone(), zeros.clone()
+        self.values = self.images = 0
+
+    def add(self, activation_BTN: Tensor, gradient_BTN: Tensor) -> None:
+        """Take in one batch; the gradient is that of the summed loss of the batch."""
+        self.sum_N += activation_BTN.sum((0, 1)).cpu()
+        self.square_N += activation_BTN.square().sum((0, 1)).cpu()
+        product_BN, gradient_BN = (activation_BTN * gradient_BTN).sum(1).double(), gradient_BTN.sum(1).double()
+        self.activation_gradient_N += product_BN.square().sum(0).cpu()
+        self.cross_N += (product_BN * gradient_BN).sum(0).cpu()
+        self.gradient_N += gradient_BN.square().sum(0).cpu()
+        self.images += activation_BTN.shape[0]
+        self.values += activation_BTN.shape[0] * activation_BTN.shape[1]
+
+    def mean(self) -> Tensor:
+        """Mean activation (N,)."""
+        return self.sum_N / self.values
+
+    def energy(self) -> Tensor:
+        """Mean square activation (N,)."""
+        return self.square_N / self.values
+
+    def variance(self) -> Tensor:
+        """Variance of the activation (N,)."""
+        return (self.energy() - self.mean().square()).clamp(min=0)
+
+    def taylor(self) -> Tensor:
+        """Mean over images of (sum over tokens of (a - mean) dL/da)^2 (N,)."""
+        mean = self.mean()
+        squared = self.activation_gradient_N - 2 * mean * self.cross_N + mean.square() * self.gradient_N
+        return squared.clamp(min=0) / self.images
+
+
+@dataclass(frozen=True)
+class EncoderMoments:
+    """Moments of one encoder's removable units."""
+
+    heads: Moments
+    feed_forward_hidden: Moments
+    query: Moments
+    key: Moments
+
+    def means(self) -> UnitMeans:
+        """What compaction folds into the biases."""
+        return UnitMeans(self.heads.mean(), self.feed_forward_hidden.mean())
+
+
+def collect_moments(model: CCT, data: LabelledImages, batch_size: int | None = None) -> list[EncoderMoments]:
+    """One pass forward and back over training images, the model in evaluation mode, on the images' device."""
+    sizes = {"heads": "value_dim", "query": "query_key_dim", "key": "query_key_dim"}
+    collected = [
+        EncoderMoments(
+            feed_forward_hidden=Moments(shape.feed_forward),
+            **{tap: Moments(shape.heads * getattr(shape, size)) for tap, size in sizes.items()},
+        )
+        for shape in model.config.encoders
+    ]
+    model.eval()
+    taps = [(encoder, tap) for encoder in range(len(collected)) for tap in (*sizes, "feed_forward_hidden")]
+    with data.visited_by(model):
+        for images, labels in data.batches(batch_size):
+            logits_BK, activations = model(images)
+            loss = functional.cross_entropy(logits_BK, labels, reduction="sum")
+            values = [activations[f"encoders.{encoder}.{tap}"] for encoder, tap in taps]
+            gradients = torch.autograd.grad(loss, values)
+            for (encoder, tap), value, gradient in zip(taps, values, gradients, strict=True):
+                getattr(collected[encoder], tap).add(value.detach(), gradient)
+    return collected
+
+
+def snp_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
+    """Diagonal field on the labels of the node's clusters (N,)."""
+    diagonal_NK = (measurement.class_means_KN * measurement.weight_KN).T
+    return (diagonal_NK * recognised_labels(measurement, threshold)).sum(1)
+
+
+def distinct_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
+    """1 minus the largest cosine, not below 0, with the matrix of a node of a larger SNP score (N,)."""
+    # Of matrices of rank one the cosine is the product of their factors' cosines.
+    means_KN, weight_KN = (
+        functional.normalize(t_KN, dim=0) for t_KN in (measurement.class_means_KN, measurement.weight_KN)
+    )
+    cosine_NN = (means_KN.T @ means_KN) * (weight_KN.T @ weight_KN)
+    order_N = snp_scores(measurement, threshold).argsort(descending=True, stable=True)
+    ranked_NN = cosine_NN[order_N][:, order_N].tril(-1)  # above the diagonal stand nodes of smaller scores
+    distinct_N = torch.empty_like(cosine_NN[0])
+    distinct_N[order_N] = 1 - ranked_NN.amax(1).clamp(min=0)
+    return distinct_N.clamp(min=0)
+
+
+def _relative(scores: Tensor) -> Tensor:
+    return scores / scores.mean().clamp(min=1e-30)
+
+
+def _basic_scores(moments: Moments, incoming: Tensor, reader: nn.Linear) -> dict[str, Tensor]:
+    outgoing = reader.weight.detach().double().norm(dim=0)
+    return {
+        "magnitude": incoming.detach().double().norm(dim=1) * outgoing,
+        "variance": moments.variance() * outgoing.square(),
+        "taylor": moments.taylor(),
+    }
+
+
+def _node_scores(block: Encoder, moments: EncoderMoments, tap: str) -> dict[str, Tensor]:
+    attention = block.self_attn
+    if tap == "heads":
+        value_rows = attention.qkv.weight[-attention.sizes[2] :]
+        return _basic_scores(moments.heads, value_rows, attention.proj)
+    return _basic_scores(moments.feed_forward_hidden, block.linear1.weight, block.linear2)
+
+
+def scores(
+    model: CCT,
+    moments: Sequence[EncoderMoments],
+    measurements: Mapping[str, NodeMeasurement],
+    threshold: float,
+    criterion: str,
+) -> list[dict[str, Tensor]]:
+    """Score of every node of `heads` (H*V,) and `feed_forward_hidden` (F,), one table for each encoder.
+
+    Raises:
+        ValueError: the criterion is none of `CRITERIA`.
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"expected a criterion of {', '.join(CRITERIA)}, found {criterion!r}")
+    table: list[dict[str, Tensor]] = []
+    for index, (block, moment) in enumerate(zip(model.classifier.blocks, moments, strict=True)):
+        assert isinstance(block, Encoder)  # noqa: S101 - tells mypy what nn.ModuleList holds
+        row: dict[str, Tensor] = {}
+        for tap in NODES:
+            name = f"encoders.{index}.{tap}"
+            available = _node_scores(block, moment, tap)
+            available["snp"] = snp_scores(measurements[name], threshold)
+            available["distinct"] = distinct_scores(measurements[name], threshold)
+            factors = [_relative(available[factor]) for factor in criterion.split("*")]
+            row[tap] = torch.stack(factors).prod(0)
+        table.append(row)
+    return table
+
+
+def choose(
+    model: CCT, scores: Sequence[Mapping[str, Tensor]], moments: Sequence[EncoderMoments], budget: Budget
+) -> list[KeptUnits]:
+    """The units with the largest scores that each encoder keeps within the budget."""
+    chosen = []
+    for shape, score, moment in zip(model.config.encoders, scores, moments, strict=True):
+        kept = budget.kept(shape)
+        value_HV = score["heads"].unflatten(0, (shape.heads, -1))
+        pair_HQ = (moment.query.energy() * moment.key.energy()).unflatten(0, (shape.heads, -1))
+        heads = top_indices(value_HV.sum(1), kept.heads)
+        chosen.append(
+            KeptUnits(
+                heads=heads,
+                query_key=tuple(top_indices(pair_HQ[head], kept.query_key_dim) for head in heads),
+                value=tuple(top_indices(value_HV[head], kept.value_dim) for head in heads),
+                feed_forward=top_indices(score["feed_forward_hidden"], kept.feed_forward),
+            )
+        )
+    return chosen

@@ -1,0 +1,180 @@
+"""What is tried on a trained and measured run, and the page about it, which goes into the bundle.
+
+    compare   dense, its measurements    -> comparison.json: ANDC against its controls (`studies.comparison`)
+    subsets   dense, its measurements    -> subsets.json: hidden nodes that few labels need (`studies.subsets`)
+    report    training, findings, and what there
+              is of pruning and these two -> report/ (`studies.report`)
+
+A study whose inputs have not changed is skipped (`stages.stage`).
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from headwise.bundle import file_sha256
+
+from headwise_exporter.data.base import Dataset, PartName
+from headwise_exporter.files import write_json
+from headwise_exporter.model.checkpoints import load_measurements, load_model
+from headwise_exporter.progress import Progress
+from headwise_exporter.stages.build import (
+    DENSE,
+    DENSE_MEASUREMENTS,
+    FINDINGS,
+    PRUNING,
+    REPORT,
+    TRAINING,
+    part_images,
+    pruning_measurements,
+    run_findings,
+    run_record,
+    training_record,
+)
+from headwise_exporter.stages.stage import Stage, carry_out, plain
+from headwise_exporter.studies import comparison, subsets
+from headwise_exporter.training.loop import TrainingSettings, shortened
+
+COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
+SUBSETS = "subsets.json"
+
+COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
+SUBSETS_STAGE = Stage("subsets", (DENSE, TRAINING, DENSE_MEASUREMENTS), (SUBSETS,))
+REPORT_STAGE = Stage(
+    "report",
+    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, PRUNING, COMPARISON, SUBSETS),
+    (REPORT, "report/report.json"),
+)
+
+
+def compare_stage(
+    run: Path,
+    settings: comparison.ComparisonSettings,
+    training: TrainingSettings,
+    part: PartName,
+    dataset: Dataset,
+    progress: Progress,
+) -> bool:
+    """ANDC against its controls on one part; resumes after the last row; True when there was something to do.
+
+    Args:
+        training: of the dense model, shortened here.
+
+    Raises:
+        CheckpointError: the run was not measured.
+        ValueError: unknown rule.
+    """
+    short = shortened(training, settings.epochs, settings.learning_rate, settings.batch_size)
+    told = {"part": part, "training": asdict(short), **asdict(settings)}
+    identity = {**told, **{path: file_sha256(run / path) for path in (DENSE, DENSE_MEASUREMENTS)}}
+
+    def produce() -> None:
+        so_far = run / COMPARISON_SO_FAR
+        saved = json.loads(so_far.read_text("utf-8")) if so_far.is_file() else {}
+        rows = [comparison.row_from(row) for row in saved["rows"]] if saved.get("identity") == plain(identity) else []
+        with progress("compare", len(list(comparison.cases(settings)))) as advance:
+            advance("resumed", len(rows))
+
+            def keep(row: comparison.Row) -> None:
+                rows.append(row)
+                write_json(so_far, {"identity": identity, "rows": [asdict(row) for row in rows]})
+                advance(f"{row.rule} {row.share:.0%}: {row.accuracy:.2%}")
+
+            model = load_model(run / DENSE)
+            found = comparison.compare(
+                model,
+                pruning_measurements(run, model, dataset),
+                part_images(dataset, "train").sample(settings.images),
+                part_images(dataset, part),
+                settings,
+                short,
+                tuple(rows),
+                keep,
+            )
+        record = comparison.as_record(settings, found)
+        write_json(run / COMPARISON, {"part": part, "training": asdict(short), **record})
+        so_far.unlink(missing_ok=True)
+
+    return carry_out(run, COMPARE_STAGE, told, produce)
+
+
+def run_comparison(run: Path) -> dict[str, Any]:
+    """What `compare` found.
+
+    Raises:
+        RunError: nothing was compared.
+    """
+    return run_record(run / COMPARISON, "comparison", "compare")
+
+
+def subsets_stage(
+    run: Path, settings: subsets.SubsetSettings, part: PartName, dataset: Dataset, progress: Progress
+) -> bool:
+    """Removal of hidden nodes for random subsets of the labels; True when there was something to do.
+
+    Raises:
+        RunError: the run has no trained model.
+        CheckpointError: the run was not measured.
+        ValueError: subsets of more labels than there are.
+    """
+
+    def produce() -> None:
+        with progress("subsets", settings.subsets) as advance:
+            model = load_model(run / DENSE)
+            rows = subsets.remove_for_subsets(
+                model,
+                pruning_measurements(run, model, dataset),
+                part_images(dataset, "train"),
+                part_images(dataset, part),
+                settings,
+                advance,
+            )
+        write_json(run / SUBSETS, {"part": part, **subsets.as_record(settings, rows)})
+
+    return carry_out(run, SUBSETS_STAGE, {"part": part, **asdict(settings)}, produce)
+
+
+def run_subsets(run: Path) -> dict[str, Any]:
+    """What `subsets` found.
+
+    Raises:
+        RunError: nothing was removed for subsets.
+    """
+    return run_record(run / SUBSETS, "removal for subsets", "subsets")
+
+
+def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
+    """The page about the run, and whether there was something to do; what was not tried it says was not.
+
+    Raises:
+        RunError: the run was not measured.
+        CheckpointError: its measurements are gone.
+        OutputError: the system refused a write.
+    """
+    from headwise_exporter.studies.report import (  # slow to import, which `exporter --help` need not wait for
+        record,
+        write_report,
+    )
+
+    training, found = training_record(run), run_findings(run)
+
+    def produce() -> None:
+        compared = run_comparison(run) if (run / COMPARISON).is_file() else None
+        removed = run_subsets(run) if (run / SUBSETS).is_file() else None
+        pruned = run_record(run / PRUNING, "pruned model", "prune") if (run / PRUNING).is_file() else None
+        part: PartName = compared["part"] if compared else "calibration"
+        told = record(
+            dataset.name,
+            training,
+            found,
+            compared,
+            removed,
+            pruned and {**pruned["settings"], **pruned["provenance"]},
+            load_measurements(run / DENSE_MEASUREMENTS).nodes,
+            dataset.label_names,
+            part_images(dataset, part).labels_N.cpu(),
+        )
+        write_report((run / REPORT).parent, told)
+
+    return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

@@ -1,0 +1,289 @@
+"""Figures of a report: one function each, from plain records to a matplotlib figure.
+
+Colours are Okabe and Ito's, which stay apart for colour-blind eyes; maps are `cividis`. Text stays text in the SVG.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from headwise_exporter.pruning.connections import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#D5C711",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+KINDS = {"heads": BLUE, "feed_forward_hidden": ORANGE, "feed_forward_out": GREEN}
+STYLES = (
+    (BLACK, "o"),
+    (SKY, "v"),
+    (PURPLE, "^"),
+    (VERMILION, "s"),
+    (BLUE, "D"),
+    (GREEN, "P"),
+    (ORANGE, "X"),
+    (YELLOW, "*"),
+    ("#777777", "<"),
+)
+RULE_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "headwise",  # the same figures give the same file
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+LABEL_INCHES = 0.16  # height of a row with a legible label name
+SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
+MOST_CHANGES = 12  # labels that lost, and as many that gained
+Record = Mapping[str, Any]
+
+
+def figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """An empty figure of that size in inches, and its axes."""
+    with mpl.rc_context(STYLE):
+        drawn = Figure(figsize=(width, height), layout="constrained")
+        return drawn, drawn.subplots(1, columns, **options)
+
+
+def training_curve(record: Record, test: Record | None = None) -> Figure:
+    """Loss and calibration accuracy by epoch, and the test accuracy at the end where it is known."""
+    epochs = record["epochs"]
+    drawn, loss_axes = figure(7, 3.6)
+    numbers = [epoch["epoch"] for epoch in epochs]
+    loss_axes.plot(numbers, [epoch["loss"] for epoch in epochs], color=BLUE, label="training loss")
+    loss_axes.set(xlabel="epoch", ylabel="training loss (augmented images)", xlim=(0, numbers[-1] + 0.5))
+    loss_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    accuracy_axes = loss_axes.twinx()
+    evaluated = [epoch for epoch in epochs if epoch["calibration_accuracy"] is not None]
+    percents = [100 * epoch["calibration_accuracy"] for epoch in evaluated]
+    accuracy_axes.plot([epoch["epoch"] for epoch in evaluated], percents, "o-", color=VERMILION, label="calibration")
+    if test is not None:
+        low, middle, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
+        error = [[middle - low], [high - middle]]
+        accuracy_axes.errorbar([numbers[-1]], [middle], error, fmt="s", color=BLACK, capsize=4, label="test")
+    accuracy_axes.set(ylabel="accuracy %", ylim=(0, 100))
+    accuracy_axes.spines["right"].set_visible(True)
+    handles = [*loss_axes.get_legend_handles_labels()[0], *accuracy_axes.get_legend_handles_labels()[0]]
+    loss_axes.legend(handles=handles, loc="center right", frameon=False)
+    return drawn
+
+
+def along_encoders(findings: Record) -> Figure:
+    """Signal-to-noise ratio with its interval, and the probe's accuracy, encoder by encoder."""
+    drawn, (ratio_axes, accuracy_axes) = figure(7, 3.2, 2)
+    for kind, colour in KINDS.items():
+        taps = [tap for tap in findings["tap_points"] if tap["name"].endswith(f".{kind}")]
+        name = kind.replace("_", " ")
+        known = [
+            (i, tap["figures"]["snr"], tap["uncertainties"]["snr"])
+            for i, tap in enumerate(taps)
+            if "snr" in tap["uncertainties"]
+        ]
+        places = [place for place, _, _ in known]
+        ratio_axes.plot(places, [value for _, value, _ in known], "o-", color=colour, label=name)
+        ratio_axes.fill_between(
+            places,
+            [spread["low"] for *_, spread in known],
+            [spread["high"] for *_, spread in known],
+            color=colour,
+            alpha=0.2,
+        )
+        accuracy_axes.plot([100 * tap["probe_accuracy"] for tap in taps], "o-", color=colour, label=name)
+    ratio_axes.axhline(1, color=BLACK, linewidth=0.8, linestyle=":")
+    ratio_axes.set(xlabel="encoder", ylabel="signal-to-noise ratio", title="dotted: labels are not told apart")
+    accuracy_axes.set(xlabel="encoder", ylabel="probe accuracy %", ylim=(0, 100), title="read out at this point")
+    for axes in (ratio_axes, accuracy_axes):
+        axes.set_xticks(range(len(findings["heads"])))
+    ratio_axes.legend(frameon=False)
+    return drawn
+
+
+def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
+    """Each node's matrix in the labels' order, and its clusters' labels alone with a few others, blocks marked.
+
+    Args:
+        nodes: `node`, its number; `class_means_K` and `weights_K`; `clusters`: lists of labels.
+    """
+    labels = len(label_names)
+    drawn, axes = figure(3.6 * len(nodes), 5.8)
+    drawn.clear()
+    axes = drawn.subplots(2, len(nodes), squeeze=False)
+    for column, node in enumerate(nodes):
+        matrix = np.outer(node["class_means_K"], node["weights_K"])
+        matrix /= matrix.max()
+        members = [label for cluster in node["clusters"] for label in cluster]
+        others = [label for label in range(labels) if label not in set(members)]
+        order = [*members, *others[: max(SHOWN_LABELS - len(members), SHOWN_OTHERS)]]
+        shown = ((list(range(labels)), f"node {node['node']}"), (order, "its clusters"))
+        for row, (ordering, title) in enumerate(shown):
+            image = axes[row][column].imshow(matrix[ordering][:, ordering], cmap="cividis", vmin=-1, vmax=1)
+            axes[row][column].set(title=title, xlabel="output", ylabel="true label")
+        first = 0
+        for cluster in node["clusters"]:
+            box = Rectangle((first - 0.5, first - 0.5), len(cluster), len(cluster), fill=False, edgecolor=VERMILION)
+            axes[1][column].add_patch(box)
+            first += len(cluster)
+        names = [label_names[label] for label in order]
+        axes[1][column].set_xticks([])
+        axes[1][column].set_yticks(range(len(order)), names, fontsize=5.5 if len(order) > SHOWN_LABELS else 7)
+        axes[1][column].set_ylabel("")
+    drawn.colorbar(image, ax=axes, shrink=0.5, label="field over the largest")
+    return drawn
+
+
+def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
+    """Share of each label's recognising nodes that a head has; the expert is marked. Labels are rows."""
+    shares, names = [], []
+    for encoder in findings["heads"]:
+        counts = np.asarray(encoder["recognising_nodes_HK"], float)
+        totals = counts.sum(0)
+        shares.append(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
+        names += [f"{encoder['encoder']}.{head}" for head in range(len(counts))]
+    height = 1.6 + LABEL_INCHES * len(label_names)
+    drawn, axes = figure(1.8 + 0.28 * len(names), height)
+    image = axes.imshow(np.concatenate(shares).T, aspect="auto", cmap="cividis", vmin=0)
+    first = 0
+    for share in shares:
+        known = ~np.isnan(share).all(0)
+        experts = np.nan_to_num(share).argmax(0)
+        rows = np.flatnonzero(known)
+        axes.plot(first + experts[rows], rows, "o", color=VERMILION, markeredgecolor="white", markersize=4)
+        first += len(share)
+        axes.axvline(first - 0.5, color="white", linewidth=2)
+    axes.set_yticks(range(len(label_names)), label_names, fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set(xlabel="encoder.head (a dot marks the expert)")
+    drawn.colorbar(
+        image,
+        ax=axes,
+        location="top",
+        label="share of the label's recognising nodes",
+        aspect=40,
+        fraction=0.4 / height,
+        pad=0.1 / height,
+    )
+    return drawn
+
+
+def sharpness(findings: Record) -> Figure:
+    """Each head's sharpness beside that of nodes re-dealt at random, mean and 90 % of the deals, with its p-value."""
+    keys = ("sharpness_H", "null_mean_H", "null_low_H", "null_high_H", "p_value_H")
+    names = [f"{encoder['encoder']}.{head}" for encoder in findings["heads"] for head in range(len(encoder[keys[0]]))]
+    own, null, low, high, p = (
+        np.concatenate([np.asarray(encoder[key]) for encoder in findings["heads"]]) for key in keys
+    )
+    drawn, axes = figure(6, 1.0 + 0.2 * len(names))
+    places = np.arange(len(names))
+    axes.plot(own, places, "o", color=BLUE, label="head")
+    axes.errorbar(null, places, xerr=[null - low, high - null], fmt="|", color=VERMILION, label="re-dealt, 90 %")
+    for place, value in enumerate(p):
+        axes.text(1.02, place, f"p = {value:.3f}", va="center", fontsize=7, transform=axes.get_yaxis_transform())
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set(xlabel="sharpness", ylabel="encoder.head", xlim=(0, None))
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return drawn
+
+
+def accuracy_by_share(comparison: Record) -> Figure:
+    """Accuracy after the short training against the share kept: mean of the seeds, lowest to highest as a band."""
+    drawn, axes = figure(8, 4.2)
+    by_rule: dict[str, list[Any]] = {}
+    for result in comparison["results"]:
+        by_rule.setdefault(result["rule"], []).append(result)
+    for rule, found in by_rule.items():
+        if rule == DENSE:
+            axes.axhline(100 * np.mean(found[0]["accuracies"]), color=BLACK, linewidth=0.8, linestyle=":")
+            axes.annotate(
+                "dense",
+                (1, 100 * np.mean(found[0]["accuracies"])),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+            )
+            continue
+        colour, marker = RULE_STYLES[rule.removeprefix(GRADUAL)]
+        shares = [100 * result["kept"] for result in found]
+        percents = [100 * np.asarray(result["accuracies"]) for result in found]
+        axes.plot(
+            shares,
+            [p.mean() for p in percents],
+            marker + ("--" if rule.startswith(GRADUAL) else "-"),
+            color=colour,
+            label=rule,
+            linewidth=2 if rule == ANDC else 1,
+        )
+        axes.fill_between(shares, [p.min() for p in percents], [p.max() for p in percents], color=colour, alpha=0.15)
+    axes.set(xscale="log", xlabel="connections kept in each masked layer %", ylabel="accuracy %")
+    ticks = sorted({round(100 * result["kept"], 1) for result in comparison["results"] if result["rule"] == ANDC})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    drawn.legend(frameon=False, title="kept by", loc="outside right upper")
+    return drawn
+
+
+def accuracy_for_subsets(subsets: Record) -> Figure:
+    """Accuracy among a subset's labels against the share of hidden nodes kept, criterion by criterion."""
+    drawn, axes = figure(8, 4.2)
+    dense = 100 * subsets["dense_accuracy"]
+    axes.axhline(dense, color=BLACK, linewidth=0.8, linestyle=":")
+    axes.annotate("all nodes", (1, dense), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    by_criterion: dict[str, list[Any]] = {}
+    for result in subsets["results"]:
+        by_criterion.setdefault(result["criterion"], []).append(result)
+    for (colour, marker), (criterion, found) in zip(STYLES, by_criterion.items(), strict=False):
+        shares = [100 * result["share"] for result in found]
+        axes.plot(shares, [100 * result["accuracy"] for result in found], marker + "-", color=colour, label=criterion)
+        low, high = ([100 * result[end] for result in found] for end in ("low", "high"))
+        axes.fill_between(shares, low, high, color=colour, alpha=0.12)
+    axes.set(xlabel="hidden nodes kept in each encoder %", ylabel="accuracy among the subset %")
+    drawn.legend(frameon=False, title="kept by", loc="outside right upper")
+    return drawn
+
+
+def label_changes(changes_K: Sequence[float], label_names: Sequence[str], title: str) -> Figure:
+    """Labels that lost and gained most, in points of accuracy.
+
+    Args:
+        changes_K: of every label's accuracy, as a share of 1.
+    """
+    ordered = sorted(zip(label_names, changes_K, strict=True), key=lambda change: change[1])
+    few = len(ordered) <= 2 * MOST_CHANGES
+    chosen = ordered if few else [*ordered[:MOST_CHANGES], *ordered[-MOST_CHANGES:]]
+    drawn, axes = figure(6, 0.9 + LABEL_INCHES * 1.2 * len(chosen))
+    values = [100 * change for _, change in chosen]
+    axes.barh(range(len(chosen)), values, color=[VERMILION if value < 0 else BLUE for value in values])
+    axes.set_yticks(range(len(chosen)), [name for name, _ in chosen])
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    axes.set(xlabel="points of accuracy", title=title)
+    return drawn
+
+
+def histograms(findings: Record, encoder: int) -> Figure:
+    """How many clusters and how much noise the nodes of one encoder have."""
+    drawn, pair = figure(7, 2.8, 2)
+    axes: Axes
+    for axes, key, name in zip(pair, ("nodes_by_clusters", "nodes_by_noise"), ("clusters", "noise"), strict=True):
+        for kind, colour in KINDS.items():
+            [tap] = [tap for tap in findings["tap_points"] if tap["name"] == f"encoders.{encoder}.{kind}"]
+            counts = np.asarray(tap[key])
+            edges = np.unique(np.linspace(0, len(counts), min(len(counts), 24) + 1).round().astype(int))
+            sums = [100 * counts[low:high].sum() / counts.sum() for low, high in pairwise(edges)]
+            axes.stairs(sums, edges, color=colour, label=kind.replace("_", " "))
+        axes.set(xlabel=f"{name} of a node", ylabel="nodes %")
+    pair[1].legend(frameon=False, loc="upper right")
+    return drawn

@@ -1,0 +1,262 @@
+"""One page about a run: what was claimed, what was found, and the figures; and the figures and numbers behind it.
+
+report/report.html   self-contained: figures inside, no script, no request to anywhere
+report/*.svg, *.png  each figure
+report/report.json   verdicts, and the records that they were judged on
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from headwise_exporter.files import whole_file, write_json
+from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
+from headwise_exporter.pruning.connections import ANDC, DENSE
+from headwise_exporter.studies import plots
+from headwise_exporter.studies.verdicts import headline, verdicts
+from headwise_exporter.studies.wording import FILTERS
+
+SHOWN_NODES = 3
+PNG_DOTS_PER_INCH = 150
+EXAMPLE_TAP = "feed_forward_hidden"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with what a reader needs beside it."""
+
+    name: str  # of its file
+    title: str
+    text: str
+    figure: Figure
+
+
+def example_nodes(node: NodeMeasurement, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
+    """The nodes at the quartiles of the number of recognised labels, among those that recognise any; may be empty.
+
+    Each has its number, class means and weights (K each; their outer product is its matrix), and its clusters.
+    """
+    found = statistics(node, threshold)
+    candidates = found.has_cluster_N.nonzero().flatten()
+    if not len(candidates):
+        return []
+    order = candidates[found.labels_NK[candidates].sum(1).argsort(stable=True)]
+    examples = []
+    for quarter in range(1, SHOWN_NODES + 1):
+        index = int(order[(len(order) - 1) * quarter // (SHOWN_NODES + 1)])
+        cluster_K = found.cluster_NK[index]
+        examples.append(
+            {
+                "node": index,
+                "class_means_K": node.class_means_KN[:, index].tolist(),
+                "weights_K": node.weight_KN[:, index].tolist(),
+                "clusters": [
+                    torch.nonzero(cluster_K == number).flatten().tolist()
+                    for number in cluster_K.unique()
+                    if number >= 0
+                ],
+            }
+        )
+    return examples
+
+
+def label_changes(comparison: Mapping[str, Any], labels_N: Tensor, labels: int, share: float) -> list[float]:
+    """Accuracy of each label under ANDC at a share minus that of the dense model, mean of the seeds."""
+    counts_K = torch.bincount(labels_N, minlength=labels)
+
+    def wrong(rule: str, share: float) -> Tensor:
+        rows = [row["wrong"] for row in comparison["rows"] if (row["rule"], row["share"]) == (rule, share)]
+        images = torch.tensor([image for row in rows for image in row], dtype=torch.long)
+        return torch.bincount(labels_N[images], minlength=labels).double() / len(rows)
+
+    changes_K = (wrong(DENSE, 1.0) - wrong(ANDC, share)) / counts_K
+    return list(changes_K.tolist())
+
+
+def record(
+    name: str,
+    training: Mapping[str, Any],
+    findings: dict[str, Any],
+    comparison: dict[str, Any] | None,
+    subsets: dict[str, Any] | None,
+    pruning: dict[str, Any] | None,
+    nodes: Mapping[str, NodeMeasurement],
+    label_names: Sequence[str],
+    labels_N: Tensor,
+) -> dict[str, Any]:
+    """All that the page shows but the verdicts, as plain values; what was not tried is None.
+
+    Args:
+        name: what the page is about.
+        labels_N: of the images that were compared, by their index.
+    """
+    examples = example_nodes(nodes[f"encoders.{len(findings['heads']) - 1}.{EXAMPLE_TAP}"], findings["threshold"])
+    changes = None
+    if comparison is not None:
+        share = min(comparison["settings"]["shares"])
+        changes = {"share": share, "changes_K": label_changes(comparison, labels_N, len(label_names), share)}
+        comparison = {key: value for key, value in comparison.items() if key != "rows"}
+    if subsets is not None:
+        subsets = {key: value for key, value in subsets.items() if key != "rows"}
+    return {
+        "name": name,
+        "label_names": list(label_names),
+        "training": training,
+        "findings": findings,
+        "examples": examples,
+        "comparison": comparison,
+        "label_changes": changes,
+        "subsets": subsets,
+        "pruning": pruning,
+    }
+
+
+def pictures(told: Mapping[str, Any]) -> list[Picture]:
+    """Every figure of a record, in the order of the page."""
+    findings, names = told["findings"], told["label_names"]
+    last = len(findings["heads"]) - 1
+    made = []
+    training = told["training"]
+    if training["epochs"]:  # none where weights were taken as they are
+        own = training["recipe"]["training"]["epochs"] > 0
+        text = "" if own else f"Of {training['initial_weights']}, whose weights the run took as they are."
+        made.append(Picture("training", "Training", text, plots.training_curve(training)))
+    made += [
+        Picture(
+            "encoders",
+            "Along the encoders",
+            f"Bands are 95 % of {findings['draws']} bootstrap draws over images.",
+            plots.along_encoders(findings),
+        ),
+        Picture("histograms", f"Nodes of encoder {last}", "", plots.histograms(findings, last)),
+        Picture(
+            "expertise",
+            "Which head knows which label",
+            "An argmax over heads always finds experts: the next figure says how many of them chance would make.",
+            plots.expertise_map(findings, names),
+        ),
+        Picture(
+            "sharpness",
+            "Heads against chance",
+            f"The same nodes dealt at random to heads of the same size, {findings['heads'][0]['deals']:,} times.",
+            plots.sharpness(findings),
+        ),
+    ]
+    if examples := told["examples"]:
+        made.append(
+            Picture(
+                "matrices",
+                f"Single nodes of the last feed-forward layer (encoder {last})",
+                "The nodes at the quartiles of the number of recognised labels; their clusters: "
+                f"{'; '.join(_clusters(example, names) for example in examples)}.",
+                plots.snp_matrices(examples, names),
+            )
+        )
+    if comparison := told["comparison"]:
+        changes = told["label_changes"]
+        kept = f"ANDC at {changes['share']:.0%} of the connections"
+        most = plots.MOST_CHANGES
+        shown = f"; of {len(names)} labels the {most} that lost most and the {most} that gained most, or lost least"
+        made += [
+            Picture(
+                "shares",
+                "ANDC against its controls",
+                f"After the short training; bands from the lowest to the highest of {comparison['settings']['seeds']} "
+                f"seeds.",
+                plots.accuracy_by_share(comparison),
+            ),
+            Picture(
+                "labels",
+                "Labels that lost and gained",
+                f"{kept} against the dense model after the same training{shown if len(names) > 2 * most else ''}.",
+                plots.label_changes(changes["changes_K"], names, f"ANDC at {changes['share']:.0%} minus dense"),
+            ),
+        ]
+    if subsets := told["subsets"]:
+        settings = subsets["settings"]
+        made.append(
+            Picture(
+                "subsets",
+                f"Hidden nodes that {settings['labels']} labels need",
+                f"{settings['subsets']} random subsets, no training after removal; accuracy among the subset's labels, "
+                f"bands are 95 % of a bootstrap over subsets.",
+                plots.accuracy_for_subsets(subsets),
+            )
+        )
+    return made
+
+
+def _clusters(example: Mapping[str, Any], label_names: Sequence[str]) -> str:
+    """A node and its clusters by the names of their labels."""
+    clusters = ("{" + ", ".join(label_names[label] for label in cluster) + "}" for cluster in example["clusters"])
+    return f"node {example['node']}: {' and '.join(clusters)}"
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG document, which may stand in a page."""
+    written = io.StringIO()
+    with mpl.rc_context(plots.STYLE):
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    content = written.getvalue()
+    return content[content.index("<svg") :]
+
+
+def _code(text: str) -> Markup:
+    """Text for HTML, what stands between backticks as code."""
+    pieces = escape(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if odd else piece for piece, odd in zip(pieces, cycle((False, True)))
+    )
+
+
+def judged(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its headline and verdicts in front."""
+    findings, comparison = told["findings"], told["comparison"]
+    found = [asdict(verdict) for verdict in verdicts(findings, comparison)]
+    return {**told, "headline": headline(comparison), "verdicts": found}
+
+
+def page(told: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
+    """The HTML page of a judged record; its figures are drawn as SVG."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(code=_code, **FILTERS)
+    template = environment.from_string((files("headwise_exporter.studies") / "report.html.jinja").read_text("utf-8"))
+    return template.render(
+        version=version("headwise"),
+        pictures=[(picture, Markup(content)) for picture, content in drawn],
+        **told,
+    )
+
+
+def write_report(folder: Path, told: Mapping[str, Any]) -> Path:
+    """Draw, judge and write everything of a `record`; returns the page.
+
+    Raises:
+        OutputError: the system refused a write.
+    """
+    told = judged(told)
+    drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
+    for picture, content in drawn:
+        _write(folder / f"{picture.name}.svg", content)
+        with whole_file(folder / f"{picture.name}.png") as temporary:
+            picture.figure.savefig(temporary, format="png", dpi=PNG_DOTS_PER_INCH)
+    write_json(folder / "report.json", told)
+    _write(folder / "report.html", page(told, drawn))
+    return folder / "report.html"
+
+
+def _write(path: Path, content: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(content, "utf-8")

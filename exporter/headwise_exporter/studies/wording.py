@@ -1,0 +1,64 @@
+"""Figures as words: the same in tables of the terminal, in reports, and in documents made from records."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from headwise_exporter.pruning.connections import GRADUAL
+
+SMALLEST_P_VALUE = 0.001  # that is written out
+
+
+def percent(share: float) -> str:
+    """0.6589 as 65.89."""
+    return f"{100 * share:.2f}"
+
+
+def mean_percent(shares: Sequence[float]) -> str:
+    """The mean of several shares, as `percent`."""
+    return percent(sum(shares) / len(shares))
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign; never a negative zero."""
+    return f"{100 * difference:+z.2f}"
+
+
+def spread(difference: Mapping[str, Any] | None) -> str:
+    """Mean difference of the seeds with the lowest and the highest, from an `studies.comparison.Difference`."""
+    if difference is None:
+        return ""
+    return f"{points(difference['mean'])} ({points(difference['lowest'])} to {points(difference['highest'])})"
+
+
+def at_once(result: Mapping[str, Any]) -> str:
+    """Mean accuracy before the short training, of an `studies.comparison.RuleResult`.
+
+    Nothing for a gradual rule, whose first masks keep more than its share.
+    """
+    return "" if result["rule"].startswith(GRADUAL) else mean_percent(result["masked_accuracies"])
+
+
+def p_value(value: float) -> str:
+    """To three digits after the point."""
+    return f"<{SMALLEST_P_VALUE}" if value < SMALLEST_P_VALUE else f"{value:.3f}"
+
+
+def short_training(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    """How masked models were trained shortly.
+
+    Args:
+        settings: `epochs`, `images` (None for all), `batch_size` (None for that of the training), `learning_rate`.
+        training: `training.loop.TrainingSettings` of the dense model.
+    """
+    images = f"{settings['images']:,}" if settings["images"] else "all"
+    return (
+        f"{settings['epochs']} epoch{'s' if settings['epochs'] > 1 else ''} on {images} training images in batches of "
+        f"{settings['batch_size'] or training['batch_size']}, {training['optimizer']}"
+        f"{', bf16' if training['bf16'] else ''}, peak learning rate {settings['learning_rate']}"
+    )
+
+
+FILTERS: Final[dict[str, Callable[..., str]]] = {
+    function.__name__: function
+    for function in (percent, mean_percent, points, spread, at_once, p_value, short_training)
+}

@@ -1,0 +1,359 @@
+"""Train a CCT: warm-up, cosine decay, label smoothing, augmentation on the device, averaged weights.
+
+The same loop makes the dense model, the short training under ANDC masks and the short training after removal; they
+differ in their settings, in which parameters learn and in what is re-applied after each step.
+
+The order of the images is drawn from `(seed, epoch)`, every other random number of a step (augmentation, dropout) from
+`(seed, step)`. So a run that was interrupted anywhere and resumed from its last checkpoint ends in the same weights as
+one that was not, on the same machine and number of threads. Under torchrun each process takes its share of every batch
+(`distributed`); the loss is that of one process with the whole batch.
+
+Shape suffixes as in `model.cct`.
+"""
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from headwise_exporter import distributed
+from headwise_exporter.data.augmentation import AugmentationSettings, prepare
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.files import whole_file
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
+
+CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
+EVALUATIONS = 20  # of the calibration accuracy, over a whole training
+
+
+class TrainingError(Exception):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """All that a training run depends on besides the model, the images and the machine."""
+
+    epochs: int
+    batch_size: int = 64  # over all processes
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5
+    weight_decay: float = 0.06
+    warm_up_epochs: float = 5
+    label_smoothing: float = 0.1
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    gradient_clip: float = 1.0  # norm
+    average_decay: float = 0.0  # of the averaged weights, which then are the result; 0: the last weights are
+    bf16: bool = False  # autocast
+    compile: bool = False  # torch.compile
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to."""
+
+    epoch: int  # from 1
+    loss: float
+    learning_rate: float  # at its last step
+    images_per_second: float
+    calibration_accuracy: float | None = None  # where it was evaluated
+
+
+@dataclass
+class TrainingResult:
+    """The record of a run."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is shown after a step."""
+
+    step: int  # from 1, over the whole training
+    loss: float
+    images_per_second: float
+
+
+@dataclass
+class _Run:
+    """What a training consists of while it goes on: all that a checkpoint holds."""
+
+    model: CCT
+    optimizers: list[torch.optim.Optimizer]
+    average: AveragedWeights | None
+    settings: TrainingSettings
+    result: TrainingResult
+    identity: str  # a checkpoint of another one is not resumed
+    step: int = 0  # steps done, over the whole training
+    loss_sum: float = 0.0  # over the images of the current epoch so far
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "identity": self.identity,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.average.state_dict() if self.average else None,
+            "epochs": [asdict(epoch) for epoch in self.result.epochs],
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+        }
+
+    def save(self, path: Path) -> None:
+        content = io.BytesIO()  # not written by torch: what it raises on a full disk is no OSError
+        torch.save(self.state_dict(), content)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of this very training; from any other, start over."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("identity") != self.identity:
+            return
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.result.epochs.extend(Epoch(**epoch) for epoch in state["epochs"])
+        self.step, self.loss_sum = state["step"], state["loss_sum"]
+
+
+def _seed(settings: TrainingSettings, step: int) -> None:
+    torch.manual_seed((settings.seed * 1_000_003 + step) * distributed.world_size() + distributed.rank())
+
+
+def _order(images: int, settings: TrainingSettings, epoch: int) -> tuple[Tensor, ...]:
+    """Indices of the images of every batch of an epoch."""
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+    return torch.split(torch.randperm(images, generator=generator), settings.batch_size)
+
+
+def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor) -> Tensor:
+    """Loss of this process's share of a batch, summed over its images."""
+    own = batch[distributed.rank() :: distributed.world_size()]
+    idle = len(own) == 0  # the last batch may be smaller than the number of processes; the gradient is still shared
+    own = batch[:1] if idle else own
+    images_BCYX, targets_BK = prepare(
+        data.pixels(own),
+        data.labels_N[own.to(data.device)],
+        run.settings.augmentation,
+        mean=data.mean,
+        std=data.std,
+        labels=run.model.config.labels,
+        smoothing=run.settings.label_smoothing,
+    )
+    autocast = torch.autocast(images_BCYX.device.type, torch.bfloat16) if run.settings.bf16 else nullcontext()
+    with autocast:
+        logits_BK, _ = forward(images_BCYX)
+    return functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum") * (0.0 if idle else 1.0)
+
+
+def _take_step(
+    run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor, epoch: float, after_step: Callable[[], None]
+) -> float:
+    """One step of all optimisers; the mean loss over the batch.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    settings = run.settings
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(epoch, settings)
+    _seed(settings, run.step)
+    loss = _loss_sum(run, forward, data, batch)
+    value = float(distributed.total(loss.detach().clone())) / len(batch)
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss became {value} in epoch {int(epoch) + 1}, step {run.step + 1}. The last checkpoint is intact: "
+            f"lower the learning rate (now {settings.learning_rate}) and resume."
+        )
+    for optimizer in run.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    (loss * (distributed.world_size() / len(batch))).backward()  # processes' gradients are averaged, hence the factor
+    nn.utils.clip_grad_norm_(run.model.parameters(), settings.gradient_clip)
+    for optimizer in run.optimizers:
+        optimizer.step()
+    after_step()
+    if run.average:
+        run.average.update()
+    run.step += 1
+    return value
+
+
+def learning_rate_at(epoch: float, settings: TrainingSettings) -> float:
+    """Learning rate at a (fractional) epoch."""
+    return learning_rate(
+        epoch,
+        epochs=settings.epochs,
+        warm_up_epochs=settings.warm_up_epochs,
+        peak=settings.learning_rate,
+        final=settings.final_learning_rate,
+    )
+
+
+def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
+    """The model as it is called in training: compiled and distributed where that is asked for."""
+    module: nn.Module = model
+    if settings.compile:
+        module = torch.compile(model)  # type: ignore[assignment]  # torch says a callable; of a module it is a module
+    return DistributedDataParallel(module) if distributed.world_size() > 1 else module
+
+
+@contextmanager
+def _channels_innermost(model: CCT) -> Iterator[None]:
+    """Makes convolutions and pooling faster: images follow the weights."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
+    try:
+        yield
+    finally:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stub leaves it out
+
+
+@contextmanager
+def _others_frozen(model: CCT, learnt: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients that nothing learns from are not computed, and do not enter the clipped norm."""
+    learning = set(map(id, learnt))
+    frozen = [parameter for parameter in model.parameters() if id(parameter) not in learning]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def train(
+    model: CCT,
+    data: LabelledImages,
+    settings: TrainingSettings,
+    *,
+    parameters: Sequence[nn.Parameter] | None = None,
+    after_step: Callable[[], None] = lambda: None,
+    calibration: LabelledImages | None = None,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    on_step: Callable[[Step], None] = lambda step: None,
+    on_epoch: Callable[[Sequence[Epoch]], None] = lambda epochs: None,
+) -> TrainingResult:
+    """Train `model` in place, on the device of the images; afterwards it is where it was.
+
+    Args:
+        parameters: those that learn; all by default.
+        after_step: called after each optimiser step, to re-apply masks.
+        calibration: images whose accuracy is evaluated now and then, for the record.
+        checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
+        identity: of what is trained and on what, where that can change under a checkpoint; its settings are added.
+        on_step: told how it goes; after a resume, from the next step on.
+        on_epoch: told of all epochs so far, those before a resume too.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        OutputError: the checkpoint cannot be written.
+    """
+    learnt = list(model.parameters()) if parameters is None else list(parameters)
+    # Before anything refers to the weights' storage.
+    with data.visited_by(model), _channels_innermost(model), _others_frozen(model, learnt):
+        optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
+        average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
+        run = _Run(model, optimizers, average, settings, TrainingResult(), f"{settings!r} {identity}")
+        if checkpoint and checkpoint.exists():
+            run.resume(checkpoint)
+        _train_epochs(run, data, after_step, calibration, checkpoint, on_step, on_epoch)
+        if average:
+            average.swap()
+    model.eval()
+    if checkpoint and distributed.is_main():
+        checkpoint.unlink(missing_ok=True)
+    return run.result
+
+
+def _train_epochs(
+    run: _Run,
+    data: LabelledImages,
+    after_step: Callable[[], None],
+    calibration: LabelledImages | None,
+    checkpoint: Path | None,
+    on_step: Callable[[Step], None],
+    on_epoch: Callable[[Sequence[Epoch]], None],
+) -> None:
+    """All epochs from where the run stands."""
+    settings, forward, saved_at = run.settings, _forward(run.model, run.settings), time.monotonic()
+    steps = math.ceil(len(data) / settings.batch_size)
+    evaluate_every = max(1, settings.epochs // EVALUATIONS)
+    for epoch in range(run.step // steps, settings.epochs):
+        run.model.train()
+        batches = _order(len(data), settings, epoch)
+        started, first = time.monotonic(), run.step
+        for batch in batches[run.step - epoch * steps :]:
+            value = _take_step(run, forward, data, batch, run.step / steps, after_step)
+            run.loss_sum += value * len(batch)
+            rate = (run.step - first) * settings.batch_size / (time.monotonic() - started)
+            on_step(Step(run.step, value, rate))
+            ends = run.step == (epoch + 1) * steps
+            if checkpoint and not ends and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                _checkpoint(run, checkpoint)
+                saved_at = time.monotonic()
+        _finish_epoch(run, epoch, len(data), rate, calibration if (epoch + 1) % evaluate_every == 0 else None)
+        on_epoch(run.result.epochs)
+        if checkpoint and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            _checkpoint(run, checkpoint)
+            saved_at = time.monotonic()
+
+
+def _checkpoint(run: _Run, path: Path) -> None:
+    if distributed.is_main():
+        run.save(path)
+
+
+def _accuracy(run: _Run, data: LabelledImages) -> float:
+    """Of the weights that would be the result if the training ended here."""
+    if run.average:
+        run.average.swap()
+    accuracy = float((predict(run.model, data).argmax(1) == data.labels_N).double().mean())
+    if run.average:
+        run.average.swap()
+    return accuracy
+
+
+def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, calibration: LabelledImages | None) -> None:
+    accuracy = _accuracy(run, calibration) if calibration is not None else None
+    rate_now = learning_rate_at(epoch + 1, run.settings)
+    run.result.epochs.append(Epoch(epoch + 1, run.loss_sum / images, rate_now, rate, accuracy))
+    run.loss_sum = 0.0
+
+
+@torch.no_grad()
+def predict(model: CCT, data: LabelledImages, batch_size: int | None = None) -> Tensor:
+    """Logits (N, K) in evaluation mode, on the device of the images."""
+    model.eval()
+    with data.visited_by(model):
+        return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
+
+
+def shortened(
+    settings: TrainingSettings, epochs: int, learning_rate: float, batch_size: int | None = None
+) -> TrainingSettings:
+    """The same settings for a short training: fewer epochs, a tenth of them warm-up, another peak, no averaging."""
+    return replace(
+        settings,
+        epochs=epochs,
+        batch_size=batch_size or settings.batch_size,
+        learning_rate=learning_rate,
+        warm_up_epochs=epochs / 10,
+        average_decay=0.0,
+    )

@@ -1,0 +1,26 @@
+"""The entry point of `headwise-server`: makes signals count before the imports that take a second.
+
+The kernel drops SIGTERM for process 1, which a server in a container is, unless the process handles it. From here on a
+signal ends the process with status 0; `app` drains instead, once it runs.
+"""
+
+import signal
+import sys
+import types
+
+
+def _leave(number: int, frame: types.FrameType | None) -> None:
+    sys.exit(0)
+
+
+def main() -> None:
+    """Entry point."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    from headwise_server.commands import app
+
+    app(prog_name="headwise-server")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What `headwise-server` takes and does."""
+
+import asyncio
+import logging
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from headwise.bundle import BundleError
+
+from headwise_server.app import ListenError, Settings, serve
+from headwise_server.engines import AUTO, EngineError, create
+from headwise_server.repository import RepositoryError
+
+START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "quota period", or "max period" where there is none
+
+
+def available_cores(quota: Path = CPU_QUOTA) -> int:
+    """Cores that this process may use: those it may be scheduled on, or fewer where its container has a CPU limit."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        microseconds, period_microseconds = quota.read_text("ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if microseconds == "max" else min(cores, math.ceil(int(microseconds) / int(period_microseconds)))
+
+
+def _announce(address: str) -> None:
+    print(f"listening on {address}", flush=True)
+
+
+@app.command()
+def run(
+    repository: Annotated[
+        Path, typer.Option(envvar="HEADWISE_REPOSITORY", help="Folder of bundles, <name>/<version>/manifest.json.")
+    ],
+    listen: Annotated[
+        str, typer.Option(envvar="HEADWISE_LISTEN", help="Address and port; port 0 takes a free one.")
+    ] = "127.0.0.1:50051",
+    engine: Annotated[
+        str,
+        typer.Option(envvar="HEADWISE_ENGINE", help="auto, onnxruntime, openvino, cuda or tensorrt; never another."),
+    ] = AUTO,
+    precision: Annotated[
+        str,
+        typer.Option(
+            envvar="HEADWISE_PRECISION",
+            help="Of Classify: f32, or auto for bf16 where the processor has it and the golden set passes.",
+        ),
+    ] = "auto",
+    streams: Annotated[
+        int, typer.Option(envvar="HEADWISE_STREAMS", min=0, help="Batches at a time; 0 for one for each core.")
+    ] = 0,
+    max_batch: Annotated[int, typer.Option(envvar="HEADWISE_MAX_BATCH", min=1, help="Images in a batch.")] = 8,
+    max_queue: Annotated[int, typer.Option(envvar="HEADWISE_MAX_QUEUE", min=1, help="Images that may wait.")] = 1024,
+    max_message_mib: Annotated[
+        int, typer.Option(envvar="HEADWISE_MAX_MESSAGE_MIB", min=1, help="Largest message, in MiB.")
+    ] = 32,
+    grace_seconds: Annotated[
+        float, typer.Option(envvar="HEADWISE_GRACE_SECONDS", min=0, help="Time to finish calls when stopped.")
+    ] = 20.0,
+) -> None:
+    """Serve bundles over gRPC: Classify and Explain, health, reflection. SIGTERM drains."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    if precision not in ("auto", "f32"):
+        raise typer.BadParameter(f"expected auto or f32, found {precision!r}", param_hint="--precision")
+    settings = Settings(
+        repository=repository,
+        listen=listen,
+        precision=precision,
+        streams=streams or available_cores(),
+        max_batch=max_batch,
+        max_queue=max_queue,
+        max_message_mib=max_message_mib,
+        grace_seconds=grace_seconds,
+    )
+    try:
+        asyncio.run(serve(settings, create(engine), _announce))
+    except START_ERRORS as error:
+        print(f"headwise-server: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error

@@ -1,0 +1,82 @@
+"""Engines behind one small interface: a session runs one graph of a bundle on uint8 images.
+
+An engine that was asked for by name runs or the server does not start: nothing falls back in silence. `auto` takes the
+first that is installed of OpenVINO and ONNX Runtime, both on the CPU; a GPU is used when it is asked for.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Both runtimes report their use to their makers unless told not to; a server of ours talks to its clients alone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
+
+Precision = Literal["f32", "bf16", "f16"]
+Outputs = dict[str, NDArray[Any]]
+
+
+class EngineError(Exception):
+    """An engine cannot run here, or does not run what it was asked to."""
+
+
+class Session(Protocol):
+    """One graph, ready to run; safe to call from several threads at once."""
+
+    precision: Precision
+
+    def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
+        """Every output of the graph, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to open sessions on one runtime and device."""
+
+    name: str
+    open_session: Callable[[Path, Precision, int], Session]  # graph, precision, concurrent runs to plan for
+    reduced_precision: Callable[[], Precision | None]  # one that is faster here than f32, if any
+
+
+MODULES = {
+    "openvino": ("openvino", "headwise[cpu]"),
+    "onnxruntime": ("onnxruntime", "headwise[cpu]"),
+    "cuda": ("onnxruntime", "headwise[gpu]"),
+    "tensorrt": ("onnxruntime", "headwise[gpu,tensorrt]"),
+}
+AUTO = "auto"
+AUTO_ORDER = ("openvino", "onnxruntime")
+
+
+def is_installed(name: str) -> bool:
+    """Whether the engine's runtime can be imported."""
+    return importlib.util.find_spec(MODULES[name][0]) is not None
+
+
+def create(name: str) -> Engine:
+    """The engine of that name, or for `auto` the first CPU engine that is installed.
+
+    Raises:
+        EngineError: no such engine, or its runtime is not installed, or its device is not there.
+    """
+    if name == AUTO:
+        found = next((candidate for candidate in AUTO_ORDER if is_installed(candidate)), None)
+        if found is None:
+            raise EngineError("no CPU runtime is installed. Install one: pip install 'headwise[cpu]'")
+        name = found
+    if name not in MODULES:
+        raise EngineError(f"unknown engine {name!r}; expected one of: {', '.join((AUTO, *MODULES))}")
+    package, extra = MODULES[name]
+    if not is_installed(name):
+        raise EngineError(f"engine {name} needs the package {package}, which is not installed: pip install '{extra}'")
+    engine: Engine = importlib.import_module(f"headwise_server.engines.{name}").engine()
+    return engine

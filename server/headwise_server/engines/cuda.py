@@ -1,0 +1,48 @@
+"""ONNX Runtime on an NVIDIA GPU, float32.
+
+onnxruntime-gpu without a usable GPU still lists the CUDA provider and falls back to the CPU without a word. So the
+fall-back is switched off and the provider in use is compared with the one asked for.
+
+Never run on a GPU so far.
+"""
+
+from pathlib import Path
+
+import onnxruntime
+
+from headwise_server.engines import Engine, EngineError, Precision
+from headwise_server.engines.onnxruntime import OnnxRuntimeSession
+
+PROVIDER = "CUDAExecutionProvider"
+
+
+def require_provider(provider: str, extra: str) -> None:
+    """Check that the installed ONNX Runtime was built with a provider.
+
+    Raises:
+        EngineError: it was not; onnxruntime and onnxruntime-gpu write the same folder, the last installed wins.
+    """
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise EngineError(
+            f"expected an ONNX Runtime with {provider}, found one with {', '.join(available)}. "
+            f"Run: pip uninstall onnxruntime onnxruntime-gpu && pip install 'headwise[{extra}]'"
+        )
+
+
+def gpu_session_options() -> onnxruntime.SessionOptions:
+    """Options under which a graph that cannot run on the GPU fails to load."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
+
+
+def _open_session(path: Path, precision: Precision, streams: int) -> OnnxRuntimeSession:
+    return OnnxRuntimeSession(path, precision, providers=[PROVIDER], options=gpu_session_options())
+
+
+def engine() -> Engine:
+    """ONNX Runtime on the GPU."""
+    require_provider(PROVIDER, "gpu")
+    onnxruntime.preload_dlls()  # CUDA and cuDNN from NVIDIA's wheels, which no search path leads to
+    return Engine("cuda", _open_session, lambda: None)

@@ -1,0 +1,48 @@
+"""OpenVINO on the CPU, with the precision stated explicitly: its own default differs from machine to machine."""
+
+import queue
+from pathlib import Path
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from headwise_server.engines import Engine, EngineError, Outputs, Precision
+
+
+class OpenVinoSession:
+    """A compiled graph and one inference request for each concurrent run."""
+
+    def __init__(self, path: Path, precision: Precision, streams: int) -> None:
+        self.precision = precision
+        properties = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": streams, "PERFORMANCE_HINT": "THROUGHPUT"}
+        try:
+            compiled = openvino.Core().compile_model(path, "CPU", properties)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot load {path}: {error}") from error
+        running = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+        if running != precision:
+            raise EngineError(f"expected {path} to run in {precision}, found OpenVINO running it in {running}")
+        self._names = [output.get_any_name() for output in compiled.outputs]
+        self._requests: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
+
+    def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
+        """Every output of the graph, by name; copies, because the request's memory is used again."""
+        request = self._requests.get()
+        try:
+            request.infer([images_NYXC], share_inputs=True)
+            return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._names)}
+        finally:
+            self._requests.put(request)
+
+
+def reduced_precision() -> Precision | None:
+    """bf16 where the processor computes in it (AMX or AVX512-BF16)."""
+    return "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else None
+
+
+def engine() -> Engine:
+    """OpenVINO on the CPU."""
+    return Engine("openvino", OpenVinoSession, reduced_precision)

@@ -1,0 +1,29 @@
+"""Exit 0 when a server on this machine says SERVING: `python -m headwise_server.healthcheck [ADDRESS] [MODEL]`.
+
+For a container's health check; Kubernetes asks grpc.health.v1 itself.
+"""
+
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+TIMEOUT_SECONDS = 3.0
+
+
+def is_serving(address: str, model: str = "") -> bool:
+    """Whether the server at that address serves, or serves that model."""
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            reply = stub.Check(  # type: ignore[attr-defined]  # missing in the published stubs
+                health_pb2.HealthCheckRequest(service=model), timeout=TIMEOUT_SECONDS
+            )
+        except grpc.RpcError:
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+if __name__ == "__main__":
+    arguments = [*sys.argv[1:], "", ""]
+    sys.exit(0 if is_serving(arguments[0] or "127.0.0.1:50051", arguments[1]) else 1)

@@ -1,0 +1,173 @@
+"""Images decoded once."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support
+from headwise_exporter.data import cache as cache_module
+from headwise_exporter.data.base import DatasetError
+from headwise_exporter.data.cache import cache_folder, decoded
+from headwise_exporter.progress import silent
+from PIL import Image
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Five grey images in `images/`, each lighter than the one before."""
+    (tmp_path / "images").mkdir()
+    paths = [tmp_path / "images" / f"{number}.png" for number in range(5)]
+    for number, path in enumerate(paths):
+        Image.new("L", (10, 10), 10 * number).save(path)
+    return paths
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every file that is decoded from now on."""
+    seen: list[Path] = []
+    decode = cache_module.decode
+
+    def counted(path: Path, size: int) -> np.ndarray:
+        seen.append(path)
+        return decode(path, size)
+
+    monkeypatch.setattr(cache_module, "decode", counted)
+    return seen
+
+
+def test_images_are_decoded_once_and_mapped(files: list[Path], decodings: list[Path]) -> None:
+    """The second time nothing is decoded; both times images come in the order asked for, from a file."""
+    for _ in range(2):
+        images_NYXC = decoded("grey", files[0].parent, files[::-1], 8, silent)
+        assert isinstance(images_NYXC, np.memmap)
+        assert (images_NYXC.shape, images_NYXC.dtype) == ((5, 8, 8, 3), np.uint8)
+        assert images_NYXC[:, 0, 0, 0].tolist() == [40, 30, 20, 10, 0]
+    assert sorted(decodings) == files
+
+
+def test_order_does_not_depend_on_which_is_decoded_first(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches smaller than the data set, decoded in threads, end up in order."""
+    monkeypatch.setattr(cache_module, "BATCH", 2)
+    images_NYXC = decoded("grey", files[0].parent, files, 8, silent)
+    assert images_NYXC[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("change", ["size", "name", "order", "content", "version"])
+def test_anything_else_is_decoded_anew(
+    files: list[Path], decodings: list[Path], cache: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another size, data set, order or transformation, or a changed file, is another cache file."""
+    decoded("grey", files[0].parent, files, 8, silent)
+    name, size = ("other" if change == "name" else "grey"), (9 if change == "size" else 8)
+    if change == "content":
+        os.utime(files[0], ns=(1, 1))
+    if change == "version":
+        monkeypatch.setattr(cache_module, "TRANSFORM_VERSION", 0)
+    decoded(name, files[0].parent, files[:: -1 if change == "order" else 1], size, silent)
+    assert len(decodings) == 10
+    assert len(list(cache.rglob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "other shape"])
+def test_damaged_cache_is_made_anew(files: list[Path], decodings: list[Path], cache: Path, damage: str) -> None:
+    """A file that is not what it should be is replaced, silently."""
+    decoded("grey", files[0].parent, files, 8, silent)
+    (path,) = cache.rglob("*.npy")
+    if damage == "other shape":
+        np.save(path, np.zeros((5, 8, 8, 1), np.uint8))
+    else:
+        path.write_bytes({"truncated": path.read_bytes()[:-1], "empty": b"", "garbage": b"x" * 2000}[damage])
+    images_NYXC = decoded("grey", files[0].parent, files, 8, silent)
+    assert images_NYXC[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+    assert len(decodings) == 10
+
+
+def test_writing_to_the_images_leaves_the_cache_as_it_is(files: list[Path]) -> None:
+    """What one run does to its images no other sees."""
+    decoded("grey", files[0].parent, files, 8, silent)[:] = 7
+    assert decoded("grey", files[0].parent, files, 8, silent)[4, 0, 0, 0] == 40
+
+
+def test_unreadable_images_are_named_and_nothing_is_kept(tmp_path: Path, cache: Path) -> None:
+    """Up to ten bad files in one message, with the reason, and no half-made cache."""
+    paths = [tmp_path / f"{number:02d}.png" for number in range(12)]
+    for path in paths:
+        path.write_text("x")
+    with pytest.raises(DatasetError, match=r"cannot read these images") as caught:
+        decoded("bad", tmp_path, paths, 8, silent)
+    said = str(caught.value)
+    assert "09.png: not a JPEG" in said
+    assert "10.png" not in said
+    assert "There may be more." in said
+    assert not any(path.is_file() for path in cache.rglob("*"))
+
+
+def test_missing_image_is_named(files: list[Path]) -> None:
+    """A file that is not there is said to be missing."""
+    files[2].unlink()
+    with pytest.raises(DatasetError, match=r"2.png: No such file"):
+        decoded("grey", files[0].parent, files, 8, silent)
+
+
+def test_interrupt_leaves_nothing_half_written(files: list[Path], cache: Path) -> None:
+    """Ctrl-C while decoding: no cache file and no temporary."""
+
+    @contextmanager
+    def interrupting(description: str, total: int) -> Iterator[Callable[[str], None]]:
+        def advance(note: str) -> None:
+            raise KeyboardInterrupt
+
+        yield advance
+
+    with pytest.raises(KeyboardInterrupt):
+        decoded("grey", files[0].parent, files, 8, interrupting)
+    assert not any(path.is_file() for path in cache.rglob("*"))
+
+
+def test_full_disk_is_one_clear_error(files: list[Path], cache: Path) -> None:
+    """A cache that does not fit is refused by name and leaves nothing."""
+    code = """
+import sys, pathlib
+from headwise_exporter.data.cache import decoded
+from headwise_exporter.files import OutputError
+from headwise_exporter.progress import silent
+folder = pathlib.Path(sys.argv[1])
+try:
+    decoded("grey", folder, sorted(folder.iterdir()), 200, silent)
+except OutputError as error:
+    print(error)
+"""
+    result = support.run_with_little_room(code, 100_000, str(files[0].parent))
+    assert "cannot write" in result.stdout, result.stderr
+    assert "File too large" in result.stdout
+    assert not any(path.is_file() for path in cache.rglob("*"))
+
+
+def test_progress_counts_images(files: list[Path]) -> None:
+    """One step for each image."""
+    steps: list[str] = []
+    opened: list[tuple[str, int]] = []
+
+    @contextmanager
+    def counting(description: str, total: int) -> Iterator[Callable[[str], None]]:
+        opened.append((description, total))
+        yield steps.append
+
+    decoded("grey", files[0].parent, files, 8, counting)
+    assert (opened, len(steps)) == ([("decode grey", 5)], 5)
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """HEADWISE_CACHE, or else XDG_CACHE_HOME, or else the home folder."""
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "chosen"))
+    assert cache_folder() == tmp_path / "chosen"
+    monkeypatch.delenv("HEADWISE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "headwise"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "headwise"

@@ -1,0 +1,164 @@
+"""Bundles: written whole, checked before they are seen, verified by name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support
+from headwise.bundle import BundleError, read_manifest, write_manifest
+from headwise_exporter.data.base import DatasetSettings
+from headwise_exporter.data.datasets import load
+from headwise_exporter.export.bundle import Check, completeness_residual, list_files, verify, write_bundle
+from headwise_exporter.export.graphs import ExportError, run_graph
+from headwise_exporter.model.checkpoints import CheckpointError
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    """A bundle to damage."""
+    return Path(shutil.copytree(bundle, tmp_path / "digits" / "1"))
+
+
+def failed(checks: list[Check]) -> dict[str, str]:
+    """What did not pass, and why."""
+    return {check.name: check.found for check in checks if not check.passed}
+
+
+def test_fresh_bundle_passes_every_check(bundle: Path) -> None:
+    """Manifest, files, both golden sets and the completeness of the split."""
+    checks = verify(bundle)
+    assert failed(checks) == {}
+    assert [check.name for check in checks] == [
+        "manifest",
+        "files",
+        "golden set, classify.onnx",
+        "golden set, explain.onnx",
+        "completeness of the split",
+    ]
+
+
+def test_bundle_holds_what_it_lists_and_nothing_else(bundle: Path) -> None:
+    """Every file beside the manifest is listed with its size and sha256."""
+    names = {path.name for path in bundle.iterdir()} - {"manifest.json"}
+    assert names == {entry.path for entry in read_manifest(bundle).files}
+    assert names == {"classify.onnx", "explain.onnx", "weights.bin", "golden.npz", "report.html"}
+
+
+def test_manifest_is_readable_json_without_a_path_of_this_machine(bundle: Path) -> None:
+    """proto3 JSON with snake_case names, and nothing that tells where it was made."""
+    text = (bundle / "manifest.json").read_text()
+    manifest = json.loads(text)
+    assert manifest["metrics"]["test_images"] == 360
+    assert manifest["pruning"]["criterion"] == "variance*snp"
+    assert str(Path.home()) not in text
+    assert str(bundle.parent.parent) not in text
+
+
+@pytest.mark.parametrize("name", ["classify.onnx", "explain.onnx", "weights.bin", "golden.npz"])
+def test_flipped_byte_is_found_and_named(copy: Path, name: str) -> None:
+    """One altered byte in any file fails the check of the files, which names it."""
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    assert f"{name}: its sha256 is not the one in the manifest" in failed(verify(copy))["files"]
+
+
+def test_missing_file_is_named(copy: Path) -> None:
+    """A file that is not there fails the check of the files."""
+    (copy / "weights.bin").unlink()
+    assert "weights.bin: missing" in failed(verify(copy))["files"]
+
+
+def test_newer_format_is_refused_with_what_to_do(copy: Path) -> None:
+    """A manifest of a later release is refused by its version."""
+    manifest = read_manifest(copy)
+    manifest.format_version = 2
+    write_manifest(manifest, copy)
+    found = failed(verify(copy))["manifest"]
+    assert "has format version 2; this release of headwise reads version 1" in found
+    assert "Upgrade headwise" in found
+
+
+def resign(folder: Path) -> None:
+    """Give the manifest the hashes of the files as they are, as an attacker or a broken exporter would."""
+    manifest = read_manifest(folder)
+    del manifest.files[:]
+    (folder / "manifest.json").unlink()
+    manifest.files.extend(list_files(folder))
+    write_manifest(manifest, folder)
+
+
+def test_wrong_golden_set_fails_though_hashes_fit(copy: Path) -> None:
+    """Right hashes over wrong contents are still found, by running the graphs."""
+    with np.load(copy / "golden.npz") as file:
+        golden = dict(file)
+    golden["logits"] += 0.01
+    np.savez(copy / "golden.npz", **golden)
+    resign(copy)
+    assert set(failed(verify(copy))) == {"golden set, classify.onnx", "golden set, explain.onnx"}
+
+
+def test_incomplete_split_fails_though_hashes_fit(copy: Path) -> None:
+    """A residual above the manifest's tolerance is found and given."""
+    manifest = read_manifest(copy)
+    manifest.completeness_tolerance = 1e-12
+    write_manifest(manifest, copy)
+    assert "tolerance 1e-12" in failed(verify(copy))["completeness of the split"]
+
+
+def test_residual_is_the_worst_over_images_and_labels(bundle: Path) -> None:
+    """Adding to one part of one image shows in full."""
+    images = np.zeros((3, 8, 8, 1), np.uint8)
+    outputs = run_graph(bundle / "explain.onnx", images)
+    assert completeness_residual(outputs) < 1e-5
+    outputs["heads"][1, 2, 3] += 0.25
+    assert completeness_residual(outputs) == pytest.approx(0.25, abs=1e-5)
+
+
+def test_exporting_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
+    """An empty run is an error, and no folder appears in the repository."""
+    with pytest.raises(CheckpointError, match=r"expected model at .*dense.safetensors, found no such file"):
+        write_bundle(tmp_path / "run", load(DatasetSettings("digits")), tmp_path / "models", "digits", 1)
+    assert not (tmp_path / "models").exists()
+
+
+def test_full_disk_leaves_no_bundle(built: Path, tmp_path: Path) -> None:
+    """When the weights do not fit on the disk, there is an error and nothing that looks like a bundle."""
+    code = """
+import pathlib, sys
+import headwise_exporter.export.bundle, support
+from headwise_exporter.data.base import DatasetSettings
+from headwise_exporter.data.datasets import load
+from headwise_exporter.files import OutputError
+built = pathlib.Path(sys.argv[1]).parent
+headwise_exporter.export.bundle.export_graphs = support.copied_graphs(built / "models" / "digits" / "1")
+try:
+    run, repository = map(pathlib.Path, sys.argv[1:])
+    headwise_exporter.export.bundle.write_bundle(run, load(DatasetSettings("digits")), repository, "digits", 1)
+except OutputError as error:
+    print(error)
+"""
+    found = support.run_with_little_room(code, 30_000, str(built / "run"), str(tmp_path / "models"))
+    assert "cannot write" in found.stdout, found.stderr
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["models", "models/digits"]
+
+
+def test_graph_that_differs_from_torch_is_not_written(
+    built: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The golden set is run before the rename: a bundle that would fail it is never seen."""
+    monkeypatch.setattr("headwise_exporter.export.bundle.export_graphs", support.copied_graphs(bundle))
+    monkeypatch.setattr("headwise_exporter.export.bundle.GOLDEN_TOLERANCE", 0.0)
+    with pytest.raises(ExportError, match=r"differs from torch by .*Nothing was written"):
+        write_bundle(built / "run", load(DatasetSettings("digits")), tmp_path / "models", "digits", 1)
+    assert list((tmp_path / "models" / "digits").iterdir()) == []
+
+
+def test_no_manifest_is_no_bundle(tmp_path: Path) -> None:
+    """An empty folder, and a manifest that is none, are refused with what to do."""
+    assert "has no manifest.json" in failed(verify(tmp_path))["manifest"]
+    (tmp_path / "manifest.json").write_text("{ not json")
+    with pytest.raises(BundleError, match="is not a bundle manifest"):
+        read_manifest(tmp_path)

@@ -1,0 +1,154 @@
+"""Removal of units: the same function in smaller layers."""
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import pytest
+import support
+import torch
+from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, count_macs, count_parameters
+from headwise_exporter.pruning.compaction import (
+    Budget,
+    KeptUnits,
+    UnitMeans,
+    compact,
+    compact_masks,
+    largest_difference,
+    mask_units,
+    top_indices,
+)
+from hypothesis import given, settings
+
+
+def subset(draw: st.DrawFn, size: int, count: int) -> tuple[int, ...]:
+    """A sorted choice of `count` of `size` indices."""
+    return tuple(sorted(draw(st.permutations(range(size)))[:count]))
+
+
+@st.composite
+def kept_units(draw: st.DrawFn, shape: EncoderShape) -> KeptUnits:
+    """Any choice of units that an encoder of the shape may keep."""
+    heads = subset(draw, shape.heads, draw(st.integers(1, shape.heads)))
+    query_key, value = draw(st.integers(1, shape.query_key_dim)), draw(st.integers(1, shape.value_dim))
+    return KeptUnits(
+        heads=heads,
+        query_key=tuple(subset(draw, shape.query_key_dim, query_key) for _ in heads),
+        value=tuple(subset(draw, shape.value_dim, value) for _ in heads),
+        feed_forward=subset(draw, shape.feed_forward, draw(st.integers(1, shape.feed_forward))),
+    )
+
+
+@st.composite
+def removals(draw: st.DrawFn) -> tuple[CCT, list[KeptUnits], list[UnitMeans]]:
+    """A random model, what to keep of each encoder, and any means."""
+    config = draw(st.sampled_from([support.small_config(), support.uneven(support.small_config())]))
+    model = support.random_model(config, seed=draw(st.integers(0, 10)))
+    kept = [draw(kept_units(shape)) for shape in config.encoders]
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10)))
+    sizes = [(shape.heads * shape.value_dim, shape.feed_forward) for shape in config.encoders]
+    means = [UnitMeans(*(torch.randn(size, generator=generator) for size in pair)) for pair in sizes]
+    return model, kept, means
+
+
+def everything(config: CCTConfig) -> list[KeptUnits]:
+    """Keep all units of all encoders."""
+    return [
+        KeptUnits(
+            tuple(range(shape.heads)),
+            (tuple(range(shape.query_key_dim)),) * shape.heads,
+            (tuple(range(shape.value_dim)),) * shape.heads,
+            tuple(range(shape.feed_forward)),
+        )
+        for shape in config.encoders
+    ]
+
+
+def zero_means(config: CCTConfig) -> list[UnitMeans]:
+    """Means of 0 for all units."""
+    return [UnitMeans(torch.zeros(s.heads * s.value_dim), torch.zeros(s.feed_forward)) for s in config.encoders]
+
+
+@settings(deadline=None, max_examples=40)
+@given(removals())
+def test_compact_model_is_the_masked_model(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
+    """Whatever is removed, the smaller model gives the masked model's logits on random images, to 1e-5."""
+    model, kept, means = removal
+    masked = mask_units(model, kept, means)
+    small = compact(masked, kept)
+    with torch.no_grad():
+        scale = float(masked(torch.randn(4, 1, 8, 8))[0].abs().max().clamp(min=1))
+    assert largest_difference(masked, small) <= 1e-5 * scale
+
+
+@settings(deadline=None, max_examples=20)
+@given(removals())
+def test_compact_model_has_the_shapes_that_were_kept(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
+    """Sizes, parameters and multiply-accumulates follow from what is kept, and never grow."""
+    model, kept, means = removal
+    small = compact(mask_units(model, kept, means), kept)
+    assert small.config == replace(model.config, encoders=tuple(units.shape for units in kept))
+    assert count_parameters(small) <= count_parameters(model)
+    assert count_macs(small.config) <= count_macs(model.config)
+
+
+def test_keeping_everything_changes_nothing() -> None:
+    """With all units kept the compact model has the dense model's weights."""
+    model = support.random_model()
+    kept = everything(model.config)
+    small = compact(mask_units(model, kept, zero_means(model.config)), kept)
+    for name, value in model.state_dict().items():
+        assert torch.equal(small.state_dict()[name], value)
+
+
+def test_constant_unit_folds_into_the_bias_without_loss() -> None:
+    """A hidden node that does not depend on the image is removed at no cost: its mean says all of it."""
+    model = support.random_model()
+    constant = 5
+    with torch.no_grad():
+        model.classifier.blocks[0].linear1.weight[constant] = 0.0
+        bias = model.classifier.blocks[0].linear1.bias[constant]
+    means = zero_means(model.config)
+    means[0].feed_forward_hidden_F[constant] = torch.nn.functional.gelu(bias.detach())
+    kept = everything(model.config)
+    remaining = tuple(index for index in range(48) if index != constant)
+    kept[0] = replace(kept[0], feed_forward=remaining)
+    small = compact(mask_units(model, kept, means), kept)
+    assert largest_difference(model, small) <= 1e-5
+
+
+def test_masks_follow_the_kept_columns() -> None:
+    """The ANDC mask of a second feed-forward layer loses the removed nodes' columns, the read-out's stays."""
+    kept = [replace(units, feed_forward=(1, 3)) for units in everything(support.small_config())]
+    masks = {"classifier.blocks.1.linear2": torch.arange(4).repeat(2, 1), "classifier.fc": torch.ones(10, 32)}
+    found = compact_masks(masks, kept)
+    assert found["classifier.blocks.1.linear2"].tolist() == [[1, 3], [1, 3]]
+    assert found["classifier.fc"] is masks["classifier.fc"]
+
+
+def test_original_model_is_not_changed() -> None:
+    """Masking works on a copy."""
+    model = support.random_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = [replace(units, feed_forward=(0,)) for units in everything(model.config)]
+    mask_units(model, kept, zero_means(model.config))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_budget_rounds_to_multiples_of_eight() -> None:
+    """Kept counts are what vector units like, and never nothing."""
+    dense = EncoderShape(heads=4, query_key_dim=32, value_dim=32, feed_forward=256)
+    assert Budget().kept(dense) == EncoderShape(3, 24, 24, 128)
+    assert Budget(0.01, 0.01, 0.01, 0.01).kept(dense) == EncoderShape(1, 8, 8, 8)
+    assert Budget(1, 1, 1, 1).kept(dense) == dense
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
+def test_share_outside_its_range_is_named(share: float) -> None:
+    """A budget of nothing or of more than all is refused, naming which."""
+    with pytest.raises(ValueError, match=r"expected a kept share in \(0, 1\] for heads, found"):
+        Budget(heads=share)
+
+
+def test_largest_scores_are_taken_in_order() -> None:
+    """The best indices, ascending; the first of equals wins."""
+    assert top_indices(torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0]), 3) == (1, 2, 3)

@@ -1,0 +1,100 @@
+"""Studies of a finished run: done once, and going on where they stopped."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from headwise_exporter.commands.console import progress
+from headwise_exporter.data.base import DatasetSettings
+from headwise_exporter.data.datasets import load
+from headwise_exporter.model.checkpoints import load_measurements, save_measurements
+from headwise_exporter.stages.build import DENSE_MEASUREMENTS
+from headwise_exporter.stages.study import (
+    COMPARISON,
+    COMPARISON_SO_FAR,
+    compare_stage,
+    run_comparison,
+    run_subsets,
+    subsets_stage,
+)
+from headwise_exporter.studies import comparison
+from headwise_exporter.studies.comparison import ComparisonSettings
+from headwise_exporter.studies.subsets import CRITERIA, SubsetSettings
+from headwise_exporter.training.loop import train
+from support import small_recipe
+
+
+@pytest.fixture
+def run(built: Path, tmp_path: Path) -> Path:
+    """A finished run to go on with."""
+    return Path(shutil.copytree(built / "run", tmp_path / "run"))
+
+
+TRAINING = small_recipe().training
+SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), rules=("andc", "random"), seeds=2, images=100)
+
+
+def counted_trainings(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> Callable[[], int]:
+    """How many short trainings there were; one of them is stopped as by Ctrl-C."""
+    trainings = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal trainings
+        trainings += 1
+        if trainings == stop_at:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(comparison, "train", counted)
+    return lambda: trainings
+
+
+def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed twice, and the record is that of a comparison that did not stop."""
+    data = load(DatasetSettings("digits"))
+    compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
+    whole = run_comparison(run)
+    (run / COMPARISON).unlink()
+    trainings = counted_trainings(monkeypatch, stop_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
+    assert compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
+    assert trainings() == 4 + 3
+    assert run_comparison(run) == whole
+    assert not compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
+
+
+def test_rows_of_another_comparison_are_not_taken(run: Path) -> None:
+    """What was stopped with other settings starts over."""
+    data = load(DatasetSettings("digits"))
+    (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
+    compare_stage(run, replace(SMALL_COMPARISON, seeds=1), TRAINING, "calibration", data, progress)
+    assert [row["rule"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
+
+
+def test_rows_on_other_measurements_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks rest on the measurements: measured anew, a stopped comparison starts over."""
+    data, settings = load(DatasetSettings("digits")), replace(SMALL_COMPARISON, seeds=1)
+    trainings = counted_trainings(monkeypatch, stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        compare_stage(run, settings, TRAINING, "calibration", data, progress)
+    measured = load_measurements(run / DENSE_MEASUREMENTS)
+    with torch.no_grad():
+        measured.probes["encoders.0.heads"].fc.weight.mul_(2)
+    save_measurements(run / DENSE_MEASUREMENTS, measured)
+    compare_stage(run, settings, TRAINING, "calibration", data, progress)
+    assert trainings() == 3 + 3
+
+
+def test_removal_for_subsets_is_done_once(run: Path) -> None:
+    """Every criterion at every share, and the same settings again have nothing to do."""
+    data, settings = load(DatasetSettings("digits")), SubsetSettings(labels=3, subsets=2, images=40)
+    assert subsets_stage(run, settings, "calibration", data, progress)
+    found = run_subsets(run)
+    assert len(found["results"]) == len(CRITERIA) * len(settings.shares)
+    assert not subsets_stage(run, settings, "calibration", data, progress)

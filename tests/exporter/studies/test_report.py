@@ -1,0 +1,162 @@
+"""The page about a run: complete, self-contained, and true to its records."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from headwise_exporter.commands.console import progress
+from headwise_exporter.data.base import DatasetSettings
+from headwise_exporter.data.datasets import load
+from headwise_exporter.nodes.snp import NodeMeasurement
+from headwise_exporter.stages.build import RunError, part_images
+from headwise_exporter.stages.study import (
+    COMPARISON,
+    SUBSETS,
+    compare_stage,
+    report_stage,
+    run_comparison,
+    subsets_stage,
+)
+from headwise_exporter.studies.comparison import ComparisonSettings
+from headwise_exporter.studies.report import example_nodes, label_changes
+from headwise_exporter.studies.subsets import SubsetSettings
+from PIL import Image
+from support import small_recipe
+
+SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random"), seeds=1, images=100)
+LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}  # attributes that make a browser ask
+
+
+class Requests(HTMLParser):
+    """What a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collect scripts, and attributes that point out of the page."""
+        if tag == "script":
+            self.found.append(tag)
+        self.found += [
+            value for name, value in attrs if name in LOADING and value and not value.startswith(("#", "data:"))
+        ]
+
+
+@pytest.fixture(scope="module")
+def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on which everything was tried, and reported."""
+    folder = Path(shutil.copytree(built / "run", tmp_path_factory.mktemp("report") / "run"))
+    data = load(DatasetSettings("digits"))
+    compare_stage(folder, SETTINGS, small_recipe().training, "calibration", data, progress)
+    subsets_stage(folder, SubsetSettings(labels=3, subsets=2, images=40), "calibration", data, progress)
+    report_stage(folder, data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    """The page."""
+    return (run / "report/report.html").read_text("utf-8")
+
+
+def test_page_loads_nothing(html: str) -> None:
+    """No script and no request: every figure is inside."""
+    parser = Requests()
+    parser.feed(html)
+    assert parser.found == []
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_every_figure_is_in_the_page_and_in_a_file_that_parses(run: Path, html: str) -> None:
+    """Nine figures of a run on which everything was tried."""
+    files = sorted(path.stem for path in (run / "report").glob("*.svg"))
+    expected = {
+        "training",
+        "encoders",
+        "matrices",
+        "histograms",
+        "expertise",
+        "sharpness",
+        "shares",
+        "labels",
+        "subsets",
+    }
+    assert set(files) == expected
+    assert html.count("<svg") == len(expected)
+    for name in files:
+        assert ElementTree.parse(run / f"report/{name}.svg").getroot().tag.endswith("svg")
+        with Image.open(run / f"report/{name}.png") as image:
+            assert min(image.size) > 300
+
+
+def test_page_says_what_was_judged(run: Path, html: str) -> None:
+    """The headline first, then each verdict with its numbers, as in the record."""
+    told = json.loads((run / "report/report.json").read_text("utf-8"))
+    assert len(told["verdicts"]) == 4
+    assert html.index('class="headline"') < html.index(told["verdicts"][0]["claim"])
+    for verdict in told["verdicts"]:
+        assert verdict["claim"] in html
+        assert f">{verdict['finding']}<" in html
+    assert "<code>random</code> masks" in html
+    assert "`" not in html
+    assert re.search(r"their clusters: node \d+: {\d", html)
+    assert "1,078 training, 359 calibration, 360 test images" in html
+
+
+def test_same_run_gives_the_same_page(run: Path, html: str) -> None:
+    """Nothing in it depends on the time or the machine."""
+    data = load(DatasetSettings("digits"))
+    assert not report_stage(run, data)[1]
+    (run / "report/report.html").unlink()
+    assert report_stage(run, data)[1]
+    assert (run / "report/report.html").read_text("utf-8") == html
+
+
+def test_run_without_studies_says_so(run: Path, tmp_path: Path) -> None:
+    """The page is written, and the claim is not tested."""
+    alone = Path(shutil.copytree(run, tmp_path / "run"))
+    for name in (COMPARISON, SUBSETS):
+        (alone / name).unlink()
+    path, done = report_stage(alone, load(DatasetSettings("digits")))
+    assert done
+    assert ">not tested<" in path.read_text("utf-8")
+
+
+def test_run_that_was_not_measured_says_what_to_do(built: Path, tmp_path: Path) -> None:
+    """Which stage is missing."""
+    folder = Path(shutil.copytree(built / "run", tmp_path / "run"))
+    (folder / "findings.json").unlink()
+    with pytest.raises(RunError, match="Run `exporter measure` first"):
+        report_stage(folder, load(DatasetSettings("digits")))
+
+
+def test_changes_of_labels_add_up_to_the_change_of_accuracy(run: Path) -> None:
+    """Weighted with the labels' images, they are the difference of the two models."""
+    data, compared = load(DatasetSettings("digits")), run_comparison(run)
+    labels_N = part_images(data, "calibration").labels_N
+    changes = label_changes(compared, labels_N, len(data.label_names), 0.1)
+    counts = torch.bincount(labels_N).tolist()
+    total = sum(change * count for change, count in zip(changes, counts, strict=True)) / len(labels_N)
+    [row] = [row for row in compared["results"] if (row["rule"], row["share"]) == ("andc", 0.1)]
+    assert total == pytest.approx(row["to_dense"]["mean"])
+
+
+def test_examples_are_nodes_that_recognise_labels() -> None:
+    """With their clusters; silent nodes are passed over."""
+    active_KN = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    examples = example_nodes(NodeMeasurement(active_KN, active_KN, 1, 2))
+    assert {str(example["clusters"]) for example in examples} <= {"[[0]]", "[[0, 1]]"}
+    assert len(examples) == 3
+    assert all(max(example["class_means_K"]) > 0 for example in examples)
+
+
+def test_layer_that_recognises_nothing_has_no_examples() -> None:
+    """The page then has no figure of them."""
+    nothing_KN = torch.zeros(3, 4).double()
+    assert example_nodes(NodeMeasurement(nothing_KN, nothing_KN, 1, 2)) == []

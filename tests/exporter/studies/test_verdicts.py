@@ -1,0 +1,188 @@
+"""The claims, judged."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from headwise_exporter.studies.verdicts import (
+    better_rules,
+    expert_heads,
+    few_labels,
+    free_pruning,
+    headline,
+    holm,
+    sharpening,
+)
+from hypothesis import given
+
+
+def tap(name: str, snr: float | None, recognised: float = 2.0) -> dict[str, Any]:
+    """A tap point whose interval is a tenth wide."""
+    spread = {} if snr is None else {"snr": {"low": snr - 0.05, "high": snr + 0.05, "bias": 0.0}}
+    figures = {"snr": snr, "clusters_per_node": recognised, "cluster_size": 1.0, "noise_per_node": 1.0}
+    return {"name": name, "figures": figures, "uncertainties": spread}
+
+
+def findings(first: float | None, last: float | None, recognised: float = 2.0) -> dict[str, Any]:
+    """Two encoders, 20 labels, the same ratio at every kind of tap point."""
+    kinds = ("heads", "feed_forward_hidden", "feed_forward_out")
+    ratios = (first, last)
+    taps = [tap(f"encoders.{encoder}.{kind}", ratios[encoder], recognised) for encoder in (0, 1) for kind in kinds]
+    return {"tap_points": [*taps, tap("readout", None)], "heads": [{"expert_K": [0] * 20}]}
+
+
+def heads(*p_values: list[float]) -> dict[str, Any]:
+    """An encoder for each list."""
+    return {
+        "heads": [
+            {
+                "encoder": index,
+                "p_value_H": values,
+                "sharpness_H": [0.5] * len(values),
+                "null_mean_H": [0.2] * len(values),
+                "halves": {"agreement": 0.9, "by_chance": 0.25} if index else None,
+                "seeds": [{"agreement": 0.8, "by_chance": 0.3}] * 2 if index else [],
+            }
+            for index, values in enumerate(p_values)
+        ]
+    }
+
+
+def result(
+    share: float, rule: str, accuracy: float, andc: float, p_value: float = 0.001, factor: float | None = None
+) -> dict[str, Any]:
+    """Of two equal seeds; the dense model has 0.9."""
+
+    def difference(to: float) -> dict[str, Any]:
+        gap = accuracy - to
+        return {"mean": gap, "lowest": gap, "highest": gap, "p_values": [p_value, p_value / 2]}
+
+    return {
+        "share": share,
+        "kept": share,
+        "rule": rule,
+        "accuracies": [accuracy] * 2,
+        "masked_accuracies": [accuracy - (0.1 if "overlap" in rule else 0.3)] * 2,
+        "to_dense": difference(0.9),
+        "to_andc": difference(andc) if rule != "dense" else None,
+        "to_factor": None if factor is None else difference(factor),
+    }
+
+
+def comparison(andc: float, **others: float) -> dict[str, Any]:
+    """At a quarter of the connections."""
+    rows = [result(1.0, "dense", 0.9, 0.0), result(0.25, "andc", andc, andc)]
+    factors = {rule: others[rule.split("*")[0]] for rule in others if "*" in rule}
+    rows += [result(0.25, rule, accuracy, andc, factor=factors.get(rule)) for rule, accuracy in others.items()]
+    return {"results": rows}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [(1.5, 2.0, "holds"), (1.5, 1.55, "does not hold here"), (2.0, 1.5, "does not hold here"), (1.5, None, "holds")],
+)
+def test_ratio_must_rise_beyond_both_intervals(first: float, last: float | None, expected: str) -> None:
+    """From the first encoder to the last; no noise at all is above any ratio."""
+    assert sharpening(findings(first, last)).finding == expected
+
+
+def test_ratio_that_rises_for_some_kinds_holds_in_part() -> None:
+    """One of three kinds is enough for that."""
+    found = findings(2.0, 1.5)
+    found["tap_points"][3] = tap("encoders.1.heads", 3.0)
+    assert sharpening(found).finding == "holds in part"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "recognised", "expected"),
+    [(2.0, 5.0, "holds"), (2.0, 5.1, "does not hold here"), (1.04, 2.0, "does not hold here")],
+)
+def test_few_labels_are_a_quarter_and_more_than_noise(ratio: float, recognised: float, expected: str) -> None:
+    """Of 20 labels five; with an interval above 1."""
+    assert few_labels(findings(ratio, ratio, recognised)).finding == expected
+
+
+@pytest.mark.parametrize(("andc", "expected"), [(0.9, "holds"), (0.896, "holds"), (0.894, "does not hold here")])
+def test_pruning_is_free_within_half_a_point(andc: float, expected: str) -> None:
+    """Against the dense model after the same training."""
+    assert free_pruning(comparison(andc)).finding == expected
+
+
+def test_pruning_that_was_not_compared_is_not_tested() -> None:
+    """Nothing is concluded from nothing."""
+    assert free_pruning(None).finding == "not tested"
+    assert "exporter compare" in headline(None)
+
+
+def test_better_control_is_named_beside_the_verdict_and_first_on_the_page() -> None:
+    """A rule that beats ANDC does not change what pruning costs, and is not hidden."""
+    found = comparison(0.9, magnitude=0.91, random=0.8)
+    assert free_pruning(found).finding == "holds"
+    assert "Better than ANDC at 25%, points: `magnitude` +1.00." in free_pruning(found).numbers
+    assert any("beats `random` masks in every seed at p < 0.05 at 25%" in line for line in free_pruning(found).numbers)
+    assert headline(found) == "At the same share of connections ANDC is no better at 25% than magnitude."
+
+
+def test_product_is_set_beside_its_factor() -> None:
+    """Where overlap helps a label-blind score, and where it hurts; nothing where no product was tried."""
+    found = comparison(0.9, **{"magnitude": 0.8, "magnitude*overlap": 0.85, "wanda": 0.8, "wanda*overlap": 0.79})
+    told = free_pruning(found).numbers
+    for line in (
+        "`magnitude*overlap` minus `magnitude`, points: +5.00* at 25%",
+        "`wanda*overlap` minus `wanda`, points: -1.00*",
+    ):
+        assert any(sentence.startswith(line) for sentence in told)
+    assert [sentence.split("; ")[1] for sentence in told if "minus" in sentence] == [
+        "before any training +25.00.",
+        "before any training +19.00.",
+    ]
+    assert not any("overlap" in sentence for sentence in free_pruning(comparison(0.9, magnitude=0.8)).numbers)
+
+
+def test_andc_that_beats_nothing_is_said_to() -> None:
+    """In a word, not by a list of all rules."""
+    assert headline(comparison(0.9, magnitude=0.91, random=0.91)).endswith("no better at 25% than any other rule.")
+
+
+def test_andc_that_beats_all_others_is_said_to() -> None:
+    """At every share."""
+    assert (
+        headline(comparison(0.9, random=0.8)) == "At every share that was tried ANDC is better than every other rule."
+    )
+
+
+def test_difference_that_may_be_chance_is_no_advantage() -> None:
+    """In every seed the p-value must be small."""
+    found = [result(0.25, "magnitude", 0.95, 0.9, p_value=0.2)]
+    assert better_rules(found) == {}
+    assert better_rules([result(0.25, "magnitude", 0.95, 0.9)]) == {0.25: {"magnitude": pytest.approx(0.05)}}
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [([0.001] * 3 + [0.9], "holds"), ([0.001] * 2 + [0.9] * 2, "holds in part"), ([0.04] * 4, "does not hold here")],
+)
+def test_heads_are_counted_after_holms_correction(p_values: list[float], expected: str) -> None:
+    """Four heads at 0.04 are none."""
+    assert expert_heads(heads(p_values)).finding == expected
+
+
+def test_halves_and_other_probes_are_told_where_they_were_measured() -> None:
+    """An encoder without them says nothing of them."""
+    first, second = expert_heads(heads([0.001], [0.001])).numbers[1:]
+    assert "halves" not in first
+    assert "probes" not in first
+    assert "90% of the labels (25% by chance)" in second
+    assert "the same expert for 80% (30% by chance), 80% (30% by chance)." in second
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_the_smallest_and_no_more_than_without_correction(p_values: list[float]) -> None:
+    """Rejected are below 0.05, all below 0.05 / n are rejected, and none is larger than one that is kept."""
+    rejected = holm(p_values)
+    for p_value, is_rejected in zip(p_values, rejected, strict=True):
+        assert p_value <= 0.05 or not is_rejected
+        assert is_rejected or p_value > 0.05 / len(p_values)
+    largest = max((p for p, out in zip(p_values, rejected, strict=True) if out), default=0.0)
+    smallest = min((p for p, out in zip(p_values, rejected, strict=True) if not out), default=1.0)
+    assert largest <= smallest

@@ -1,0 +1,182 @@
+"""Training, interrupts and resuming."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import support
+import torch
+from headwise_exporter.data.augmentation import AugmentationSettings
+from headwise_exporter.data.base import DatasetSettings
+from headwise_exporter.data.datasets import load
+from headwise_exporter.data.images import LabelledImages, labelled_images
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.training import loop as training
+from headwise_exporter.training.loop import (
+    Step,
+    TrainingError,
+    TrainingSettings,
+    predict,
+    shortened,
+    train,
+)
+from headwise_exporter.training.optimizers import OPTIMIZERS, OptimizerName
+
+MOVES = AugmentationSettings(rotation_degrees=10, scaling=0.1, shift=0.1, mixup=0.2)
+SETTINGS = TrainingSettings(epochs=4, warm_up_epochs=1, batch_size=32, augmentation=MOVES)
+
+
+@pytest.fixture(scope="module")
+def data() -> LabelledImages:
+    """160 training digits."""
+    digits = support.few_images(load(DatasetSettings("digits")), 160)
+    return labelled_images(digits.train, digits.mean, digits.std)
+
+
+def new_model() -> CCT:
+    """A model with dropout, so that its randomness is part of what must be resumed."""
+    torch.manual_seed(1)
+    return CCT(support.small_config(), attention_dropout=0.1, stochastic_depth=0.1)
+
+
+def test_loss_falls(data: LabelledImages) -> None:
+    """A few epochs on digits bring the loss down."""
+    epochs = train(new_model(), data, TrainingSettings(epochs=8, warm_up_epochs=1, learning_rate=5e-3)).epochs
+    assert [epoch.epoch for epoch in epochs] == list(range(1, 9))
+    assert epochs[-1].loss < 0.9 * epochs[0].loss
+
+
+def test_same_seed_gives_the_same_weights(data: LabelledImages) -> None:
+    """Two runs of the same settings end in equal weights, bit for bit; another seed does not."""
+    first, second, other = new_model(), new_model(), new_model()
+    train(first, data, SETTINGS)
+    train(second, data, SETTINGS)
+    train(other, data, replace(SETTINGS, seed=5))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.classifier.fc.weight, other.classifier.fc.weight)
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 7, 19])
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_interrupted_training_resumes_to_the_same_weights(
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, average_decay: float
+) -> None:
+    """Ctrl-C at any step, in an epoch or at its end, then the same call: equal weights and losses, bit for bit."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    settings = replace(SETTINGS, average_decay=average_decay)
+    whole, interrupted, checkpoint = new_model(), new_model(), tmp_path / "resume.pt"
+    expected = train(whole, data, settings)
+
+    def interrupt(step: Step) -> None:
+        if step.step == stop_at + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, data, settings, checkpoint=checkpoint, on_step=interrupt)
+    resumed, steps = new_model(), list[int]()
+    found = train(resumed, data, settings, checkpoint=checkpoint, on_step=lambda step: steps.append(step.step))
+    assert steps == list(range(stop_at + 1, 21))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in expected.epochs]
+    assert not checkpoint.exists()
+
+
+def test_averaged_weights_are_the_result_and_what_is_evaluated(data: LabelledImages) -> None:
+    """The calibration accuracy of the last epoch is that of the model that comes out."""
+    model = new_model()
+    result = train(model, data, replace(SETTINGS, average_decay=0.9), calibration=data)
+    found = float((predict(model, data).argmax(1) == data.labels_N).double().mean())
+    assert [epoch.calibration_accuracy is not None for epoch in result.epochs] == [True] * 4
+    assert result.epochs[-1].calibration_accuracy == found
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_trains(data: LabelledImages, optimizer: OptimizerName) -> None:
+    """The loss falls."""
+    epochs = train(new_model(), data, replace(SETTINGS, optimizer=optimizer)).epochs
+    assert epochs[-1].loss < epochs[0].loss
+
+
+def test_checkpoint_of_other_settings_is_not_resumed(
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed setting starts over instead of going on from something else."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    checkpoint = tmp_path / "resume.pt"
+
+    def interrupt(step: Step) -> None:
+        if step.step == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(new_model(), data, SETTINGS, checkpoint=checkpoint, on_step=interrupt)
+    assert checkpoint.exists()
+    shorter = replace(SETTINGS, epochs=1)
+    assert len(train(new_model(), data, shorter, checkpoint=checkpoint).epochs) == 1
+
+
+def test_checkpoint_of_another_model_or_data_is_not_resumed(
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same settings for something else start over, though a checkpoint lies there."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+
+    def interrupt(step: Step) -> None:
+        if step.step == 12:
+            raise KeyboardInterrupt
+
+    first: dict[str, int] = {}
+    for identity in ("same", "other"):
+        checkpoint = tmp_path / f"{identity}.pt"
+        with pytest.raises(KeyboardInterrupt):
+            train(new_model(), data, SETTINGS, checkpoint=checkpoint, identity="same", on_step=interrupt)
+        steps: list[int] = []
+        taken = steps.append
+        train(
+            new_model(),
+            data,
+            SETTINGS,
+            checkpoint=checkpoint,
+            identity=identity,
+            on_step=lambda step, taken=taken: taken(step.step),
+        )
+        first[identity] = steps[0]
+    assert first == {"same": 12, "other": 1}
+
+
+def test_loss_that_is_not_finite_stops_with_epoch_and_step(data: LabelledImages) -> None:
+    """A diverged training says where, and what to change."""
+    broken = replace(data, mean=(float("nan"),))
+    with pytest.raises(TrainingError, match=r"loss became nan in epoch 1, step \d.*lower the learning rate"):
+        train(new_model(), broken, SETTINGS)
+
+
+def test_only_the_given_parameters_learn(data: LabelledImages) -> None:
+    """With `parameters`, all others stay as they are."""
+    model = new_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train(model, data, replace(SETTINGS, epochs=1), parameters=list(model.classifier.fc.parameters()))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"classifier.fc.weight", "classifier.fc.bias"}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
+    """Logits are the same in batches of 7 and of 160, and the model is left in evaluation mode."""
+    model = new_model().train()
+    torch.testing.assert_close(predict(model, data, 7), predict(model, data, 160))
+    assert not model.training
+
+
+def test_short_training_is_the_recipe_with_fewer_epochs() -> None:
+    """Everything but the length, the peak and the warm-up stays, and the batch where none is given."""
+    short = shortened(SETTINGS, 2, 1e-4)
+    assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=0.2)
+    assert shortened(SETTINGS, 2, 1e-4, batch_size=3) == replace(short, batch_size=3)
+
+
+def test_bf16_trains(data: LabelledImages) -> None:
+    """Autocast to bf16 gives a finite loss close to that of float32."""
+    in_bf16 = train(new_model(), data, replace(SETTINGS, epochs=1, bf16=True)).epochs[0].loss
+    in_f32 = train(new_model(), data, replace(SETTINGS, epochs=1)).epochs[0].loss
+    assert in_bf16 == pytest.approx(in_f32, rel=0.02)
