@@ -1,8 +1,8 @@
-"""Throughput of a bundle's compact model over the dense one it was made from, on ONNX Runtime, in one run.
+"""Throughput of a bundle's pruned model over the dense one it was made from, on ONNX Runtime, in one run.
 
 The bundle's own classify.onnx, which is checked against its golden set first, against a dense model of the sizes that
 its manifest states. The dense one has random weights: no operation here depends on values. Rounds are interleaved
-(dense, compact, dense, ...), so that a slow moment of the machine meets both; the figure is the median over the
+(dense, pruned, dense, ...), so that a slow moment of the machine meets both; the figure is the median over the
 rounds of the ratio, with its quartiles.
 
     python benchmarks/classify_throughput.py models/digits/1 [--batch 64] [--rounds 60] [--threads 2] [--json]
@@ -71,16 +71,16 @@ def main(
         runs = [onnxruntime_runner(path / "classify.onnx", threads) for path in (Path(folder), bundle)]
         times = interleaved_seconds(runs, images, rounds)
     metrics = manifest.metrics
-    dense_rate, compact_rate = batch / np.median(times, axis=0)
+    dense_rate, pruned_rate = batch / np.median(times, axis=0)
     report = {
         "bundle": f"{manifest.name} version {manifest.version}",
         "machine": machine(),
         "batch": batch,
         "rounds": rounds,
         "threads": threads,
-        "macs_share": metrics.macs_compact / metrics.macs_dense,
+        "macs_share": metrics.macs_pruned / metrics.macs_dense,
         "dense_images_per_second": dense_rate,
-        "compact_images_per_second": compact_rate,
+        "pruned_images_per_second": pruned_rate,
         **quartiles(times[:, 0] / times[:, 1]),
     }
     if as_json:
@@ -89,9 +89,9 @@ def main(
     table = Table(
         title=f"{report['bundle']}, ONNX Runtime, batch {batch}, {threads} threads, {rounds} interleaved rounds, median"
     )
-    for column in ("dense images/s", "compact images/s", "ratio (quartiles)", "MACs left"):
+    for column in ("dense images/s", "pruned images/s", "ratio (quartiles)", "MACs left"):
         table.add_column(column, justify="right", no_wrap=True)
-    rates = (f"{rate:,.0f}" for rate in (dense_rate, compact_rate))
+    rates = (f"{rate:,.0f}" for rate in (dense_rate, pruned_rate))
     table.add_row(*rates, show_quartiles(report), f"{100 * report['macs_share']:.0f} %")
     Console().print(table)
 

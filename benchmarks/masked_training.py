@@ -19,9 +19,9 @@ import torch
 import typer
 from headwise.bundle import file_sha256
 from headwise_exporter.commands import console
-from headwise_exporter.commands.options import SetOption, part_name
+from headwise_exporter.commands.options import SetOption, split_name
 from headwise_exporter.commands.shared import set_threads
-from headwise_exporter.data.base import PartName
+from headwise_exporter.data.base import SplitName
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.files import write_json
 from headwise_exporter.model.cct import CCT
@@ -32,15 +32,15 @@ from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.build import (
     DENSE,
     DENSE_MEASUREMENTS,
-    part_images,
     pruning_measurements,
+    split_images,
     trained_dataset,
     trained_recipe,
 )
 from headwise_exporter.stages.stage import plain
 from headwise_exporter.studies import comparison
 from headwise_exporter.studies.comparison import ComparisonSettings, Row
-from headwise_exporter.training.loop import predict, shortened, train
+from headwise_exporter.training.loop import fine_tuning_settings, predict, train
 from timing import machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +64,7 @@ def trained_row(
     model = CCT(evidence.model.config, **dropout)
     andc.apply_masks(model, masks)
     at_once = predict(model, judged).argmax(1) == judged.labels_N
-    training = replace(shortened(recipe.training, settings.epochs, settings.learning_rate), seed=seed)
+    training = replace(fine_tuning_settings(recipe.training, settings.epochs, settings.learning_rate), seed=seed)
     train(model, data, training, after_step=andc.reapply(model, masks))
     right = predict(model, judged).argmax(1) == judged.labels_N
     wrong = tuple(torch.nonzero(~right).flatten().tolist())
@@ -78,14 +78,14 @@ def known_rows(path: Path, identity: dict[str, Any]) -> list[Row]:
     return [comparison.row_from(row) for row in saved["rows"]] if saved.get("identity") == identity else []
 
 
-def trained_rows(run: Path, recipe: Recipe, settings: ComparisonSettings, part: PartName) -> list[Row]:
+def trained_rows(run: Path, recipe: Recipe, settings: ComparisonSettings, split: SplitName) -> list[Row]:
     """A row for every case, those of an earlier call taken as they are."""
     data, dense = trained_dataset(run, console.progress), load_model(run / DENSE)
-    training, judged = part_images(data, "train").sample(settings.images), part_images(data, part)
+    training, judged = split_images(data, "train").sample(settings.images), split_images(data, split)
     nodes = pruning_measurements(run, dense, data).nodes
     evidence = Evidence(dense, nodes, input_scales(dense, training))
     hashes = {name: file_sha256(run / name) for name in (DENSE, DENSE_MEASUREMENTS)}
-    identity = plain({"part": part, "training": asdict(recipe.training), **hashes, **asdict(settings)})
+    identity = plain({"split": split, "training": asdict(recipe.training), **hashes, **asdict(settings)})
     rows = known_rows(run / ROWS, identity)
     done = {(row.share, row.seed, row.rule) for row in rows}
     cases = list(comparison.cases(settings))
@@ -107,7 +107,7 @@ def main(
     share: Annotated[list[float] | None, typer.Option(help="Of the connections; may be repeated. 0.1.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
     settings: SetOption = None,
-    part: Annotated[str, typer.Option(help="Images to judge on.")] = "calibration",
+    split: Annotated[str, typer.Option(help="Images to judge on.")] = "validation",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
     """Train, compare and record."""
@@ -115,11 +115,11 @@ def main(
     recipe = trained_recipe(run, settings or ())
     peak = recipe.training.learning_rate
     cases = ComparisonSettings(tuple(share or (0.1,)), RULES, seeds, epochs=epochs, images=images, learning_rate=peak)
-    training = asdict(shortened(recipe.training, epochs, peak))
+    training = asdict(fine_tuning_settings(recipe.training, epochs, peak))
     found = {
-        "part": part,
+        "split": split,
         "training": training,
-        **comparison.as_record(cases, trained_rows(run, recipe, cases, part_name(part))),
+        **comparison.as_record(cases, trained_rows(run, recipe, cases, split_name(split))),
     }
     console.out.print(console.comparison_table(found))
     told = {key: value for key, value in found.items() if key != "rows"}

@@ -1,4 +1,4 @@
-"""What measuring all nodes costs: pooling, class means, matrices, clusters and ratios, over a plain evaluation pass.
+"""What measuring all nodes costs: pooling, label means, matrices, clusters and ratios, over a plain evaluation pass.
 
 CCT-7/3x1 with random weights and images (the cost depends on neither; clusters of random nodes are the most there are).
 Rounds are interleaved. The same matrices by silencing nodes one at a time are extrapolated from a sample of nodes: for
@@ -20,7 +20,7 @@ import torch
 import typer
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT, cct_7_3x1
-from headwise_exporter.nodes.snp import READOUT, NodeMeasurement, Probe, pool_nodes, statistics, tap_points
+from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, NodeMeasurement, Probe, pool_nodes, statistics, tap_points
 from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.training.loop import predict
 from rich.console import Console
@@ -86,7 +86,7 @@ def measure_cost(images: int, rounds: int) -> dict[str, Any]:
         started = time.perf_counter()
         found_KK = silenced_matrix(model, probes[tap], tap, node, data)
         silencing.append(time.perf_counter() - started)
-        expected_KK = measured[tap].class_means_KN[:, node].outer(measured[tap].weight_KN[:, node])
+        expected_KK = measured[tap].label_means_KN[:, node].outer(measured[tap].weight_KN[:, node])
         differences.append(float((found_KK - expected_KK).abs().max()))
     if not max(differences) <= TOLERANCE:
         raise SystemExit(f"expected silencing to agree to {TOLERANCE}, found a difference of {max(differences):.3g}")
@@ -94,7 +94,7 @@ def measure_cost(images: int, rounds: int) -> dict[str, Any]:
     evaluation, all_nodes = np.median(times, axis=0)
     return {
         "nodes": nodes,
-        "nodes_without_readout": nodes - measured[READOUT].weight_KN.shape[1],
+        "nodes_without_classifier_head": nodes - measured[CLASSIFIER_HEAD].weight_KN.shape[1],
         "images": images,
         "evaluation_seconds": evaluation,
         "measure_seconds": all_nodes,

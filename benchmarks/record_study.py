@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from headwise_exporter.files import whole_file, write_json
+from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.stages.build import REPORT
 from headwise_exporter.studies.report import judged, pictures, svg
 from headwise_exporter.studies.report import page as report_page
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
 STUDY = "study.json"
-BESIDE = ("seeds", "images_to_measure_on", "short_training", "masked_training")  # records of other scripts
+BESIDE = ("seeds", "images_to_measure_on", "fine_tuning", "masked_training")  # records of other scripts
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def write_report_page(study: dict[str, Any]) -> None:
         training = training | {"epochs": _read(folder / "training.json")["epochs"]}
     told = study | {"training": training}
     drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
-    with whole_file(folder / "report.html") as temporary:
+    with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(report_page(told, drawn), "utf-8")
 
 
@@ -89,7 +89,7 @@ def main(
     for study in studies():
         write_json(ROOT / "results" / study["name"] / STUDY, study)
         write_report_page(study)
-    with whole_file(PAGE) as temporary:
+    with atomic_write(PAGE) as temporary:
         temporary.write_text(page(), "utf-8")
 
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 from headwise_exporter.commands import console
 from headwise_exporter.export.manifest import accuracy
-from headwise_exporter.files import whole_file, write_json
+from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.model.checkpoints import load_model, save_model
-from headwise_exporter.stages.build import DENSE, part_images, trained_dataset, training_record
+from headwise_exporter.stages.build import DENSE, split_images, trained_dataset, training_record
 from headwise_exporter.studies.plots import training_curve
 from headwise_exporter.studies.report import svg
 from timing import machine
@@ -32,7 +32,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     title = f"{record['name']}: {middle:.2f} % ({low:.2f}-{high:.2f}) on {found['images']:,} test images"
     drawn = training_curve(record, found)
     drawn.axes[0].set_title(title)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(svg(drawn), "utf-8")
 
 
@@ -44,8 +44,8 @@ def recorded(run: Path, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:  # evaluated first: the weights appear with their record
         half = Path(folder) / weights.name
         save_model(half, load_model(run / DENSE).half())
-        test = vars(accuracy("dense", load_model(half), "test", part_images(data, "test")))
-        with whole_file(weights) as temporary:
+        test = vars(accuracy("dense", load_model(half), "test", split_images(data, "test")))
+        with atomic_write(weights) as temporary:
             temporary.write_bytes(half.read_bytes())
     seconds = sum(len(data.train) / epoch["images_per_second"] for epoch in told["epochs"])
     settings = {key: value for key, value in told["dataset"].items() if key != "data_dir"}

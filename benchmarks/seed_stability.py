@@ -2,7 +2,7 @@
 
     for seed in 0 1 2; do
         exporter train --dataset digits --seed $seed --run runs/seed$seed
-        exporter measure --run runs/seed$seed --part test
+        exporter measure --run runs/seed$seed --split test
     done
     python benchmarks/seed_stability.py digits runs/seed0 runs/seed1 runs/seed2
 
@@ -36,7 +36,12 @@ def stability(runs: list[Path]) -> dict[str, Any]:
             counts = (torch.tensor(encoder["recognising_nodes_HK"]) for encoder in (own, theirs))
             matched = matched_agreement(*counts)
             rows.append({"encoder": own["encoder"], "seeds": [first, second], **(asdict(matched) if matched else {})})
-    return {"part": found[0]["part"], "images": found[0]["images"], "seeds": seeds, "rows": rows, "machine": machine()}
+    return {
+        **{name: found[0][name] for name in ("split", "images")},
+        "seeds": seeds,
+        "rows": rows,
+        "machine": machine(),
+    }
 
 
 def main(

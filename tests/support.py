@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from headwise_exporter.cli import app
 from headwise_exporter.commands.console import progress
-from headwise_exporter.data.base import Dataset, DatasetSettings, Part
+from headwise_exporter.data.base import Dataset, DatasetSettings, Split
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.bundle import write_bundle
@@ -62,10 +62,10 @@ def random_images(labels: Tensor, seed: int = 0) -> LabelledImages:
 
 
 def few_images(dataset: Dataset, images: int) -> Dataset:
-    """The data set with at most so many images in its training part."""
-    part = dataset.train
+    """The data set with at most so many images in its training split."""
+    split = dataset.train
     return replace(
-        dataset, train=Part(part.images_NYXC[:images], part.labels_N[:images], part.source_indices_N[:images])
+        dataset, train=Split(split.images_NYXC[:images], split.labels_N[:images], split.source_indices_N[:images])
     )
 
 

@@ -84,12 +84,12 @@ def test_python_block_runs_as_it_stands(
     assert len(capsys.readouterr().out.splitlines()) == 8
 
 
-@pytest.mark.parametrize("model", ["dense", "masked", "compact"])
+@pytest.mark.parametrize("model", ["dense", "masked", "pruned"])
 def test_accuracies_are_those_of_the_record(model: str) -> None:
     """Accuracy with its interval, parameters and operations of each model."""
     [row] = [line for line in README.splitlines() if line.startswith(f"| {model}")]
     interval = BUILD[f"{model}_accuracy_interval"]
-    shape = "compact" if model == "compact" else "dense"
+    shape = "pruned" if model == "pruned" else "dense"
     for expected in (
         f"{100 * BUILD[f'{model}_accuracy']:.2f} ({100 * interval['low']:.2f}-{100 * interval['high']:.2f})",
         f"{BUILD[f'parameters_{shape}']:,}",

@@ -18,7 +18,7 @@ from headwise_exporter.studies.verdicts import FREE
 ROOT = Path(__file__).parent.parent
 RECORDED = {"digits": "digits", "cifar100": "cifar100_cpu", "flowers102": "flowers102_cpu"}  # data set: recipe
 MIB = 1 << 20
-MOMENTS = ("masked_accuracies", "accuracies")  # before the short training and after it
+MOMENTS = ("masked_accuracies", "accuracies")  # before the fine-tuning and after it
 
 
 def record(name: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def record(name: str) -> dict[str, Any]:
 def test_recipe_is_the_one_that_was_run(name: str) -> None:
     """Model, training and split; a recipe that is changed is to be run again."""
     ran, stands = from_record(record(name)["recipe"]), RECIPES[RECORDED[name]]()
-    parts = [(recipe.model, recipe.training, recipe.split, recipe.image_size) for recipe in (ran, stands)]
+    parts = [(recipe.model, recipe.training, recipe.protocol, recipe.image_size) for recipe in (ran, stands)]
     assert parts[0] == parts[1]
     assert len(record(name)["epochs"]) == stands.training.epochs
 
@@ -49,7 +49,7 @@ def test_recipe_says_what_it_gave(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_shipped_weights_are_of_the_recorded_model(name: str) -> None:
-    """Every tensor fits, the read-out too; small enough to be in a source tree."""
+    """Every tensor fits, the classifier head too; small enough to be in a source tree."""
     recipe: Recipe = from_record(record(name)["recipe"])
     side, channels, labels = {"digits": (8, 1, 10), "cifar100": (32, 3, 100), "flowers102": (64, 3, 102)}[name]
     model = CCT(recipe.model.config(side, channels, labels))

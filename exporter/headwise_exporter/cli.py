@@ -20,15 +20,15 @@ from headwise_exporter.commands.options import (
     DatasetOption,
     DrawsOption,
     EpochsOption,
-    FindingsPartOption,
+    FindingsSplitOption,
     ImageSizeOption,
     InitOption,
     JsonOption,
     KeepOption,
     NameOption,
     OutOption,
-    PartOption,
     ProbeSeedsOption,
+    ProtocolOption,
     RecipeOption,
     RuleOption,
     RunOption,
@@ -41,8 +41,8 @@ from headwise_exporter.commands.options import (
     chosen_recipe,
     dataset_settings,
     findings_settings,
-    part_name,
     pruned_by,
+    split_name,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
 from headwise_exporter.commands.study import compare, report, subsets
@@ -109,7 +109,7 @@ def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool
 def build(
     dataset: DatasetOption,
     data_dir: DataDirOption = None,
-    split: SplitOption = None,
+    protocol: ProtocolOption = None,
     image_size: ImageSizeOption = None,
     out: OutOption = Path("models"),
     run: Annotated[Path | None, typer.Option("--run", help="Folder of intermediate results; runs/<data set>.")] = None,
@@ -132,7 +132,7 @@ def build(
 ) -> None:
     """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
     with clear_errors():
-        source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
+        source, chosen = chosen_recipe(dataset, data_dir, protocol, image_size, recipe, settings, epochs, seed)
         chosen = pruned_by(
             chosen,
             rule=rule,
@@ -159,7 +159,7 @@ def train(
     dataset: DatasetOption,
     run: RunOption,
     data_dir: DataDirOption = None,
-    split: SplitOption = None,
+    protocol: ProtocolOption = None,
     image_size: ImageSizeOption = None,
     recipe: RecipeOption = None,
     init: InitOption = None,
@@ -170,19 +170,19 @@ def train(
 ) -> None:
     """Train the dense model."""
     with clear_errors():
-        source, chosen = chosen_recipe(dataset, data_dir, split, image_size, recipe, settings, epochs, seed)
+        source, chosen = chosen_recipe(dataset, data_dir, protocol, image_size, recipe, settings, epochs, seed)
         set_threads(threads)
         _train(run, source, chosen, init)
 
 
 @app.command()
 def evaluate(
-    run: RunOption, part: PartOption = "test", threads: ThreadsOption = None, as_json: JsonOption = False
+    run: RunOption, split: SplitOption = "test", threads: ThreadsOption = None, as_json: JsonOption = False
 ) -> None:
-    """Accuracy of a run's models on one part of its data set, with intervals."""
+    """Accuracy of a run's models on one split of its data set, with intervals."""
     with clear_errors():
         set_threads(threads)
-        found = evaluate_run(run, trained_dataset(run, console.progress), part_name(part))
+        found = evaluate_run(run, trained_dataset(run, console.progress), split_name(split))
         if as_json:
             print(json.dumps([asdict(accuracy) for accuracy in found], indent=2))
         else:
@@ -193,7 +193,7 @@ def evaluate(
 def measure(
     run: RunOption,
     threads: ThreadsOption = None,
-    part: FindingsPartOption = None,
+    split: FindingsSplitOption = None,
     draws: DrawsOption = None,
     probe_seeds: ProbeSeedsOption = None,
     as_json: JsonOption = False,
@@ -202,7 +202,7 @@ def measure(
     with clear_errors():
         set_threads(threads)
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
-        settings = findings_settings(recipe.findings, part, draws, probe_seeds)
+        settings = findings_settings(recipe.findings, split, draws, probe_seeds)
         say("measure", measure_stage(run, recipe.probes, data, console.progress))
         say("findings", findings_stage(run, settings, recipe.probes, data, console.progress))
         found = run_findings(run)
@@ -230,7 +230,7 @@ def prune(
     keep_query_key: ShareOption = None,
     keep_value: ShareOption = None,
 ) -> None:
-    """Mask a run's dense model by ANDC and make it compact."""
+    """Mask a run's dense model by ANDC and remove its least needed units."""
     with clear_errors():
         set_threads(threads)
         recipe = pruned_by(
@@ -287,18 +287,18 @@ def samples(
     dataset: Annotated[str, typer.Argument(help=f"One of: {', '.join(datasets.NAMES)}.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write PNG files to.")],
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 4,
-    part: PartOption = "test",
+    split: SplitOption = "test",
     data_dir: DataDirOption = None,
-    split: SplitOption = None,
+    protocol: ProtocolOption = None,
     image_size: ImageSizeOption = None,
 ) -> None:
     """Write images of a data set as PNG files, named <index>_<label>.png."""
     with clear_errors():
-        name = part_name(part)
-        settings = dataset_settings(dataset, data_dir, split, image_size)
+        name = split_name(split)
+        settings = dataset_settings(dataset, data_dir, protocol, image_size)
         check_writable(out)
         data = datasets.load(settings, console.progress)
-        chosen = data.part(name)
+        chosen = data.split(name)
         for index in range(min(count, len(chosen))):
             label = data.label_names[chosen.labels_N[index]]
             path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"

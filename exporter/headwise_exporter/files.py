@@ -32,7 +32,7 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path to write to; renamed to `path` when the block ends without an error.
 
     Raises:
@@ -53,7 +53,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to fill; renamed to `path` when the block ends without an error.
 
     A folder that stands at `path` is moved aside just before the rename and removed after it; if the rename fails it
@@ -100,7 +100,7 @@ def write_json(path: Path, values: Any) -> None:
     Raises:
         OutputError: the system refused the write.
     """
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
 
 

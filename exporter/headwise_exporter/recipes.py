@@ -30,7 +30,7 @@ class ModelSettings:
     depth: int  # encoders
     heads: int
     width: int  # of the residual stream
-    feed_forward: int  # hidden units
+    feed_forward: int  # hidden nodes
     conv_hidden_channels: tuple[int, ...] = ()  # of the tokenizer's layers before the last
     conv_kernel: int = 3
     conv_stride: int = 1
@@ -59,15 +59,15 @@ class ModelSettings:
 class PruneSettings:
     """How a trained model is masked and made smaller."""
 
-    rule: Rule | Literal["wanda*overlap", "auto"] = "auto"  # the best on calibration
+    rule: Rule | Literal["wanda*overlap", "auto"] = "auto"  # the best on validation
     threshold: float = THRESHOLD
     keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
     criterion: str = "auto"  # or one of headwise_exporter.pruning.criteria.CRITERIA
     budget: Budget = field(default_factory=Budget)
-    epochs: int = 12  # of each short training
+    epochs: int = 12  # of each fine-tuning
     images: int | None = None  # of the training part, drawn at random; all by default
-    batch_size: int | None = None  # of each short training; the dense model's by default
-    learning_rate: float = 3e-4  # peak of each short training
+    batch_size: int | None = None  # of each fine-tuning; the dense model's by default
+    learning_rate: float = 3e-4  # peak of each fine-tuning
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Recipe:
     model: ModelSettings
     training: TrainingSettings
     image_size: int | None = None  # pixels a side; the data set's own by default
-    split: str | None = None  # the data set's first by default
+    protocol: str | None = None  # the data set's first by default
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     findings: FindingsSettings = field(default_factory=FindingsSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
@@ -94,7 +94,7 @@ PHOTOS = AugmentationSettings(
     mixup=0.8,
     cutmix=1.0,
 )
-# Short trainings see few images: mixing and erasing keep them from being learnt.
+# Trainings this short see few images: mixing and erasing keep them from being learnt.
 LIGHT = AugmentationSettings(crop_area_min=0.6, flip=0.5, fill="mean")
 
 
@@ -117,7 +117,7 @@ def cct_7_3x1() -> Recipe:
     """Not run yet. CCT-7/3x1 on CIFAR-100, 300 epochs, the reference's recipe (published: 80.92 %, on 50,000 images).
 
     `exporter build --dataset cifar100 --recipe cct_7_3x1`, on a GPU. Rehearsed on 2 CPU cores in float32 for two epochs
-    of 2,000 of the images: loss 4.61, then 4.58, 3.2 % of 500 calibration images; 6 images a second.
+    of 2,000 of the images: loss 4.61, then 4.58, 3.2 % of 500 validation images; 6 images a second.
     """
     return Recipe(
         dataset="cifar100",
@@ -140,7 +140,7 @@ def cct_7_7x2() -> Recipe:
 
     `exporter build --dataset flowers102 --recipe cct_7_7x2`, on a GPU. Rehearsed on 2 CPU cores for two epochs
     (`--epochs 2 --set training.warm_up_epochs=1 --set training.bf16=false`): loss 4.69, then 4.60, 3.3 % of 1,020
-    calibration images; 11 images a second, 5 minutes.
+    validation images; 11 images a second, 5 minutes.
     """
     return Recipe(
         dataset="flowers102",
@@ -208,7 +208,7 @@ def flowers102_cpu() -> Recipe:
     return Recipe(
         dataset="flowers102",
         image_size=64,
-        split="official-trainval",
+        protocol="official-trainval",
         model=ModelSettings(
             depth=4,
             heads=4,
@@ -234,7 +234,7 @@ def flowers102_cpu() -> Recipe:
 
 def folder() -> Recipe:
     """Not measured: what it gives depends on your images. A small CCT at 64 px, for any folder of photos."""
-    return replace(flowers102_cpu(), dataset="folder", split=None)
+    return replace(flowers102_cpu(), dataset="folder", protocol=None)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -56,7 +56,7 @@ def test_build_goes_from_data_set_to_bundle_and_is_done_once(tmp_path: Path) -> 
     arguments = ("build", "--dataset", "digits", "--out", tmp_path / "models", "--run", tmp_path / "run")
     first = exporter(*arguments, "--criterion", "taylor")
     assert first.exit_code == 0, first.output
-    for expected in ("360 test images", "dense", "masked", "compact", "taylor", "models/digits/1"):
+    for expected in ("360 test images", "dense", "masked", "pruned", "taylor", "models/digits/1"):
         assert expected in first.output
     second = exporter(*arguments, "--criterion", "taylor")
     assert second.exit_code == 0
@@ -141,7 +141,7 @@ def test_unwritable_out_is_found_before_anything_is_trained(tmp_path: Path) -> N
     [
         (
             ("--rule", "diagonal"),
-            "expected one of auto, readout, layer, both, none, wanda*overlap, found 'diagonal'",
+            "expected one of auto, classifier_head, layer, both, none, wanda*overlap, found 'diagonal'",
         ),
         (("--criterion", "luck"), "expected one of auto, magnitude"),
         (("--set", "prune.criterion=luck"), "expected one of auto, magnitude"),
@@ -188,15 +188,15 @@ def test_loss_that_is_not_finite_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_samples_are_the_scans_themselves(tmp_path: Path) -> None:
-    """PNG files of the part asked for, named by index and label."""
-    result = exporter("samples", "digits", "--out", tmp_path, "--count", "2", "--part", "calibration")
+    """PNG files of the split asked for, named by index and label."""
+    result = exporter("samples", "digits", "--out", tmp_path, "--count", "2", "--split", "validation")
     assert result.exit_code == 0
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
     for path in files:
         with Image.open(path) as image:
             assert (image.size, image.mode) == ((8, 8), "L")
-    assert exporter("samples", "digits", "--out", tmp_path, "--part", "all").exit_code == 2
+    assert exporter("samples", "digits", "--out", tmp_path, "--split", "all").exit_code == 2
 
 
 def test_recipes_are_listed() -> None:
@@ -277,7 +277,7 @@ def test_evaluation_is_that_of_the_bundle(built: Path) -> None:
     """Every model of the run, with the figures that its manifest has."""
     found = {row["model"]: row for row in json.loads(exporter("evaluate", "--run", built / "run", "--json").stdout)}
     metrics = json.loads((built / "models" / "digits" / "1" / "manifest.json").read_text("utf-8"))["metrics"]
-    assert list(found) == ["dense", "masked", "compact"]
+    assert list(found) == ["dense", "masked", "pruned"]
     for name, row in found.items():
         assert row["accuracy"] == metrics[f"{name}_accuracy"]
         assert row["interval_low"] == metrics[f"{name}_accuracy_interval"]["low"]
@@ -288,10 +288,10 @@ def test_evaluation_of_a_part_names_it(built: Path, tmp_path: Path) -> None:
     """A run that was only trained has one model; a person reads a table."""
     for name in ("dense.safetensors", "training.json"):
         shutil.copy(built / "run" / name, tmp_path)
-    shown = exporter("evaluate", "--run", tmp_path, "--part", "calibration").stdout
-    assert "359 calibration images" in shown
+    shown = exporter("evaluate", "--run", tmp_path, "--split", "validation").stdout
+    assert "359 validation images" in shown
     assert "dense" in shown
-    assert "compact" not in shown
+    assert "pruned" not in shown
 
 
 def test_measurement_is_shown_and_given_to_programs(built: Path, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_measurement_is_shown_and_given_to_programs(built: Path, tmp_path: Path)
     run = shutil.copytree(built / "run", tmp_path / "run")
     shown = exporter("measure", "--run", run)
     assert shown.exit_code == 0, shown.output
-    for expected in ("measure: up to date", "1.feed_forward_hidden", "359 calibration images", "1.3", "alone"):
+    for expected in ("measure: up to date", "1.feed_forward_hidden", "359 validation images", "1.3", "alone"):
         assert expected in shown.output
     told = json.loads(exporter("measure", "--run", run, "--json").stdout)
     assert told == json.loads((run / "findings.json").read_text("utf-8"))

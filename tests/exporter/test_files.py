@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import support
-from headwise_exporter.files import OutputError, check_writable, whole_file, whole_folder, write_json
+from headwise_exporter.files import OutputError, atomic_folder, atomic_write, check_writable, write_json
 
 
 def test_file_appears_with_its_content(tmp_path: Path) -> None:
     """After the block the file is there and the temporary is gone."""
-    with whole_file(tmp_path / "deep" / "a.txt") as temporary:
+    with atomic_write(tmp_path / "deep" / "a.txt") as temporary:
         temporary.write_text("x")
         assert not (tmp_path / "deep" / "a.txt").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
@@ -20,7 +20,7 @@ def test_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -
     """An error or an interrupt while writing leaves what was there, and nothing beside it."""
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(error), whole_file(path) as temporary:
+    with pytest.raises(error), atomic_write(path) as temporary:
         temporary.write_text("new")
         raise error
     assert path.read_text() == "old"
@@ -31,9 +31,9 @@ def test_full_disk_leaves_no_file(tmp_path: Path) -> None:
     """A write that the system refuses half-way is an OutputError, and no part of the file stays."""
     code = """
 import sys, pathlib
-from headwise_exporter.files import OutputError, whole_file
+from headwise_exporter.files import OutputError, atomic_write
 try:
-    with whole_file(pathlib.Path(sys.argv[1])) as temporary:
+    with atomic_write(pathlib.Path(sys.argv[1])) as temporary:
         temporary.write_bytes(bytes(100_000))
 except OutputError as error:
     print(error)
@@ -46,7 +46,7 @@ except OutputError as error:
 
 def test_folder_appears_with_all_its_files(tmp_path: Path) -> None:
     """After the block the folder is there, and not before."""
-    with whole_folder(tmp_path / "x" / "1") as temporary:
+    with atomic_folder(tmp_path / "x" / "1") as temporary:
         (temporary / "a").write_text("a")
         assert not (tmp_path / "x" / "1").exists()
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["1"]
@@ -57,7 +57,7 @@ def test_folder_is_replaced_whole(tmp_path: Path) -> None:
     """A folder that stood there is replaced; no file of the old one stays."""
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "old").write_text("old")
-    with whole_folder(tmp_path / "x") as temporary:
+    with atomic_folder(tmp_path / "x") as temporary:
         (temporary / "new").write_text("new")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["x", "x/new"]
 
@@ -66,7 +66,7 @@ def test_error_leaves_the_old_folder(tmp_path: Path) -> None:
     """An error while filling leaves the folder that was there."""
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "old").write_text("old")
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "x") as temporary:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "x") as temporary:
         (temporary / "new").write_text("new")
         raise RuntimeError
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["x", "x/old"]

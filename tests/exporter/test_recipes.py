@@ -19,7 +19,7 @@ def test_recipe_gives_a_model_for_its_data_set(name: str) -> None:
     config = recipe.model.config(recipe.image_size or source.image_size, channels, 5)
     images = torch.zeros(1, channels, config.image_size, config.image_size)
     assert CCT(config).eval()(images)[0].isfinite().all()
-    assert recipe.split is None or recipe.split in source.splits
+    assert recipe.protocol is None or recipe.protocol in source.protocols
 
 
 def test_every_kind_of_data_set_has_a_recipe() -> None:
@@ -66,7 +66,7 @@ def test_any_setting_can_be_changed() -> None:
             "training.augmentation.flip=0.25",
             "model.conv_hidden_channels=[32,64]",
             "prune.budget.heads=0.5",
-            "split=null",
+            "protocol=null",
         ],
     )
     assert found.training.epochs == 5

@@ -9,7 +9,7 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_measurements
 from headwise_exporter.nodes.snp import ProbeSettings, measure, train_probes
 from headwise_exporter.pruning.criteria import collect_moments
-from headwise_exporter.stages.build import COMPACT, DENSE, evaluate_run
+from headwise_exporter.stages.build import DENSE, PRUNED, evaluate_run
 from headwise_exporter.training.loop import TrainingSettings, predict, train
 
 CUDA = torch.device("cuda")
@@ -19,10 +19,10 @@ def test_whole_run_on_a_gpu(tmp_path: Path) -> None:
     """Up to the export; everything that is kept is on the CPU, and the models recognise some digits."""
     data = support.make_run(tmp_path / "run")
     measurements = load_measurements(tmp_path / "run" / "dense.measurements.safetensors")
-    assert {node.class_means_KN.device.type for node in measurements.nodes.values()} == {"cpu"}
+    assert {node.label_means_KN.device.type for node in measurements.nodes.values()} == {"cpu"}
     found = {accuracy.model: accuracy.accuracy for accuracy in evaluate_run(tmp_path / "run", data, "test")}
     assert found[Path(DENSE).stem] > 0.5
-    assert found[Path(COMPACT).stem] > 0.3
+    assert found[Path(PRUNED).stem] > 0.3
 
 
 def test_training_on_a_gpu_has_the_loss_curve_of_the_cpu() -> None:
@@ -39,12 +39,12 @@ def test_training_on_a_gpu_has_the_loss_curve_of_the_cpu() -> None:
 
 
 def test_measurements_and_moments_are_those_of_the_cpu() -> None:
-    """Class means and running sums of the same model on the same images."""
+    """Label means and running sums of the same model on the same images."""
     model, data = support.random_model(), support.random_images(torch.arange(50) % 10)
     probes = train_probes(model, data, ProbeSettings(epochs=1))
     on_cpu, on_gpu = measure(model, probes, data), measure(model, probes, data.to(CUDA))
     for name, node in on_cpu.items():
-        torch.testing.assert_close(on_gpu[name].class_means_KN, node.class_means_KN, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(on_gpu[name].label_means_KN, node.label_means_KN, rtol=1e-3, atol=1e-4)
     for ours, expected in zip(collect_moments(model, data.to(CUDA)), collect_moments(model, data), strict=True):
         torch.testing.assert_close(
             ours.feed_forward_hidden.mean(), expected.feed_forward_hidden.mean(), rtol=1e-3, atol=1e-4

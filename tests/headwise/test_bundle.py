@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from headwise.bundle import BundleError, check_files, file_sha256, read_manifest, write_manifest
+from headwise.bundle import FORMAT_VERSION, BundleError, check_files, file_sha256, read_manifest, write_manifest
 from headwise.v1.bundle_pb2 import Bundle, File
 
 
@@ -22,15 +22,15 @@ def folder(tmp_path: Path) -> Path:
 
 def test_manifest_survives_writing_and_reading(folder: Path) -> None:
     """What was written comes back equal."""
-    written = Bundle(format_version=1, name="x", labels=["a", "b"])
-    written.metrics.compact_accuracy = 0.5
+    written = Bundle(format_version=FORMAT_VERSION, name="x", labels=["a", "b"])
+    written.metrics.pruned_accuracy = 0.5
     write_manifest(written, folder)
     assert read_manifest(folder) == written
 
 
 def test_unknown_fields_of_the_same_version_are_ignored(folder: Path) -> None:
     """A later release may add fields without a new version."""
-    (folder / "manifest.json").write_text('{"format_version": 1, "name": "x", "added_later": 3}')
+    (folder / "manifest.json").write_text(f'{{"format_version": {FORMAT_VERSION}, "name": "x", "added_later": 3}}')
     assert read_manifest(folder).name == "x"
 
 

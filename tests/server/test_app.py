@@ -19,6 +19,7 @@ import support
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from headwise import Client, Unavailable
+from headwise.bundle import FORMAT_VERSION
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -212,7 +213,8 @@ def test_damaged_bundle_is_refused(repository: Path, tmp_path: Path, damage: str
     elif damage == "missing file":
         weights.unlink()
     else:
-        manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 2'))
+        own, later = (f'"format_version": {number}' for number in (FORMAT_VERSION, FORMAT_VERSION + 1))
+        manifest.write_text(manifest.read_text().replace(own, later))
     expected = {"flipped byte": "its sha256 is not", "missing file": "weights.bin: missing", "newer format": "Upgrade"}
     assert expected[damage] in refused("--repository", str(copy))
 

@@ -1,24 +1,32 @@
-"""Read a bundle's manifest and check its files.
+"""Read a bundle's manifest, check its files, and compare what its graphs give with what they must give.
 
 The format is declared in `proto/headwise/v1/bundle.proto`. A bundle is whole when its manifest parses, its
-`format_version` is known and every file it lists is there with the size and sha256 it states. The exporter writes
-bundles and the server loads them; both check them here. Whether the graphs compute what they should is another
-question, answered by running the golden set.
+`format_version` is known and every file it lists is there with the size and sha256 it states. Its graphs compute what
+they should when they give the golden set on the engine that runs them, and when the parts of the exact split add up to
+the logits. The exporter writes bundles and the server loads them; both check them here.
+
+Shape suffixes: N images, K labels.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 from google.protobuf import json_format
+from numpy.typing import NDArray
 
 from headwise.v1.bundle_pb2 import Bundle, File
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 CLASSIFY_GRAPH = "classify.onnx"
 EXPLAIN_GRAPH = "explain.onnx"
 GOLDEN_SET = "golden.npz"
 REQUIRED_FILES = (CLASSIFY_GRAPH, EXPLAIN_GRAPH, GOLDEN_SET)
+
+Outputs = Mapping[str, NDArray[Any]]  # of a graph, by name
 
 
 class BundleError(Exception):
@@ -87,3 +95,31 @@ def _problem(folder: Path, entry: File) -> str | None:
     if file_sha256(path) != entry.sha256:
         return f"{entry.path}: its sha256 is not the one in the manifest"
     return None
+
+
+def read_golden_set(folder: Path) -> dict[str, NDArray[Any]]:
+    """`images`, uint8 (N, height, width, channels), and every output that explain.onnx must give for them.
+
+    Raises:
+        OSError, ValueError: no such file, or not a golden set.
+    """
+    with np.load(folder / GOLDEN_SET, allow_pickle=False) as file:
+        return dict(file)
+
+
+def golden_differences(outputs: Outputs, golden: Outputs) -> dict[str, float]:
+    """Largest absolute difference of each output to the golden set; nan where an output has one."""
+    return {name: float(np.abs(value - golden[name]).max(initial=0.0)) for name, value in outputs.items()}
+
+
+def completeness_residuals(outputs: Outputs) -> NDArray[np.float64]:
+    """Largest |sum of all parts - logit| over the labels, for each image (N,); summed in float64.
+
+    Args:
+        outputs: of explain.onnx.
+    """
+    total_NK = outputs["embedding"].astype(np.float64) + outputs["biases"]
+    for name in ("heads", "feed_forwards"):
+        total_NK += outputs[name].sum(1, dtype=np.float64)
+    residuals_N: NDArray[np.float64] = np.abs(total_NK - outputs["logits"]).max(1)
+    return residuals_N

@@ -70,7 +70,7 @@ def _percent(value: float, interval: Interval) -> str:
 
 
 def manifest_table(manifest: Bundle) -> Table:
-    """Dense, masked and compact model side by side."""
+    """Dense, masked and pruned model side by side."""
     metrics = manifest.metrics
     table = Table(title=f"{manifest.name} version {manifest.version}, {metrics.test_images} test images")
     for column in ("model", "accuracy % (95 % interval)", "parameters", "MACs", "what it is"):
@@ -84,10 +84,10 @@ def manifest_table(manifest: Bundle) -> Table:
             metrics.macs_dense,
         ),
         (
-            "compact",
-            f"{100 * metrics.macs_compact / metrics.macs_dense:.0f} % of MACs",
-            metrics.parameters_compact,
-            metrics.macs_compact,
+            "pruned",
+            f"{100 * metrics.macs_pruned / metrics.macs_dense:.0f} % of MACs",
+            metrics.parameters_pruned,
+            metrics.macs_pruned,
         ),
     )
     for name, note, parameters, macs in rows:
@@ -100,7 +100,7 @@ def tap_point_table(manifest: Bundle) -> Table:
     """Single-nodal performance along the dense model."""
     data = manifest.data
     table = Table(
-        title=f"Dense model: clusters and noise per node, {data.calibration_images} calibration images, "
+        title=f"Dense model: clusters and noise per node, {data.validation_images} validation images, "
         f"threshold {manifest.pruning.threshold}"
     )
     table.add_column("encoder.tap point", no_wrap=True)
@@ -124,7 +124,7 @@ def _snr(tap: dict[str, Any]) -> str:
 def findings_table(found: dict[str, Any]) -> Table:
     """Single-nodal performance along the model; the ratio with its bootstrap interval."""
     table = Table(
-        title=f"Means over nodes: {found['images']:,} {found['part']} images, threshold {found['threshold']}, "
+        title=f"Means over nodes: {found['images']:,} {found['split']} images, threshold {found['threshold']}, "
         f"{found['draws']} bootstrap draws",
         box=box.SIMPLE,
     )
@@ -161,9 +161,9 @@ def heads_table(found: dict[str, Any]) -> Table:
 
 
 def candidate_table(manifest: Bundle) -> Table:
-    """What each rule and each criterion came to on calibration images that no score rests on."""
+    """What each rule and each criterion came to on validation images that no score rests on."""
     pruning = manifest.pruning
-    table = Table(title=f"Pruned models on {manifest.data.calibration_images} calibration images")
+    table = Table(title=f"Pruned models on {manifest.data.validation_images} validation images")
     for column in ("masks, then removal by", "accuracy", "loss", ""):
         table.add_column(column, justify="right" if column in ("accuracy", "loss") else "left")
     groups = (
@@ -172,8 +172,8 @@ def candidate_table(manifest: Bundle) -> Table:
     )
     for chosen, results in groups:
         for shown, name, result in results:
-            accuracy = f"{percent(result.calibration_accuracy)} %"
-            table.add_row(shown, accuracy, f"{result.calibration_loss:.4f}", "chosen" if name == chosen else "")
+            accuracy = f"{percent(result.validation_accuracy)} %"
+            table.add_row(shown, accuracy, f"{result.validation_loss:.4f}", "chosen" if name == chosen else "")
         table.add_section()
     return table
 
@@ -188,7 +188,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
     """A row for each share and rule: means over the seeds, and McNemar's largest p of a seed."""
     settings = found["settings"]
     table = Table(
-        title=f"{found['images']:,} {found['part']} images, mean of {settings['seeds']} seeds; differences in points, "
+        title=f"{found['images']:,} {found['split']} images, mean of {settings['seeds']} seeds; differences in points, "
         f"with McNemar's largest p",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -216,7 +216,7 @@ def subsets_table(found: dict[str, Any]) -> Table:
     settings = found["settings"]
     table = Table(
         title=f"Hidden nodes kept for {settings['labels']} labels, {settings['subsets']} random subsets, no training: "
-        f"accuracy among them on {found['part']} images (all nodes: {percent(found['dense_accuracy'])} %)",
+        f"accuracy among them on {found['split']} images (all nodes: {percent(found['dense_accuracy'])} %)",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("by", no_wrap=True)
@@ -237,7 +237,7 @@ def subsets_table(found: dict[str, Any]) -> Table:
 
 def accuracy_table(found: Sequence[Accuracy]) -> Table:
     """A row for each model."""
-    table = Table(title=f"{found[0].images:,} {found[0].part} images")
+    table = Table(title=f"{found[0].images:,} {found[0].split} images")
     table.add_column("model")
     table.add_column("accuracy % (95 % interval)", justify="right")
     for one in found:

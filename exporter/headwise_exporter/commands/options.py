@@ -11,7 +11,7 @@ import typer
 
 from headwise_exporter.commands import console
 from headwise_exporter.data import datasets
-from headwise_exporter.data.base import DatasetSettings, PartName
+from headwise_exporter.data.base import DatasetSettings, SplitName
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.pruning import andc, connections
 from headwise_exporter.pruning.criteria import CRITERIA
@@ -33,7 +33,9 @@ DatasetOption = Annotated[str, typer.Option("--dataset", help=f"One of: {', '.jo
 DataDirOption = Annotated[
     Path | None, typer.Option(help="Where downloaded data lies or is put; a folder of the cache by default.")
 ]
-SplitOption = Annotated[str | None, typer.Option(help="One of the data set's splits; its first by default.")]
+ProtocolOption = Annotated[
+    str | None, typer.Option(help="How the data set is divided into its splits; its first protocol by default.")
+]
 ImageSizeOption = Annotated[int | None, typer.Option(help="Pixels a side; the data set's own by default.")]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run's intermediate results.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of the run.")]
@@ -57,7 +59,7 @@ EpochsOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(min=0, help="As --set training.seed=N.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 RuleOption = Annotated[
-    str | None, typer.Option(help=f"Connections that masks keep: {AUTO} (the best on calibration), {', '.join(RULES)}.")
+    str | None, typer.Option(help=f"Connections that masks keep: {AUTO} (the best on validation), {', '.join(RULES)}.")
 ]
 ThresholdOption = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")
@@ -70,7 +72,7 @@ KeepOption = Annotated[
 ]
 CriterionOption = Annotated[
     str | None,
-    typer.Option(help=f"What chooses the units to remove: {AUTO} (the best on calibration), {', '.join(CRITERIA)}."),
+    typer.Option(help=f"What chooses the units to remove: {AUTO} (the best on validation), {', '.join(CRITERIA)}."),
 ]
 ShareOption = Annotated[
     float | None, typer.Option(min=0.01, max=1.0, help="Share that each encoder keeps; the recipe's by default.")
@@ -88,17 +90,15 @@ ConnectionRulesOption = Annotated[
 LayersOption = Annotated[
     str | None, typer.Option("--rule", help=f"Masked layers, by ANDC's rules: {', '.join(andc.RULES)}.")
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="Short trainings and random masks of each.")]
-ImagesOption = Annotated[
-    int | None, typer.Option(min=1, help="Training images of each short training; all by default.")
-]
-ShortEpochsOption = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Of each short training; the recipe's by default.")
+SeedsOption = Annotated[int, typer.Option(min=1, help="Fine-tuning runs and random masks of each.")]
+ImagesOption = Annotated[int | None, typer.Option(min=1, help="Training images of each fine-tuning; all by default.")]
+FineTuningEpochsOption = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Of each fine-tuning; the recipe's by default.")
 ]
 SubsetLabelsOption = Annotated[int, typer.Option("--labels", min=2, help="Labels of each subset.")]
 SubsetsOption = Annotated[int, typer.Option("--subsets", min=1, help="Random subsets.")]
-FindingsPartOption = Annotated[
-    str | None, typer.Option("--part", help="Images to find figures on: calibration (the recipe's), test or train.")
+FindingsSplitOption = Annotated[
+    str | None, typer.Option("--split", help="Images to find figures on: validation (the recipe's), test or train.")
 ]
 DrawsOption = Annotated[int | None, typer.Option(min=1, help="Of the bootstrap; the recipe's by default.")]
 ProbeSeedsOption = Annotated[
@@ -107,12 +107,12 @@ ProbeSeedsOption = Annotated[
         min=1, help="Trainings of the probes; those after the first say how far experts agree. The recipe's by default."
     ),
 ]
-PartOption = Annotated[str, typer.Option(help="Of the data set: train, calibration or test.")]
+SplitOption = Annotated[str, typer.Option(help="Of the data set: train, validation or test.")]
 
 
-def dataset_settings(name: str, data_dir: Path | None, split: str | None, image_size: int | None) -> DatasetSettings:
+def dataset_settings(name: str, data_dir: Path | None, protocol: str | None, image_size: int | None) -> DatasetSettings:
     """The data set that the command line asks for; checked."""
-    settings = DatasetSettings(name, None if data_dir is None else str(data_dir), split, image_size)
+    settings = DatasetSettings(name, None if data_dir is None else str(data_dir), protocol, image_size)
     datasets.check_settings(settings)
     return settings
 
@@ -142,11 +142,13 @@ def pruned_by(
 
 
 def findings_settings(
-    settings: FindingsSettings, part: str | None, draws: int | None, probe_seeds: int | None
+    settings: FindingsSettings, split: str | None, draws: int | None, probe_seeds: int | None
 ) -> FindingsSettings:
     """The settings with what the command line says otherwise."""
     return FindingsSettings(
-        settings.part if part is None else part_name(part), draws or settings.draws, probe_seeds or settings.probe_seeds
+        settings.split if split is None else split_name(split),
+        draws or settings.draws,
+        probe_seeds or settings.probe_seeds,
     )
 
 
@@ -184,27 +186,27 @@ def subset_settings(known: int, labels: int, subsets: int) -> SubsetSettings:
     return SubsetSettings(labels=labels, subsets=subsets)
 
 
-def part_name(part: str) -> PartName:
-    """The part of that name."""
-    known: tuple[PartName, ...] = ("train", "calibration", "test")
-    matched = next((name for name in known if name == part), None)
+def split_name(split: str) -> SplitName:
+    """The split of that name."""
+    known: tuple[SplitName, ...] = ("train", "validation", "test")
+    matched = next((name for name in known if name == split), None)
     if matched is None:
-        raise typer.BadParameter(f"expected train, calibration or test, found {part!r}", param_hint="--part")
+        raise typer.BadParameter(f"expected train, validation or test, found {split!r}", param_hint="--split")
     return matched
 
 
 def chosen_recipe(
     name: str,
     data_dir: Path | None,
-    split: str | None,
+    protocol: str | None,
     image_size: int | None,
     recipe: str | None,
     settings: Sequence[str] | None,
     epochs: int | None,
     seed: int | None,
 ) -> tuple[DatasetSettings, Recipe]:
-    """Data set and recipe that the command line asks for; split and size are the recipe's unless it says otherwise."""
-    asked = dataset_settings(name, data_dir, split, image_size)
+    """Data set and recipe that the command line asks for; protocol and size are the recipe's unless given."""
+    asked = dataset_settings(name, data_dir, protocol, image_size)
     found, plain = find_recipe(asked.kind, recipe, has_gpu=torch.cuda.is_available())
     console.err.print(f"recipe: {found}", highlight=False)
     shortcuts = {"training.epochs": epochs, "training.seed": seed}
@@ -212,4 +214,4 @@ def chosen_recipe(
     chosen = override(plain, [*given, *(settings or ())])
     if chosen.dataset != asked.kind:
         raise RecipeError(f"expected --dataset to name the data set, found --set dataset={chosen.dataset}.")
-    return replace(asked, split=split or chosen.split, image_size=image_size or chosen.image_size), chosen
+    return replace(asked, protocol=protocol or chosen.protocol, image_size=image_size or chosen.image_size), chosen

@@ -5,21 +5,21 @@ import json
 from headwise_exporter.commands import console
 from headwise_exporter.commands.options import (
     ConnectionRulesOption,
+    FineTuningEpochsOption,
     ImagesOption,
     JsonOption,
     LayersOption,
-    PartOption,
     RunArgument,
     RunOption,
     SeedsOption,
     SetOption,
     SharesOption,
-    ShortEpochsOption,
+    SplitOption,
     SubsetLabelsOption,
     SubsetsOption,
     ThreadsOption,
     comparison_settings,
-    part_name,
+    split_name,
     subset_settings,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
@@ -37,9 +37,9 @@ def compare(
     seeds: SeedsOption = ComparisonSettings.seeds,
     rule: LayersOption = None,
     images: ImagesOption = None,
-    epochs: ShortEpochsOption = None,
+    epochs: FineTuningEpochsOption = None,
     settings: SetOption = None,
-    part: PartOption = "calibration",
+    split: SplitOption = "validation",
     as_json: JsonOption = False,
 ) -> None:
     """Mask a run's dense model by ANDC and by each control, train shortly, and compare on the same images."""
@@ -47,7 +47,7 @@ def compare(
         set_threads(threads)
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run, settings or ())
         compared = comparison_settings(recipe.prune, share, by, seeds, rule, images, epochs)
-        say("compare", compare_stage(run, compared, recipe.training, part_name(part), data, console.progress))
+        say("compare", compare_stage(run, compared, recipe.training, split_name(split), data, console.progress))
         found = run_comparison(run)
         if as_json:
             print(json.dumps(found))
@@ -60,7 +60,7 @@ def subsets(
     threads: ThreadsOption = None,
     labels: SubsetLabelsOption = SubsetSettings.labels,
     count: SubsetsOption = SubsetSettings.subsets,
-    part: PartOption = "calibration",
+    split: SplitOption = "validation",
     as_json: JsonOption = False,
 ) -> None:
     """Remove the hidden nodes that random subsets of the labels need least, by the SNPs and by other criteria."""
@@ -68,7 +68,7 @@ def subsets(
         set_threads(threads)
         data = trained_dataset(run, console.progress)
         settings = subset_settings(len(data.label_names), labels, count)
-        say("subsets", subsets_stage(run, settings, part_name(part), data, console.progress))
+        say("subsets", subsets_stage(run, settings, split_name(split), data, console.progress))
         found = run_subsets(run)
         if as_json:
             print(json.dumps(found))

@@ -1,7 +1,7 @@
-"""What every data set is: labelled images in three parts, and the mean and deviation of the training pixels.
+"""What every data set is: labelled images in three splits, and the mean and deviation of the training pixels.
 
-Training sees the training part alone. Everything that chooses (probes' accuracy, clusters, pruning criteria) looks at
-the calibration part. The test part is looked at once, for the reported accuracies.
+Training sees the training split alone. Everything that chooses (probes' accuracy, clusters, pruning criteria) looks at
+the validation split. The test split is looked at once, for the reported accuracies.
 
 Shape suffixes: N images, Y rows, X columns, C channels, P pixels of all images.
 """
@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-PartName = Literal["train", "calibration", "test"]
+SplitName = Literal["train", "validation", "test"]
 
 CHUNK_PIXELS = 1 << 17  # taken at a time; one MiB as float64
 STD_MIN = 1 / 255  # a channel that is the same everywhere is divided by this: one grey level [our choice]
-SEED = 0  # of every split that is our choice
+SEED = 0  # of every protocol that is our choice
 
 
 class DatasetError(Exception):
@@ -31,7 +31,7 @@ class DatasetSettings:
 
     name: str  # digits, cifar100, flowers102 or folder:PATH
     data_dir: str | None = None  # where the downloaded data lies or is put; a folder of the cache by default
-    split: str | None = None  # the data set's first by default
+    protocol: str | None = None  # the data set's first by default
     image_size: int | None = None  # pixels a side; the data set's own by default
 
     @property
@@ -46,7 +46,7 @@ class DatasetSettings:
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """Images and their labels."""
 
     images_NYXC: NDArray[np.uint8]  # in memory, or a slice of a memory-mapped file
@@ -63,23 +63,23 @@ class Dataset:
 
     name: str
     settings: DatasetSettings  # that load the same again
-    split: str  # one line that says how the parts came about
+    protocol: str  # one line that says how the splits came about
     label_names: tuple[str, ...]
     mean: tuple[float, ...]  # of the training pixels, in units of 0..1, one for each channel
     std: tuple[float, ...]
-    train: Part
-    calibration: Part
-    test: Part
+    train: Split
+    validation: Split
+    test: Split
 
-    def part(self, name: PartName) -> Part:
-        """The part of that name."""
-        part: Part = getattr(self, name)
-        return part
+    def split(self, name: SplitName) -> Split:
+        """The split of that name."""
+        split: Split = getattr(self, name)
+        return split
 
     def describe(self) -> str:
-        """Name, split and image counts in one line."""
-        counts = f"{len(self.train):,} training, {len(self.calibration):,} calibration, {len(self.test):,} test images"
-        return f"{self.name}: {counts} ({self.split})"
+        """Name, image counts and protocol in one line."""
+        counts = f"{len(self.train):,} training, {len(self.validation):,} validation, {len(self.test):,} test images"
+        return f"{self.name}: {counts} ({self.protocol})"
 
 
 def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -101,20 +101,20 @@ def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...
 
 
 def assemble(
-    settings: DatasetSettings, name: str, split: str, label_names: Sequence[str], parts: Mapping[PartName, Part]
+    settings: DatasetSettings, name: str, protocol: str, label_names: Sequence[str], splits: Mapping[SplitName, Split]
 ) -> Dataset:
-    """The data set of these parts, with the statistics of its training pixels."""
-    mean, std = channel_statistics(parts["train"].images_NYXC)
+    """The data set of these splits, with the statistics of its training pixels."""
+    mean, std = channel_statistics(splits["train"].images_NYXC)
     return Dataset(
         name=name,
         settings=settings,
-        split=split,
+        protocol=protocol,
         label_names=tuple(label_names),
         mean=mean,
         std=std,
-        train=parts["train"],
-        calibration=parts["calibration"],
-        test=parts["test"],
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
     )
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from headwise_exporter.data.base import DatasetError
 from headwise_exporter.data.decoding import CHANNELS, TRANSFORM_VERSION, UnreadableImage, decode
-from headwise_exporter.files import whole_file
+from headwise_exporter.files import atomic_write
 from headwise_exporter.progress import Progress
 
 BATCH = 256  # images that may be decoded and not yet written
@@ -101,7 +101,7 @@ def decoded(name: str, root: Path, files_N: Sequence[Path], size: int, progress:
     shape = (len(files_N), size, size, CHANNELS)
     if (found := _open(path, shape)) is not None:
         return found
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         _write(file, name, root, files_N, size, progress)
     if (made := _open(path, shape)) is None:
         raise DatasetError(f"{path} is not what was written. Something else writes to it, or the disk fails.")

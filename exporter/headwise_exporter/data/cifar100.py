@@ -3,9 +3,9 @@
 Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009. Read from the official files
 `cifar-100-python/{train,test,meta}`, which are fetched when they are not there.
 
-Split `official`: the official 10,000 test images are the test part. Of the 50,000 training images 50 of each label,
-chosen with a fixed seed, are the calibration part and the other 45,000 the training part [our choice: the data set has
-no validation part]. Published accuracies are of trainings on all 50,000.
+Protocol `official`: the official 10,000 test images are the test split. Of the 50,000 training images 50 of each label,
+chosen with a fixed seed, are the validation split and the other 45,000 the training split [our choice: the data set has
+no validation split]. Published accuracies are of trainings on all 50,000.
 
 The files are pickles, which can run any code when read carelessly. Here they can make arrays, and nothing else.
 
@@ -23,8 +23,8 @@ from headwise_exporter.data.base import (
     Dataset,
     DatasetError,
     DatasetSettings,
-    Part,
-    PartName,
+    Split,
+    SplitName,
     assemble,
     shuffled_by_label,
 )
@@ -32,10 +32,10 @@ from headwise_exporter.data.download import RemoteFile, data_folder, fetch, unpa
 from headwise_exporter.progress import Progress
 
 IMAGE_SIZE = 32
-SPLITS = ("official",)
+PROTOCOLS = ("official",)
 LABELS = 100
 TRAIN_PER_LABEL, TEST_PER_LABEL = 500, 100
-CALIBRATION_PER_LABEL = 50
+VALIDATION_PER_LABEL = 50
 
 FOLDER = "cifar-100-python"
 FILES = ("train", "test", "meta")
@@ -105,9 +105,9 @@ def _read_names(path: Path) -> list[str]:
     return [name.decode("ascii", "replace") for name in names]
 
 
-def _part(images_NCYX: NDArray[np.uint8], labels_N: NDArray[np.int64], indices: NDArray[np.int64]) -> Part:
+def _part(images_NCYX: NDArray[np.uint8], labels_N: NDArray[np.int64], indices: NDArray[np.int64]) -> Split:
     images_NYXC = np.ascontiguousarray(images_NCYX[indices].transpose(0, 2, 3, 1))
-    return Part(images_NYXC, labels_N[indices], indices)
+    return Split(images_NYXC, labels_N[indices], indices)
 
 
 def _find(settings: DatasetSettings, progress: Progress) -> Path:
@@ -130,17 +130,17 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
     folder = _find(settings, progress)
     rest_NCYX, rest_labels_N = _read_images(folder / "train", TRAIN_PER_LABEL)
     shuffled = shuffled_by_label(rest_labels_N, LABELS)
-    calibration = np.sort(np.concatenate([indices[:CALIBRATION_PER_LABEL] for indices in shuffled]))
-    train = np.sort(np.concatenate([indices[CALIBRATION_PER_LABEL:] for indices in shuffled]))
-    parts: dict[PartName, Part] = {
+    validation = np.sort(np.concatenate([indices[:VALIDATION_PER_LABEL] for indices in shuffled]))
+    train = np.sort(np.concatenate([indices[VALIDATION_PER_LABEL:] for indices in shuffled]))
+    splits: dict[SplitName, Split] = {
         "train": _part(rest_NCYX, rest_labels_N, train),
-        "calibration": _part(rest_NCYX, rest_labels_N, calibration),
+        "validation": _part(rest_NCYX, rest_labels_N, validation),
     }
     del rest_NCYX
     test_NCYX, test_labels_N = _read_images(folder / "test", TEST_PER_LABEL)
-    parts["test"] = _part(test_NCYX, test_labels_N, np.arange(len(test_labels_N)))
-    split = (
-        f"official test; of the official training images {CALIBRATION_PER_LABEL} a label, seed 0, for calibration"
+    splits["test"] = _part(test_NCYX, test_labels_N, np.arange(len(test_labels_N)))
+    protocol = (
+        f"official test; of the official training images {VALIDATION_PER_LABEL} a label, seed 0, for validation"
         " [our choice]"
     )
-    return assemble(settings, "cifar100", split, _read_names(folder / "meta"), parts)
+    return assemble(settings, "cifar100", protocol, _read_names(folder / "meta"), splits)

@@ -1,4 +1,4 @@
-"""Labelled images with a fixed split into training, calibration and test parts.
+"""Labelled images with a fixed division into training, validation and test splits.
 
 `digits` needs no download; `cifar100` and `flowers102` are fetched from their official addresses; `folder:PATH` is
 whatever images you have. One module each says where its images come from and how they are split.
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headwise_exporter.data import cifar100, digits, flowers102, folder
-from headwise_exporter.data.base import Dataset, DatasetError, DatasetSettings, Part, PartName
+from headwise_exporter.data.base import Dataset, DatasetError, DatasetSettings, Split, SplitName
 from headwise_exporter.progress import Progress, silent
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "DatasetSettings",
-    "Part",
-    "PartName",
+    "Split",
+    "SplitName",
     "check_settings",
     "load",
     "model_name",
@@ -35,15 +35,15 @@ class Source:
     load: Callable[[DatasetSettings, Progress], Dataset]
     image_size: int  # pixels a side, unless told otherwise
     any_size: bool = False  # whether it can be told otherwise
-    splits: tuple[str, ...] = ()  # the first is the default
+    protocols: tuple[str, ...] = ()  # the first is the default
     takes_data_dir: bool = False
 
 
 DATASETS: dict[str, Source] = {
-    "digits": Source(digits.load, digits.IMAGE_SIZE, splits=digits.SPLITS),
-    "cifar100": Source(cifar100.load, cifar100.IMAGE_SIZE, splits=cifar100.SPLITS, takes_data_dir=True),
+    "digits": Source(digits.load, digits.IMAGE_SIZE, protocols=digits.PROTOCOLS),
+    "cifar100": Source(cifar100.load, cifar100.IMAGE_SIZE, protocols=cifar100.PROTOCOLS, takes_data_dir=True),
     "flowers102": Source(
-        flowers102.load, flowers102.IMAGE_SIZE, any_size=True, splits=flowers102.SPLITS, takes_data_dir=True
+        flowers102.load, flowers102.IMAGE_SIZE, any_size=True, protocols=flowers102.PROTOCOLS, takes_data_dir=True
     ),
     "folder": Source(folder.load, folder.IMAGE_SIZE, any_size=True),
 }
@@ -72,13 +72,13 @@ def check_settings(settings: DatasetSettings) -> None:
     """Check at no cost whether there can be such a data set.
 
     Raises:
-        DatasetError: the data set, the split or the size is unknown, or a folder is not there.
+        DatasetError: the data set, the protocol or the size is unknown, or a folder is not there.
     """
     _check_name(settings)
     source = DATASETS[settings.kind]
-    if settings.split is not None and settings.split not in source.splits:
-        known = ", ".join(source.splits) or "none, as its folders say"
-        raise DatasetError(f"unknown split {settings.split!r} of {settings.kind}; expected: {known}.")
+    if settings.protocol is not None and settings.protocol not in source.protocols:
+        known = ", ".join(source.protocols) or "none, as its folders say"
+        raise DatasetError(f"unknown protocol {settings.protocol!r} of {settings.kind}; expected: {known}.")
     _check_size(settings, source)
     if settings.data_dir is None:
         return

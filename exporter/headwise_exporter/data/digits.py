@@ -1,18 +1,18 @@
 """`digits`: the 1,797 real scans of handwritten digits that scikit-learn ships.
 
-UCI "Optical recognition of handwritten digits", test part: 8 x 8 pixels in 17 grey levels. They need no download. The
-split is stratified with a fixed seed [our choice]: 1,078 training, 359 calibration and 360 test images.
+UCI "Optical recognition of handwritten digits", test split: 8 x 8 pixels in 17 grey levels. They need no download. The
+split is stratified with a fixed seed [our choice]: 1,078 training, 359 validation and 360 test images.
 """
 
 from typing import Any
 
 import numpy as np
 
-from headwise_exporter.data.base import SEED, Dataset, DatasetSettings, Part, PartName, assemble
+from headwise_exporter.data.base import SEED, Dataset, DatasetSettings, Split, SplitName, assemble
 from headwise_exporter.progress import Progress
 
 IMAGE_SIZE = 8
-SPLITS = ("stratified",)
+PROTOCOLS = ("stratified",)
 
 
 def load(settings: DatasetSettings, progress: Progress) -> Dataset:
@@ -25,11 +25,11 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
     images_NYXC = np.round(scans.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     labels_N = scans.target.astype(np.int64)
     rest, test = train_test_split(np.arange(len(labels_N)), test_size=360, stratify=labels_N, random_state=SEED)
-    train, calibration = train_test_split(rest, test_size=359, stratify=labels_N[rest], random_state=SEED)
+    train, validation = train_test_split(rest, test_size=359, stratify=labels_N[rest], random_state=SEED)
 
-    def part(indices: Any) -> Part:
-        return Part(images_NYXC[indices], labels_N[indices], indices)
+    def split(indices: Any) -> Split:
+        return Split(images_NYXC[indices], labels_N[indices], indices)
 
-    parts: dict[PartName, Part] = {"train": part(train), "calibration": part(calibration), "test": part(test)}
+    splits: dict[SplitName, Split] = {"train": split(train), "validation": split(validation), "test": split(test)}
     names = [str(name) for name in scans.target_names]
-    return assemble(settings, "digits", "stratified 60/20/20, seed 0", names, parts)
+    return assemble(settings, "digits", "stratified 60/20/20, seed 0", names, splits)

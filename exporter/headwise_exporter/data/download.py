@@ -16,7 +16,7 @@ from typing import Any
 
 from headwise_exporter.data.base import DatasetError, DatasetSettings
 from headwise_exporter.data.cache import cache_folder
-from headwise_exporter.files import whole_folder
+from headwise_exporter.files import atomic_folder
 from headwise_exporter.progress import Progress
 
 MIB = 1 << 20
@@ -124,7 +124,7 @@ def unpack(path: Path, folder: Path) -> None:
         OutputError: the folder cannot be written.
     """
     try:
-        with whole_folder(folder) as temporary, tarfile.open(path) as archive:
+        with atomic_folder(folder) as temporary, tarfile.open(path) as archive:
             archive.extractall(temporary, _without_top_folder(archive), filter="data")
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"cannot unpack {path}: {error}. Remove it, so that it is fetched anew.") from error

@@ -4,13 +4,13 @@ Source: Nilsback and Zisserman, "Automated flower classification over a large nu
 official files, `flowers-102/{jpg/image_00001.jpg, ..., imagelabels.mat, setid.mat}`, which are fetched where they are
 not there.
 
-Splits:
-- `official`: 1,020 training images, ten of each label; the 1,020 validation images are the calibration part; 6,149 test
+Protocols:
+- `official`: 1,020 training images, ten of each label; the 1,020 validation images are the validation split; 6,149 test
   images;
 - `official-trainval`: training on the training and validation images, but for two validation images of each label,
-  chosen with a fixed seed, which are the calibration part: 1,836, 204 and the same 6,149 [our choice].
+  chosen with a fixed seed, which are the validation split: 1,836, 204 and the same 6,149 [our choice].
 
-Both splits share one file of decoded images, in which every part of either is one slice.
+Both protocols share one file of decoded images, in which every split of either is one slice.
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ from headwise_exporter.data.base import (
     Dataset,
     DatasetError,
     DatasetSettings,
-    Part,
-    PartName,
+    Split,
+    SplitName,
     assemble,
     shuffled_by_label,
 )
@@ -34,8 +34,8 @@ from headwise_exporter.data.download import RemoteFile, data_folder, fetch, unpa
 from headwise_exporter.progress import Progress
 
 IMAGE_SIZE = 224
-SPLITS = ("official", "official-trainval")
-CALIBRATION_PER_LABEL = 2  # of official-trainval
+PROTOCOLS = ("official", "official-trainval")
+VALIDATION_PER_LABEL = 2  # of official-trainval
 IMAGES = {"trnid": 1020, "valid": 1020, "tstid": 6149}  # by the name of the list in setid.mat
 
 FOLDER = "flowers-102"
@@ -78,7 +78,7 @@ def _read_list(path: Path, name: str) -> NDArray[np.int64]:
 
 
 def _read_numbers(folder: Path) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
-    """Numbers of the images in each official part, counted from 1, and the labels of all images, counted from 0."""
+    """Numbers of the images in each official split, counted from 1, and the labels of all images, counted from 0."""
     labels_N = _read_list(folder / LABELS.name, "labels") - 1
     sets = {name: _read_list(folder / SETS.name, name) for name in IMAGES}
     found = {name: len(numbers) for name, numbers in sets.items()}
@@ -94,16 +94,16 @@ def _read_numbers(folder: Path) -> tuple[dict[str, NDArray[np.int64]], NDArray[n
 
 
 def _order(
-    sets: Mapping[str, NDArray[np.int64]], labels_N: NDArray[np.int64], split: str
-) -> tuple[NDArray[np.int64], dict[PartName, slice]]:
-    """Numbers of all images in the order of the cache, the same for both splits, and where each part lies in it."""
+    sets: Mapping[str, NDArray[np.int64]], labels_N: NDArray[np.int64], protocol: str
+) -> tuple[NDArray[np.int64], dict[SplitName, slice]]:
+    """Numbers of all images in the order of the cache, the same for both protocols, and where each split lies in it."""
     train, validation, test = (sets[name] for name in ("trnid", "valid", "tstid"))
     shuffled = shuffled_by_label(labels_N[validation - 1], len(LABEL_NAMES))
-    held_out = np.sort(np.concatenate([indices[:CALIBRATION_PER_LABEL] for indices in shuffled]))
+    held_out = np.sort(np.concatenate([indices[:VALIDATION_PER_LABEL] for indices in shuffled]))
     order = np.concatenate([train, np.delete(validation, held_out), validation[held_out], test])
     second = len(train) + len(validation)
-    first = len(train) if split == "official" else second - len(held_out)
-    return order, {"train": slice(first), "calibration": slice(first, second), "test": slice(second, None)}
+    first = len(train) if protocol == "official" else second - len(held_out)
+    return order, {"train": slice(first), "validation": slice(first, second), "test": slice(second, None)}
 
 
 def _find(settings: DatasetSettings, progress: Progress) -> Path:
@@ -127,14 +127,16 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
     """
     folder = _find(settings, progress)
     sets, labels_N = _read_numbers(folder)
-    split = settings.split or SPLITS[0]
-    order, slices = _order(sets, labels_N, split)
+    protocol = settings.protocol or PROTOCOLS[0]
+    order, slices = _order(sets, labels_N, protocol)
     files = [folder / "jpg" / f"image_{number:05d}.jpg" for number in order]
     images_NYXC = decoded("flowers102", folder, files, settings.image_size or IMAGE_SIZE, progress)
-    parts = {name: Part(images_NYXC[where], labels_N[order[where] - 1], order[where]) for name, where in slices.items()}
-    told = {
-        "official": "official; validation images for calibration",
-        "official-trainval": "official test; training and validation images for training, of which"
-        f" {CALIBRATION_PER_LABEL} validation images a label, seed 0, for calibration [our choice]",
+    splits = {
+        name: Split(images_NYXC[where], labels_N[order[where] - 1], order[where]) for name, where in slices.items()
     }
-    return assemble(settings, "flowers102", told[split], LABEL_NAMES, parts)
+    told = {
+        "official": "official",
+        "official-trainval": "official test; training and validation images for training, but for"
+        f" {VALIDATION_PER_LABEL} a label, seed 0, that stay validation images [our choice]",
+    }
+    return assemble(settings, "flowers102", told[protocol], LABEL_NAMES, splits)

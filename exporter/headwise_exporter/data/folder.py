@@ -1,9 +1,9 @@
 """`folder:PATH`: any images, in one folder for each label.
 
 Two layouts:
-- `PATH/<label>/...`: each label's images are split 60/20/20 into training, calibration and test, with a fixed seed; the
-  calibration and the test part get at least one each, so a label needs three images;
-- `PATH/train/<label>/...`, `PATH/val/...` (or `valid`, `validation`) and `PATH/test/...`: the parts are as given, and
+- `PATH/<label>/...`: each label's images are split 60/20/20 into training, validation and test, with a fixed seed; the
+  validation and the test split get at least one each, so a label needs three images;
+- `PATH/train/<label>/...`, `PATH/val/...` (or `valid`, `validation`) and `PATH/test/...`: the splits are as given, and
   must have the same labels, each with at least one image.
 The second is taken when there is a folder `train` beside one of the others; a label may be called `train` otherwise.
 
@@ -11,7 +11,7 @@ Images may lie deeper below their label. What is an image is told by content; a 
 none is refused by name, other files are skipped, and so is everything whose name starts with a dot. Images are scaled
 to 224 pixels a side unless told otherwise, whatever their size.
 
-Honest limit: the same picture under two names may come into two parts.
+Honest limit: the same picture under two names may come into two splits.
 """
 
 import os
@@ -25,8 +25,8 @@ from headwise_exporter.data.base import (
     Dataset,
     DatasetError,
     DatasetSettings,
-    Part,
-    PartName,
+    Split,
+    SplitName,
     assemble,
     shuffled_by_label,
 )
@@ -34,12 +34,12 @@ from headwise_exporter.data.cache import decoded
 from headwise_exporter.progress import Progress
 
 IMAGE_SIZE = 224
-SHARE = 0.2  # of each label's images, for calibration and for test
+SHARE = 0.2  # of each label's images, for validation and for test
 NEEDED = 3  # images of each label
-PARTS: tuple[PartName, ...] = ("train", "calibration", "test")
-PART_FOLDERS: dict[PartName, tuple[str, ...]] = {
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train",),
-    "calibration": ("val", "valid", "validation"),
+    "validation": ("val", "valid", "validation"),
     "test": ("test",),
 }
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -105,54 +105,54 @@ def _labelled(folder: Path, needed: int) -> Images:
     return images
 
 
-def _part_folders(root: Path) -> dict[PartName, Path] | None:
-    """The folders of the parts, or None when the folders are labels.
+def _split_folders(root: Path) -> dict[SplitName, Path] | None:
+    """The folders of the splits, or None when the folders are labels.
 
     Raises:
-        DatasetError: a part has no folder, or two.
+        DatasetError: a split has no folder, or two.
     """
     there = {folder.name: folder for folder in _folders(root)}
-    found = {part: [there[name] for name in names if name in there] for part, names in PART_FOLDERS.items()}
-    if not found["train"] or not (found["calibration"] or found["test"]):
+    found = {split: [there[name] for name in names if name in there] for split, names in SPLIT_FOLDERS.items()}
+    if not found["train"] or not (found["validation"] or found["test"]):
         return None
-    for part, folders in found.items():
+    for split, folders in found.items():
         if len(folders) != 1:
             names = ", ".join(folder.name for folder in folders) or "none"
-            wanted = " or ".join(PART_FOLDERS[part])
+            wanted = " or ".join(SPLIT_FOLDERS[split])
             raise DatasetError(
-                f"{root}: expected one folder {wanted} for {part}, found {names}. Give train, val and test, or label "
+                f"{root}: expected one folder {wanted} for {split}, found {names}. Give train, val and test, or label "
                 "folders alone."
             )
-    return {part: folders[0] for part, folders in found.items()}
+    return {split: folders[0] for split, folders in found.items()}
 
 
-def _given(folders: Mapping[PartName, Path]) -> dict[PartName, Images]:
-    parts = {part: _labelled(folder, needed=1) for part, folder in folders.items()}
-    for part, images in parts.items():
-        differing = sorted(set(images) ^ set(parts["train"]))
+def _given(folders: Mapping[SplitName, Path]) -> dict[SplitName, Images]:
+    splits = {split: _labelled(folder, needed=1) for split, folder in folders.items()}
+    for split, images in splits.items():
+        differing = sorted(set(images) ^ set(splits["train"]))
         if differing:
             raise DatasetError(
-                f"{folders[part]}: expected the labels of {folders['train'].name}, found a difference in: "
-                f"{', '.join(differing)}. Each part needs every label."
+                f"{folders[split]}: expected the labels of {folders['train'].name}, found a difference in: "
+                f"{', '.join(differing)}. Each split needs every label."
             )
-    return parts
+    return splits
 
 
-def _split(images: Images) -> dict[PartName, Images]:
+def _split(images: Images) -> dict[SplitName, Images]:
     labels_N = np.repeat(np.arange(len(images)), [len(paths) for paths in images.values()])
     starts = np.cumsum([0, *(len(paths) for paths in images.values())])
-    parts: dict[PartName, Images] = {part: {} for part in PARTS}
+    splits: dict[SplitName, Images] = {split: {} for split in SPLITS}
     shuffled = shuffled_by_label(labels_N, len(images))
     for (label, paths), start, indices in zip(images.items(), starts, shuffled, strict=False):
         held_out = max(1, round(SHARE * len(paths)))
         chosen = {
             "test": indices[:held_out],
-            "calibration": indices[held_out : 2 * held_out],
+            "validation": indices[held_out : 2 * held_out],
             "train": indices[2 * held_out :],
         }
-        for part in PARTS:
-            parts[part][label] = [paths[index - start] for index in np.sort(chosen[part])]
-    return parts
+        for split in SPLITS:
+            splits[split][label] = [paths[index - start] for index in np.sort(chosen[split])]
+    return splits
 
 
 def load(settings: DatasetSettings, progress: Progress) -> Dataset:
@@ -163,23 +163,23 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
         OutputError: the cache cannot be written.
     """
     root, size = Path(settings.path), settings.image_size or IMAGE_SIZE
-    folders = _part_folders(root)
-    parts = _split(_labelled(root, NEEDED)) if folders is None else _given(folders)
+    folders = _split_folders(root)
+    splits = _split(_labelled(root, NEEDED)) if folders is None else _given(folders)
     told = "stratified 60/20/20, seed 0"
     if folders is not None:
-        told = f"as given by the folders {', '.join(folders[part].name for part in PARTS)}"
-    label_names = sorted(parts["train"])
-    files = [path for part in PARTS for label in label_names for path in parts[part][label]]
+        told = f"as given by the folders {', '.join(folders[split].name for split in SPLITS)}"
+    label_names = sorted(splits["train"])
+    files = [path for split in SPLITS for label in label_names for path in splits[split][label]]
     labels_N = np.array(
-        [index for part in PARTS for index, label in enumerate(label_names) for _ in parts[part][label]], np.int64
+        [index for split in SPLITS for index, label in enumerate(label_names) for _ in splits[split][label]], np.int64
     )
     numbers = {path: number for number, path in enumerate(sorted(files))}
     source_N = np.array([numbers[path] for path in files], np.int64)
     images_NYXC = decoded(safe_name(settings.path), root, files, size, progress)
-    ends = np.cumsum([sum(map(len, parts[part].values())) for part in PARTS])
+    ends = np.cumsum([sum(map(len, splits[split].values())) for split in SPLITS])
     slices = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     made = {
-        part: Part(images_NYXC[where], labels_N[where], source_N[where])
-        for part, where in zip(PARTS, slices, strict=True)
+        split: Split(images_NYXC[where], labels_N[where], source_N[where])
+        for split, where in zip(SPLITS, slices, strict=True)
     }
     return assemble(settings, safe_name(settings.path), told, label_names, made)

@@ -1,6 +1,6 @@
 """Labelled images as a model takes them: uint8 in memory, normalised float by the batch.
 
-A whole data set in float32 would be four times its size, 3.7 GB for the test part of Flowers-102; so nothing but a
+A whole data set in float32 would be four times its size, 3.7 GB for the test split of Flowers-102; so nothing but a
 batch is ever converted. The pixels may be memory-mapped, or moved to the training device once with `to`.
 
 Shape suffixes: N images, B batch, Y rows, X columns, C channels.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise_exporter.data.augmentation import normalise, to_unit
-from headwise_exporter.data.base import Part
+from headwise_exporter.data.base import Split
 
 # Images at once where nothing is learnt. On a CPU so few that a layer's activations stay in its caches: with 64 pooling
 # all nodes of CCT-7 takes nearly twice as long. On a GPU, where it was never timed, so many that it should be busy.
@@ -33,7 +33,7 @@ def occurrence(labels_N: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """One part of a data set; batches and labels are on the device that it was made for."""
+    """One split of a data set; batches and labels are on the device that it was made for."""
 
     images_NYXC: Tensor  # uint8, on that device or, where they do not fit, on the CPU
     labels_N: Tensor
@@ -106,6 +106,6 @@ class LabelledImages:
             yield self.normalised(chosen), self.labels_N[chosen]
 
 
-def labelled_images(part: Part, mean: tuple[float, ...], std: tuple[float, ...]) -> LabelledImages:
-    """A part of a data set on the CPU, its pixels shared with it."""
-    return LabelledImages(torch.from_numpy(part.images_NYXC), torch.from_numpy(part.labels_N), mean, std)
+def labelled_images(split: Split, mean: tuple[float, ...], std: tuple[float, ...]) -> LabelledImages:
+    """A split of a data set on the CPU, its pixels shared with it."""
+    return LabelledImages(torch.from_numpy(split.images_NYXC), torch.from_numpy(split.labels_N), mean, std)

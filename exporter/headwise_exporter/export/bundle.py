@@ -3,7 +3,7 @@
 The format is declared in `proto/headwise/v1/bundle.proto`; `headwise.bundle` reads it. A bundle is written to a
 temporary folder, checked there, and renamed: what can be seen is whole and has passed its own golden set.
 
-The golden set is calibration images with every output of `explain.onnx` as torch computes it, so that any engine on any
+The golden set is validation images with every output of `explain.onnx` as torch computes it, so that any engine on any
 machine can be checked without torch and without the data set.
 """
 
@@ -35,22 +35,22 @@ from headwise_exporter.data.base import Dataset
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.graphs import check_graphs, export_graphs, run_graph
 from headwise_exporter.export.manifest import head_cards, metrics
-from headwise_exporter.files import whole_folder, write_json
+from headwise_exporter.files import atomic_folder, write_json
 from headwise_exporter.model.cct import CCT, EncoderShape
 from headwise_exporter.model.checkpoints import Measurements, load_measurements, load_model
 from headwise_exporter.nodes.snp import Probe
 from headwise_exporter.stages.build import (
-    COMPACT,
-    COMPACT_MEASUREMENTS,
     DENSE,
     DENSE_MEASUREMENTS,
     MASKED,
+    PRUNED,
+    PRUNED_MEASUREMENTS,
     PRUNING,
     REPORT,
     TRAINING,
     RunError,
-    part_images,
     pruning_record,
+    split_images,
     trained_recipe,
 )
 from headwise_exporter.stages.stage import Stage, is_current, write_stage_record
@@ -61,7 +61,7 @@ GOLDEN_TOLERANCE_REDUCED = 0.05  # of the golden logits' range
 COMPLETENESS_TOLERANCE = 1e-4
 EXPORT_STAGE = Stage(
     "export",
-    (DENSE, TRAINING, MASKED, COMPACT, PRUNING, DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS, REPORT),
+    (DENSE, TRAINING, MASKED, PRUNED, PRUNING, DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS, REPORT),
     ("export.json",),
 )
 
@@ -72,9 +72,9 @@ class RunModels:
 
     dense: CCT
     masked: CCT
-    compact: CCT
+    pruned: CCT
     dense_measurements: Measurements
-    compact_measurements: Measurements
+    pruned_measurements: Measurements
 
     @classmethod
     def load(cls, run: Path) -> "RunModels":
@@ -83,11 +83,11 @@ class RunModels:
         Raises:
             CheckpointError: one is missing or damaged.
         """
-        dense, masked, compact = (load_model(run / name) for name in (DENSE, MASKED, COMPACT))
-        dense_measurements, compact_measurements = (
-            load_measurements(run / name) for name in (DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS)
+        dense, masked, pruned = (load_model(run / name) for name in (DENSE, MASKED, PRUNED))
+        dense_measurements, pruned_measurements = (
+            load_measurements(run / name) for name in (DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS)
         )
-        return cls(dense, masked, compact, dense_measurements, compact_measurements)
+        return cls(dense, masked, pruned, dense_measurements, pruned_measurements)
 
 
 def head_probes(measurements: Measurements, model: CCT) -> list[Probe]:
@@ -96,8 +96,8 @@ def head_probes(measurements: Measurements, model: CCT) -> list[Probe]:
 
 
 def golden_set(split: ExactSplit, dataset: Dataset) -> dict[str, NDArray[Any]]:
-    """Inputs spread over the calibration images, and every output that they must give."""
-    images_NYXC = dataset.calibration.images_NYXC
+    """Inputs spread over the validation images, and every output that they must give."""
+    images_NYXC = dataset.validation.images_NYXC
     chosen = np.linspace(0, len(images_NYXC) - 1, min(GOLDEN_IMAGES, len(images_NYXC))).round().astype(int)
     with torch.no_grad():
         outputs = split(torch.from_numpy(images_NYXC[chosen]))
@@ -129,8 +129,8 @@ def _manifest(
     name: str, model_version: int, models: RunModels, dataset: Dataset, run: Path, golden: Mapping[str, NDArray[Any]]
 ) -> pb.Bundle:
     pruning, kept = pruning_record(run)
-    by_name = {"dense": models.dense, "masked": models.masked, "compact": models.compact}
-    measured = {"dense": models.dense_measurements, "compact": models.compact_measurements}
+    by_name = {"dense": models.dense, "masked": models.masked, "pruned": models.pruned}
+    measured = {"dense": models.dense_measurements, "pruned": models.pruned_measurements}
     libraries = ("headwise", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
     return pb.Bundle(
         format_version=FORMAT_VERSION,
@@ -143,17 +143,17 @@ def _manifest(
             tokens=models.dense.config.tokens,
             width=models.dense.config.width,
             dense_encoders=_encoder_shapes(models.dense),
-            compact_encoders=_encoder_shapes(models.compact),
+            pruned_encoders=_encoder_shapes(models.pruned),
         ),
         data=pb.DataProvenance(
             dataset=dataset.name,
-            split=dataset.split,
+            protocol=dataset.protocol,
             train_images=len(dataset.train),
-            calibration_images=len(dataset.calibration),
+            validation_images=len(dataset.validation),
             test_images=len(dataset.test),
             seed=trained_recipe(run).training.seed,
         ),
-        metrics=metrics(by_name, measured, part_images(dataset, "test"), pruning),
+        metrics=metrics(by_name, measured, split_images(dataset, "test"), pruning),
         pruning=pruning,
         head_cards=head_cards(by_name, measured, kept, dataset.label_names, pruning.threshold),
         completeness_tolerance=COMPLETENESS_TOLERANCE,
@@ -184,12 +184,12 @@ def write_bundle(run: Path, dataset: Dataset, repository: Path, name: str, model
     models = RunModels.load(run)
     if not (run / REPORT).is_file():
         raise RunError(f"{run} has no report: expected {REPORT}. Run `exporter report` first.")
-    probes = head_probes(models.compact_measurements, models.compact)
-    golden = golden_set(ExactSplit(models.compact, probes, dataset.mean, dataset.std).eval(), dataset)
+    probes = head_probes(models.pruned_measurements, models.pruned)
+    golden = golden_set(ExactSplit(models.pruned, probes, dataset.mean, dataset.std).eval(), dataset)
     manifest = _manifest(name, model_version, models, dataset, run, golden)
     folder = repository / name / str(model_version)
-    with whole_folder(folder) as temporary:
-        export_graphs(models.compact, probes, dataset.mean, dataset.std, temporary)
+    with atomic_folder(folder) as temporary:
+        export_graphs(models.pruned, probes, dataset.mean, dataset.std, temporary)
         check_graphs(temporary, golden, GOLDEN_TOLERANCE)
         np.savez(temporary / GOLDEN_SET, allow_pickle=False, **golden)
         shutil.copyfile(run / REPORT, temporary / Path(REPORT).name)

@@ -14,7 +14,7 @@ from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.pruning.compaction import KeptUnits
 from headwise_exporter.training.loop import predict
 
-NAMES = ("dense", "compact")
+NAMES = ("dense", "pruned")
 
 
 def wilson_interval(correct: int, images: int) -> Interval:
@@ -32,10 +32,10 @@ def count_correct(model: CCT, data: LabelledImages) -> int:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of a model on one part of a data set."""
+    """Of a model on one split of a data set."""
 
     model: str
-    part: str
+    split: str
     images: int
     correct: int
     accuracy: float
@@ -43,11 +43,11 @@ class Accuracy:
     interval_high: float
 
 
-def accuracy(name: str, model: CCT, part: str, data: LabelledImages) -> Accuracy:
+def accuracy(name: str, model: CCT, split: str, data: LabelledImages) -> Accuracy:
     """Evaluate a model."""
     correct, images = count_correct(model, data), len(data)
     interval = wilson_interval(correct, images)
-    return Accuracy(name, part, images, correct, correct / images, interval.low, interval.high)
+    return Accuracy(name, split, images, correct, correct / images, interval.low, interval.high)
 
 
 def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> TapPointMetrics:
@@ -71,9 +71,9 @@ def metrics(
     """All figures of the manifest; the one place that looks at the test images.
 
     Args:
-        models: `dense`, `masked` and `compact`.
-        measurements: of `dense` and `compact`, on the calibration images.
-        test_data: the test part.
+        models: `dense`, `masked` and `pruned`.
+        measurements: of `dense` and `pruned`, on the validation images.
+        test_data: the test split.
         pruning: how the models came about.
     """
     images = len(test_data)
@@ -82,7 +82,7 @@ def metrics(
         correct = count_correct(model, test_data)
         setattr(result, f"{kind}_accuracy", correct / images)
         getattr(result, f"{kind}_accuracy_interval").CopyFrom(wilson_interval(correct, images))
-    for name, tap_points in zip(NAMES, (result.tap_points, result.compact_tap_points), strict=True):
+    for name, tap_points in zip(NAMES, (result.tap_points, result.pruned_tap_points), strict=True):
         setattr(result, f"parameters_{name}", count_parameters(models[name]))
         setattr(result, f"macs_{name}", count_macs(models[name].config))
         nodes = measurements[name].nodes
@@ -122,7 +122,7 @@ def head_cards(
 ) -> list[HeadCard]:
     """The card of every head of the dense model.
 
-    A kept head is described as measured in the compact model, a removed one as measured in the dense model.
+    A kept head is described as measured in the pruned model, a removed one as measured in the dense model.
 
     `row` counts the kept heads, encoder by encoder, as the outputs of `explain.onnx` do.
     """
@@ -131,7 +131,7 @@ def head_cards(
     for encoder, units in enumerate(kept):
         found = {name: _encoder_expertise(models[name], measurements[name], encoder, threshold) for name in NAMES}
         for head in range(models["dense"].config.encoders[encoder].heads):
-            name = "compact" if head in units.heads else "dense"
+            name = "pruned" if head in units.heads else "dense"
             index = units.heads.index(head) if head in units.heads else head
             card = _card(found[name], index, labels, measurements[name].nodes[f"encoders.{encoder}.heads"].images)
             card.encoder, card.head, card.pruned = encoder, head, name == "dense"

@@ -6,13 +6,13 @@ Notable features:
   is not a stock pre-norm block;
 - sequence pooling instead of a class token: softmax over tokens of a linear score, then the weighted sum;
 - no bias on query, key and value;
-- every encoder has its own `EncoderShape`, so a compacted model is the same class with smaller numbers.
+- every encoder has its own `EncoderShape`, so a pruned model is the same class with smaller numbers.
 
 `forward` returns `(logits, activations)`: every intermediate by name, which is what the measurements read (no hooks).
 Parameter names and initialisation are those of the reference implementation, so its checkpoints load.
 
 Shape suffixes: B batch, C channels, Y rows, X columns, T tokens, D width of the residual stream, H heads, Q query/key
-dimensions of a head, V value dimensions of a head, F feed-forward units, K labels, N images.
+dimensions of a head, V value dimensions of a head, F feed-forward hidden nodes, K labels, N images.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class EncoderShape:
     heads: int
     query_key_dim: int  # of each head
     value_dim: int  # of each head
-    feed_forward: int  # hidden units
+    feed_forward: int  # hidden nodes
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Tokens to logits: encoders, final norm, sequence pooling, linear read-out."""
+    """Tokens to logits: encoders, final norm, sequence pooling, linear classifier head."""
 
     def __init__(self, config: CCTConfig, attention_dropout: float, stochastic_depth: float) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class CCT(nn.Module):
     `encoders.<l>.query|key` (B, T, H*Q), `.heads` (B, T, H*V), the head outputs before the projection,
     `.norm1_scale` (B, T), 1/sigma of LN_1, `.feed_forward_hidden` (B, T, F), after the GELU, `.feed_forward_out`
     (B, T, D), the stream after the encoder; `norm_scale` (B, T), 1/sigma of the final norm; `pooling_weights` (B, T)
-    and `pooled` (B, D), what the read-out sees.
+    and `pooled` (B, D), what the classifier head sees.
     """
 
     def __init__(self, config: CCTConfig, *, attention_dropout: float = 0.0, stochastic_depth: float = 0.0) -> None:

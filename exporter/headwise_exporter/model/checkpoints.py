@@ -1,7 +1,7 @@
 """Models and measurements as safetensors files, with the configuration that they need beside the tensors.
 
 A model file holds the state dict under the reference implementation's names, and the `CCTConfig` as JSON in the
-file's metadata. A measurement file holds, for each tap point, its probe, the read-out weights and the class means: with
+file's metadata. A measurement file holds, for each tap point, its probe, the weights and the label means: with
 them every SNP matrix, cluster and card follows without looking at an image again.
 
 The same values give the same bytes.
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from headwise_exporter.files import whole_file
+from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT, CCTConfig
 from headwise_exporter.nodes.snp import NodeMeasurement, Probe
 
@@ -30,7 +30,7 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Measurements:
-    """Probes of the tap points, and what was measured with them and with the model's own read-out."""
+    """Probes of the tap points, and what was measured with them and with the model's own classifier head."""
 
     probes: dict[str, Probe]
     nodes: dict[str, NodeMeasurement]
@@ -41,7 +41,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], kind: str, **metadata: Any)
     told = {METADATA: json.dumps({"kind": kind, **metadata})}
     # Not written by the library: what it raises on a full disk is no OSError.
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -84,7 +84,7 @@ def load_model(path: Path) -> CCT:
 
 
 def save_measurements(path: Path, measurements: Measurements) -> None:
-    """Write probes and class means, whole or not at all.
+    """Write probes and label means, whole or not at all.
 
     Raises:
         OutputError: the system refused the write.
@@ -93,7 +93,7 @@ def save_measurements(path: Path, measurements: Measurements) -> None:
     for name, probe in measurements.probes.items():
         tensors |= {f"{name}|probe.{key}": value for key, value in probe.state_dict().items()}
     for name, node in measurements.nodes.items():
-        tensors |= {f"{name}|class_means": node.class_means_KN, f"{name}|weight": node.weight_KN}
+        tensors |= {f"{name}|label_means": node.label_means_KN, f"{name}|weight": node.weight_KN}
     counts = {name: [node.correct, node.images] for name, node in measurements.nodes.items()}
     _save(path, tensors, "measurements", counts=counts)
 
@@ -107,7 +107,7 @@ def load_measurements(path: Path) -> Measurements:
     tensors, metadata = _load(path, "measurements")
     nodes, probes = {}, {}
     for name, (correct, images) in metadata["counts"].items():
-        nodes[name] = NodeMeasurement(tensors[f"{name}|class_means"], tensors[f"{name}|weight"], correct, images)
+        nodes[name] = NodeMeasurement(tensors[f"{name}|label_means"], tensors[f"{name}|weight"], correct, images)
         prefix = f"{name}|probe."
         if state := {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}:
             labels, size = state["fc.weight"].shape

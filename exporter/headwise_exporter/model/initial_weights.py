@@ -34,7 +34,7 @@ SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "checkpoints"  # of the s
 
 POSITIONS = "classifier.positional_emb"
 UNSEEN_SETTINGS = ("query_key_scale", "conv_stride", "conv_padding")  # in no tensor's shape
-READOUT = ("classifier.fc.weight", "classifier.fc.bias")
+CLASSIFIER_HEAD = ("classifier.fc.weight", "classifier.fc.bias")
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,11 @@ def _resized(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str
 
 def _replaced(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     """The classifier, weight and bias together, if it is whole and for another number of labels."""
-    if any(name not in found or found[name].dim() == 0 for name in READOUT):
+    if any(name not in found or found[name].dim() == 0 for name in CLASSIFIER_HEAD):
         return {}
-    labels, own_labels = len(found[READOUT[0]]), len(own[READOUT[0]])
-    whole = all(found[name].shape == (labels, *own[name].shape[1:]) for name in READOUT)
-    return dict.fromkeys(READOUT, (labels, own_labels)) if whole and labels != own_labels else {}
+    labels, own_labels = len(found[CLASSIFIER_HEAD[0]]), len(own[CLASSIFIER_HEAD[0]])
+    whole = all(found[name].shape == (labels, *own[name].shape[1:]) for name in CLASSIFIER_HEAD)
+    return dict.fromkeys(CLASSIFIER_HEAD, (labels, own_labels)) if whole and labels != own_labels else {}
 
 
 def _mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor], allowed: set[str]) -> list[str]:

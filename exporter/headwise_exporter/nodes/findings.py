@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from headwise_exporter.data.base import PartName
+from headwise_exporter.data.base import SplitName
 from headwise_exporter.export.manifest import wilson_interval
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.heads import (
@@ -32,7 +32,7 @@ from headwise_exporter.nodes.summary import bootstrap, summarise, sweep
 class FindingsSettings:
     """On which images figures are found, and how sure they are made [our choice]."""
 
-    part: PartName = "calibration"
+    split: SplitName = "validation"
     draws: int = 100  # of the bootstrap
     probe_seeds: int = 1  # trainings of the probes; those after the first only say how far experts agree
 

@@ -83,7 +83,7 @@ def expertise(statistics: NodeStatistics, heads: int, deals: int = DEALS, seed: 
 def head_matrices(measurement: NodeMeasurement, heads: int) -> Tensor:
     """Matrix of every head (H, K, K): the sum over its nodes of their SNP matrices."""
     means_KHV, weight_KHV = (
-        values_KN.unflatten(1, (heads, -1)) for values_KN in (measurement.class_means_KN, measurement.weight_KN)
+        values_KN.unflatten(1, (heads, -1)) for values_KN in (measurement.label_means_KN, measurement.weight_KN)
     )
     return torch.einsum("ihv,jhv->hij", means_KHV, weight_KHV)
 

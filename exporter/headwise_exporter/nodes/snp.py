@@ -2,13 +2,13 @@
 
 Tap points, for each encoder [our choice, where arXiv:2501.12900 is silent]: `heads` (the concatenated head outputs
 before the projection), `feed_forward_hidden` (after the GELU) and `feed_forward_out` (the stream after the encoder);
-and `readout`, the pooled nodes that the model's own classifier reads.
+and `classifier_head`, the pooled nodes that the model's own classifier reads.
 
 Probe [the group's procedure, arXiv:2501.12880]: the model up to the tap is frozen; sequence pooling and ONE bias-free
 linear layer to the K labels learn on the training images. The field of node n on label j for image x is
 `z_n(x) W[j,n]`, z the pooled node values, the pooling weights computed with all nodes present. Hence
 - the fields of all nodes add up to the probe's output, exactly;
-- `M_n[i,j] = mean over held-out images of label i = mean_i(z_n) W[j,n]`: the class means of z and W, collected in ONE
+- `M_n[i,j] = mean over held-out images of label i = mean_i(z_n) W[j,n]`: the label means of z and W, collected in ONE
   pass over the images, hold the matrix of every node. No node is ever silenced. Each M_n has rank one.
 
 Clusters [the same group]: M_n over its maximum, clipped at a threshold (0.3) to a Boolean B_n. Candidates are the
@@ -35,7 +35,7 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 
 THRESHOLD = 0.3  # the group's
-READOUT = "readout"
+CLASSIFIER_HEAD = "classifier_head"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ProbeSettings:
     """How probes are trained [our choice]."""
 
     epochs: int = 30
-    images: int | None = None  # of the training part, drawn at random; all by default
+    images: int | None = None  # of the training split, drawn at random; all by default
     batch_size: int = 128
     learning_rate: float = 5e-3
     seed: int = 0
@@ -115,14 +115,14 @@ def train_probes(
 class NodeMeasurement:
     """What one pass leaves of one tap point; all SNP matrices follow from it."""
 
-    class_means_KN: Tensor  # mean pooled value of each node over the images of each true label
-    weight_KN: Tensor  # the probe's read-out
+    label_means_KN: Tensor  # mean pooled value of each node over the images of each true label
+    weight_KN: Tensor  # the probe's weights
     correct: int  # images the probe classified right
     images: int
 
     def matrices(self) -> Tensor:
         """SNP matrix of every node (N, K, K)."""
-        return self.class_means_KN.T.unsqueeze(2) * self.weight_KN.T.unsqueeze(1)
+        return self.label_means_KN.T.unsqueeze(2) * self.weight_KN.T.unsqueeze(1)
 
     def accuracy(self) -> float:
         """Held-out accuracy up to this point."""
@@ -147,7 +147,7 @@ class PooledNodes:
         return replace(self, values_PN=self.values_PN[images], labels_P=self.labels_P[images])
 
     def measurement(self) -> NodeMeasurement:
-        """Class means and accuracy; each row is divided by its own class count, so unbalanced classes weigh the same.
+        """Label means and accuracy; each row is divided by its own image count, so unbalanced classes weigh the same.
 
         Raises:
             ValueError: a label has no image.
@@ -166,14 +166,14 @@ class PooledNodes:
 def pool_nodes(
     model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int | None = None
 ) -> dict[str, PooledNodes]:
-    """Pool the nodes of every tap point, and of the model's own read-out, in one pass over held-out images.
+    """Pool the nodes of every tap point, and of the model's own classifier head, in one pass over held-out images.
 
     The model runs on the device of the images; what is pooled is on the CPU, 4 bytes for each image and node: 0.3 GB
     for CCT-7 on 10,000 images. Activations of all tokens are never held for more than a batch.
     """
     classifier = model.classifier.fc
     readers = {name: (probe.fc.weight, torch.zeros(model.config.labels)) for name, probe in probes.items()}
-    readers[READOUT] = (classifier.weight, classifier.bias)
+    readers[CLASSIFIER_HEAD] = (classifier.weight, classifier.bias)
     sizes = {name: (len(data), weight_KN.shape[1]) for name, (weight_KN, _) in readers.items()}
     values = {name: torch.empty(size) for name, size in sizes.items()}
     model.eval()
@@ -182,7 +182,7 @@ def pool_nodes(
         for images_BCYX, labels_B in data.batches(batch_size):
             _, activations = model(images_BCYX)
             pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
-            pooled[READOUT] = activations["pooled"]
+            pooled[CLASSIFIER_HEAD] = activations["pooled"]
             for name, pooled_BN in pooled.items():
                 values[name][first : first + len(labels_B)] = pooled_BN
             first += len(labels_B)
@@ -196,7 +196,7 @@ def pool_nodes(
 def measure(
     model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int | None = None
 ) -> dict[str, NodeMeasurement]:
-    """Measure every node of every tap point, and of the model's own read-out, in one pass over held-out images.
+    """Measure every node of every tap point, and of the model's own classifier head, in one pass over held-out images.
 
     Raises:
         ValueError: a label has no image.
@@ -219,10 +219,10 @@ def relative_fields(node: NodeMeasurement) -> Tensor:
     The maximum is taken from the factors: of a matrix of rank one it lies where two of their extremes meet.
     """
     factors = [
-        torch.stack((values_KN.amin(0), values_KN.amax(0))) for values_KN in (node.class_means_KN, node.weight_KN)
+        torch.stack((values_KN.amin(0), values_KN.amax(0))) for values_KN in (node.label_means_KN, node.weight_KN)
     ]
     maximum_N1 = (factors[0].unsqueeze(1) * factors[1].unsqueeze(0)).amax((0, 1)).unsqueeze(1)
-    diagonal_NK = (node.class_means_KN * node.weight_KN).T
+    diagonal_NK = (node.label_means_KN * node.weight_KN).T
     return torch.where(maximum_N1 > 0, diagonal_NK / maximum_N1.clamp(min=1e-300), 0.0)
 
 

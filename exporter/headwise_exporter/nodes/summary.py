@@ -8,7 +8,7 @@ Intervals are percentile bootstraps over images [our choice]: each label's image
 many as it has, and everything after the pooled values is computed again. Probes and model stay as they are, so what
 another training would give is not in them.
 
-Limit: with few images of a label a draw holds fewer different ones, its class means scatter more than those of the
+Limit: with few images of a label a draw holds fewer different ones, its label means scatter more than those of the
 sample, and noise rises with scatter: an interval then lies beside its figure. `bias` is the mean of the draws minus it.
 
 Shape suffixes: as in `nodes.snp`.

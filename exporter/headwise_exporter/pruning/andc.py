@@ -1,6 +1,6 @@
 """Applied nodal diagonal connection (ANDC): keep the connections between nodes that recognise a common label.
 
-- Read-out rule [the group's, arXiv:2501.12880]: keep node n -> output j iff j is in D_n.
+- Classifier-head rule [the group's, arXiv:2501.12880]: keep node n -> output j iff j is in D_n.
 - Layer rule [our reading of "nodal diagonal connection"]: keep a -> b iff D_a and D_b share a label; applied to the
   second feed-forward layer of each encoder, from its hidden nodes to the stream after the encoder.
 
@@ -8,11 +8,11 @@ D_n is that of `nodes.snp` at one threshold for all layers; or, where a share of
 threshold of each layer that keeps the share closest to it [our choice].
 
 A node without a cluster keeps nothing. Norms, biases and the residual stream itself are never masked. After masking, a
-short training in which only the masked layers and the read-out learn, the masks re-applied after each step.
+fine-tuning in which only the masked layers and the classifier head learn, the masks re-applied after each step.
 
 A mask alone makes nothing smaller or faster; `pruning.compaction` does.
 
-Shape suffixes: N nodes, K labels, D width, F feed-forward units.
+Shape suffixes: N nodes, K labels, D width, F feed-forward hidden nodes.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import READOUT, NodeMeasurement, recognised_labels
+from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, NodeMeasurement, recognised_labels
 
-Rule = Literal["readout", "layer", "both", "none"]
+Rule = Literal["classifier_head", "layer", "both", "none"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-READOUT_LAYER = "classifier.fc"
+CLASSIFIER_LAYER = "classifier.fc"
 BISECTIONS = 30  # of a threshold in 0 .. 1
 
 
@@ -43,7 +43,7 @@ def rule_named(name: str) -> Rule:
     return found
 
 
-def _readout_mask(nodes: NodeMeasurement, threshold: float) -> Tensor:
+def _classifier_head_mask(nodes: NodeMeasurement, threshold: float) -> Tensor:
     return recognised_labels(nodes, threshold).T
 
 
@@ -61,8 +61,8 @@ def _masks_by_threshold(
         for index in range(len(model.config.encoders)):
             hidden, out = (nodes[f"encoders.{index}.feed_forward_{tap}"] for tap in ("hidden", "out"))
             found[f"classifier.blocks.{index}.linear2"] = partial(_layer_mask, hidden, out)
-    if rule in ("readout", "both"):
-        found[READOUT_LAYER] = partial(_readout_mask, nodes[READOUT])
+    if rule in ("classifier_head", "both"):
+        found[CLASSIFIER_LAYER] = partial(_classifier_head_mask, nodes[CLASSIFIER_HEAD])
     return found
 
 
@@ -121,6 +121,6 @@ def reapply(model: CCT, masks: Mapping[str, Tensor]) -> Callable[[], None]:
 
 
 def learning_parameters(model: CCT, masks: Mapping[str, Tensor]) -> list[nn.Parameter]:
-    """Those that learn in the short training: the masked layers' and the read-out's."""
-    layers = {**masked_layers(model, masks), READOUT_LAYER: model.classifier.fc}
+    """Those that learn in the fine-tuning: the masked layers' and the classifier head's."""
+    layers = {**masked_layers(model, masks), CLASSIFIER_LAYER: model.classifier.fc}
     return [parameter for layer in layers.values() for parameter in layer.parameters()]

@@ -7,10 +7,10 @@ residual stream keeps its width.
 A removed hidden node or value dimension is replaced by its mean activation, which folds into the bias of the layer
 that reads it. Query/key pairs only weigh tokens and have no bias to fold into: their product is dropped.
 
-`mask_units` does this with zeros in the full shapes, `compact` then drops the zeros. Invariant: the two models give the
+`mask_units` does this with zeros in the full shapes, `remove_masked` then drops the zeros. Invariant: the two models give the
 same logits up to rounding (1e-5), for any input.
 
-Shape suffixes: H heads, Q query/key dimensions, V value dimensions, F feed-forward units.
+Shape suffixes: H heads, Q query/key dimensions, V value dimensions, F feed-forward hidden nodes.
 """
 
 import copy
@@ -36,7 +36,7 @@ class KeptUnits:
 
     @property
     def shape(self) -> EncoderShape:
-        """Sizes of the compact encoder."""
+        """Sizes of the pruned encoder."""
         return EncoderShape(len(self.heads), len(self.query_key[0]), len(self.value[0]), len(self.feed_forward))
 
     def query_key_nodes(self, shape: EncoderShape) -> Tensor:
@@ -128,7 +128,7 @@ def mask_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMeans]
 
 
 @torch.no_grad()
-def compact(masked: CCT, kept: Sequence[KeptUnits]) -> CCT:
+def remove_masked(masked: CCT, kept: Sequence[KeptUnits]) -> CCT:
     """The model that `mask_units` made, without the removed units: same function, smaller dense layers."""
     config = replace(masked.config, encoders=tuple(units.shape for units in kept))
     state = dict(masked.state_dict())
@@ -149,8 +149,8 @@ def compact(masked: CCT, kept: Sequence[KeptUnits]) -> CCT:
     return small.eval()
 
 
-def compact_masks(masks: Mapping[str, Tensor], kept: Sequence[KeptUnits]) -> dict[str, Tensor]:
-    """The ANDC masks of the compact model: the columns of the kept hidden nodes, the read-out as it is."""
+def pruned_masks(masks: Mapping[str, Tensor], kept: Sequence[KeptUnits]) -> dict[str, Tensor]:
+    """The ANDC masks of the pruned model: the columns of the kept hidden nodes, the classifier head as it is."""
     columns = {f"classifier.blocks.{index}.linear2": list(units.feed_forward) for index, units in enumerate(kept)}
     return {name: mask[:, columns[name]] if name in columns else mask for name, mask in masks.items()}
 

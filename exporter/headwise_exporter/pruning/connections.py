@@ -6,10 +6,10 @@ A rule gives every connection a -> b of a layer a score, and the largest are kep
 - `wanda`: |W[b,a]| times the root mean square of a's value (arXiv:2306.11695, there compared within an output, here
   within the layer, as magnitude is);
 - `overlap`: how far a and b recognise the same labels, the sum over j of f_a[j] f_b[j], f a node's diagonal fields over
-  its matrix's maximum, negative ones 0 [our choice]; for the read-out f_a[b]. ANDC without a threshold;
+  its matrix's maximum, negative ones 0 [our choice]; for the classifier head f_a[b]. ANDC without a threshold;
 - products of `magnitude` and `wanda` with `overlap`, both over their means [our choice].
 And `permuted`: ANDC's own mask with its nodes exchanged at random, so that each has the labels of another: rows and
-columns of a hidden layer's mask, columns of the read-out's, whose rows are labels.
+columns of a hidden layer's mask, columns of the classifier head's, whose rows are labels.
 
 A rule may be `gradual`: the share falls to the one asked for while the model learns (`studies.comparison`).
 
@@ -24,8 +24,8 @@ from torch import Tensor
 
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import READOUT, NodeMeasurement, relative_fields
-from headwise_exporter.pruning.andc import READOUT_LAYER, masked_layers
+from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, NodeMeasurement, relative_fields
+from headwise_exporter.pruning.andc import CLASSIFIER_LAYER, masked_layers
 
 ANDC, PERMUTED = "andc", "permuted"
 DENSE = "dense"  # no rule: everything is kept
@@ -50,7 +50,7 @@ def input_scales(model: CCT, data: LabelledImages, batch_size: int | None = None
     taps = {
         f"classifier.blocks.{index}.linear2": f"encoders.{index}.feed_forward_hidden"
         for index in range(len(model.config.encoders))
-    } | {READOUT_LAYER: "pooled"}
+    } | {CLASSIFIER_LAYER: "pooled"}
     sums: dict[str, Tensor] = {}
     values = dict.fromkeys(taps, 0)
     model.eval()
@@ -68,8 +68,8 @@ def _overlap(evidence: Evidence, layer: str) -> Tensor:
     def fields(tap: str) -> Tensor:
         return relative_fields(evidence.nodes[tap]).clamp(min=0)
 
-    if layer == READOUT_LAYER:
-        return fields(READOUT).T
+    if layer == CLASSIFIER_LAYER:
+        return fields(CLASSIFIER_HEAD).T
     encoder = f"encoders.{layer.split('.')[2]}"
     return fields(f"{encoder}.feed_forward_out") @ fields(f"{encoder}.feed_forward_hidden").T
 
@@ -107,7 +107,7 @@ def _largest(scores: Tensor, count: int) -> Tensor:
 
 def _permuted(layer: str, mask: Tensor, generator: torch.Generator) -> Tensor:
     mask = mask[:, torch.randperm(mask.shape[1], generator=generator)]
-    return mask if layer == READOUT_LAYER else mask[torch.randperm(mask.shape[0], generator=generator)]
+    return mask if layer == CLASSIFIER_LAYER else mask[torch.randperm(mask.shape[0], generator=generator)]
 
 
 def masks_by(rule: str, andc_masks: Mapping[str, Tensor], evidence: Evidence, seed: int = 0) -> dict[str, Tensor]:

@@ -112,7 +112,7 @@ def collect_moments(model: CCT, data: LabelledImages, batch_size: int | None = N
 
 def snp_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
     """Diagonal field on the labels of the node's clusters (N,)."""
-    diagonal_NK = (measurement.class_means_KN * measurement.weight_KN).T
+    diagonal_NK = (measurement.label_means_KN * measurement.weight_KN).T
     return (diagonal_NK * recognised_labels(measurement, threshold)).sum(1)
 
 
@@ -120,7 +120,7 @@ def distinct_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
     """1 minus the largest cosine, not below 0, with the matrix of a node of a larger SNP score (N,)."""
     # Of matrices of rank one the cosine is the product of their factors' cosines.
     means_KN, weight_KN = (
-        functional.normalize(t_KN, dim=0) for t_KN in (measurement.class_means_KN, measurement.weight_KN)
+        functional.normalize(t_KN, dim=0) for t_KN in (measurement.label_means_KN, measurement.weight_KN)
     )
     cosine_NN = (means_KN.T @ means_KN) * (weight_KN.T @ weight_KN)
     order_N = snp_scores(measurement, threshold).argsort(descending=True, stable=True)

@@ -3,7 +3,7 @@
     train     data set                      -> dense.safetensors, training.json (and a log, `training.log`)
     measure   dense                         -> dense.measurements.safetensors
     findings  dense, its measurements       -> findings.json (`nodes.findings`)
-    prune     dense, its measurements       -> masked.safetensors, compact.safetensors, pruning.json, and the compact
+    prune     dense, its measurements       -> masked.safetensors, pruned.safetensors, pruning.json, and the pruned
                                                model's own measurements, which Explain needs
     export    all of these, and the report  -> a bundle, under the output folder
 
@@ -28,7 +28,7 @@ from headwise.v1.bundle_pb2 import PruningProvenance
 
 from headwise_exporter import distributed
 from headwise_exporter.data import datasets
-from headwise_exporter.data.base import Dataset, DatasetSettings, PartName
+from headwise_exporter.data.base import Dataset, DatasetSettings, SplitName
 from headwise_exporter.data.images import LabelledImages, labelled_images
 from headwise_exporter.export.manifest import Accuracy, accuracy
 from headwise_exporter.files import write_json
@@ -52,8 +52,8 @@ from headwise_exporter.stages.stage import Stage, carry_out, is_current
 from headwise_exporter.training.log import training_log
 from headwise_exporter.training.loop import Step, TrainingError, train
 
-DENSE, MASKED, COMPACT = "dense.safetensors", "masked.safetensors", "compact.safetensors"
-DENSE_MEASUREMENTS, COMPACT_MEASUREMENTS = "dense.measurements.safetensors", "compact.measurements.safetensors"
+DENSE, MASKED, PRUNED = "dense.safetensors", "masked.safetensors", "pruned.safetensors"
+DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS = "dense.measurements.safetensors", "pruned.measurements.safetensors"
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
 REPORT = "report/report.html"
 PRUNING_IMAGES = 100  # training images of a label that masks and scores rest on
@@ -61,7 +61,7 @@ PRUNING_IMAGES = 100  # training images of a label that masks and scores rest on
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
 FINDINGS_STAGE = Stage("findings", (DENSE, TRAINING, DENSE_MEASUREMENTS), (FINDINGS,))
-PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, COMPACT, PRUNING, COMPACT_MEASUREMENTS))
+PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, PRUNED, PRUNING, PRUNED_MEASUREMENTS))
 
 
 class RunError(Exception):
@@ -71,16 +71,16 @@ class RunError(Exception):
 def dataset_fingerprint(dataset: Dataset) -> str:
     """sha256 over all images and labels, in hexadecimal."""
     digest = hashlib.sha256()
-    for part in (dataset.train, dataset.calibration, dataset.test):
-        for image_YXC in part.images_NYXC:  # one at a time: they may be more than memory holds
+    for split in (dataset.train, dataset.validation, dataset.test):
+        for image_YXC in split.images_NYXC:  # one at a time: they may be more than memory holds
             digest.update(image_YXC.tobytes())
-        digest.update(part.labels_N.tobytes())
+        digest.update(split.labels_N.tobytes())
     return digest.hexdigest()
 
 
-def part_images(dataset: Dataset, name: PartName) -> LabelledImages:
-    """One part, with the data set's own normalisation, for the device that there is."""
-    return labelled_images(dataset.part(name), dataset.mean, dataset.std).to(distributed.training_device())
+def split_images(dataset: Dataset, name: SplitName) -> LabelledImages:
+    """One split, with the data set's own normalisation, for the device that there is."""
+    return labelled_images(dataset.split(name), dataset.mean, dataset.std).to(distributed.training_device())
 
 
 def _shown_steps(advance: Advance) -> Callable[[Step], None]:
@@ -137,7 +137,7 @@ def train_stage(
         model = CCT(config, **dropout)
         if initial_weights is not None:
             say(load_initial_weights(model, initial_weights).describe())
-        data, calibration = (part_images(dataset, name) for name in ("train", "calibration"))
+        data, validation = (split_images(dataset, name) for name in ("train", "validation"))
         steps = recipe.training.epochs * math.ceil(len(data) / recipe.training.batch_size)
         log_of_main = training_log(run) if distributed.is_main() else nullcontext(lambda epochs: None)
         with progress("train", steps) as advance, log_of_main as log:
@@ -145,7 +145,7 @@ def train_stage(
                 model,
                 data,
                 recipe.training,
-                calibration=calibration,
+                validation=validation,
                 checkpoint=run / "training.resume.pt",
                 identity=json.dumps(settings),
                 on_step=_shown_steps(advance),
@@ -219,13 +219,13 @@ def trained_recipe(run: Path, assignments: Sequence[str] = ()) -> Recipe:
 
 def _probes(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> dict[str, Probe]:
     with progress(title, settings.epochs) as advance:
-        data = part_images(dataset, "train").sample(settings.images)
+        data = split_images(dataset, "train").sample(settings.images)
         return train_probes(model, data, settings, lambda epoch: advance("probes"))
 
 
 def _measured(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
     probes = _probes(model, dataset, settings, progress, title)
-    return Measurements(probes, measure(model, probes, part_images(dataset, "calibration")))
+    return Measurements(probes, measure(model, probes, split_images(dataset, "validation")))
 
 
 def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress: Progress) -> bool:
@@ -249,7 +249,7 @@ def findings_stage(
 
     def produce() -> None:
         model, measurements = load_model(run / DENSE), load_measurements(run / DENSE_MEASUREMENTS)
-        data = part_images(dataset, settings.part)
+        data = split_images(dataset, settings.split)
         others = []
         for seed in range(1, settings.probe_seeds):
             seeded = replace(probes, seed=probes.seed + seed)
@@ -259,7 +259,7 @@ def findings_stage(
         pooled = pool_nodes(model, measurements.probes, data)
         with progress("findings", len(pooled)) as advance:
             found = findings(model, pooled, others, THRESHOLD, settings.draws, advance)
-        write_json(run / FINDINGS, {"part": settings.part, **found})
+        write_json(run / FINDINGS, {"split": settings.split, **found})
 
     return carry_out(run, FINDINGS_STAGE, {"findings": asdict(settings), "probes": asdict(probes)}, produce)
 
@@ -276,19 +276,19 @@ def run_findings(run: Path) -> dict[str, Any]:
 def pruning_measurements(run: Path, model: CCT, dataset: Dataset) -> Measurements:
     """Nodes of the dense model measured on training images, at most `PRUNING_IMAGES` of each label.
 
-    Masks and scores that rest on the images they are judged on look better than they are, hence not on calibration
+    Masks and scores that rest on the images they are judged on look better than they are, hence not on validation
     images; and of those there may be too few of a label to tell what a node recognises.
 
     Raises:
         CheckpointError: the run was not measured.
     """
     probes = load_measurements(run / DENSE_MEASUREMENTS).probes
-    data = part_images(dataset, "train").sample_of_each_label(PRUNING_IMAGES)
+    data = split_images(dataset, "train").sample_of_each_label(PRUNING_IMAGES)
     return Measurements(probes, measure(model, probes, data))
 
 
 def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
-    """Mask and compact the dense model, and measure what is left; True when there was something to do."""
+    """Mask and prune the dense model, and measure what is left; True when there was something to do."""
     settings, probes, training = recipe.prune, recipe.probes, recipe.training
     identity = {"prune": asdict(settings), "probes": asdict(probes), "training": asdict(training)}
 
@@ -300,17 +300,17 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
             pruned = prune(
                 model,
                 pruning_measurements(run, model, dataset),
-                part_images(dataset, "train").sample(settings.images),
-                part_images(dataset, "calibration"),
+                split_images(dataset, "train").sample(settings.images),
+                split_images(dataset, "validation"),
                 settings,
                 training,
                 advance,
             )
         small = pruned.chosen.model
-        measurements = _measured(small, dataset, probes, progress, "measure the compact model")
+        measurements = _measured(small, dataset, probes, progress, "measure the pruned model")
         save_model(run / MASKED, pruned.masked.model)
-        save_model(run / COMPACT, small)
-        save_measurements(run / COMPACT_MEASUREMENTS, measurements)
+        save_model(run / PRUNED, small)
+        save_measurements(run / PRUNED_MEASUREMENTS, measurements)
         told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
         kept = [asdict(units) for units in pruned.chosen.kept]
         write_json(run / PRUNING, {"settings": identity, "provenance": told, "kept": kept})
@@ -318,20 +318,20 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
     return carry_out(run, PRUNE_STAGE, identity, produce)
 
 
-def evaluate_run(run: Path, dataset: Dataset, part: PartName) -> list[Accuracy]:
+def evaluate_run(run: Path, dataset: Dataset, split: SplitName) -> list[Accuracy]:
     """Accuracy of every model that the run has.
 
     Raises:
         RunError: the run has no trained model.
     """
     training_record(run)  # raises where there is none
-    data = part_images(dataset, part)
-    files = (path for path in (run / DENSE, run / MASKED, run / COMPACT) if path.is_file())
-    return [accuracy(path.stem, load_model(path), part, data) for path in files]
+    data = split_images(dataset, split)
+    files = (path for path in (run / DENSE, run / MASKED, run / PRUNED) if path.is_file())
+    return [accuracy(path.stem, load_model(path), split, data) for path in files]
 
 
 def pruning_record(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:
-    """How the run's compact model came about, and what it keeps.
+    """How the run's pruned model came about, and what it keeps.
 
     Raises:
         RunError: the run has no pruned model.

@@ -15,7 +15,7 @@ from typing import Any
 
 from headwise.bundle import file_sha256
 
-from headwise_exporter.data.base import Dataset, PartName
+from headwise_exporter.data.base import Dataset, SplitName
 from headwise_exporter.files import write_json
 from headwise_exporter.model.checkpoints import load_measurements, load_model
 from headwise_exporter.progress import Progress
@@ -26,15 +26,15 @@ from headwise_exporter.stages.build import (
     PRUNING,
     REPORT,
     TRAINING,
-    part_images,
     pruning_measurements,
     run_findings,
     run_record,
+    split_images,
     training_record,
 )
 from headwise_exporter.stages.stage import Stage, carry_out, plain
 from headwise_exporter.studies import comparison, subsets
-from headwise_exporter.training.loop import TrainingSettings, shortened
+from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings
 
 COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
 SUBSETS = "subsets.json"
@@ -52,21 +52,21 @@ def compare_stage(
     run: Path,
     settings: comparison.ComparisonSettings,
     training: TrainingSettings,
-    part: PartName,
+    split: SplitName,
     dataset: Dataset,
     progress: Progress,
 ) -> bool:
-    """ANDC against its controls on one part; resumes after the last row; True when there was something to do.
+    """ANDC against its controls on one split; resumes after the last row; True when there was something to do.
 
     Args:
-        training: of the dense model, shortened here.
+        training: of the dense model, from which fine-tuning takes what it does not set itself.
 
     Raises:
         CheckpointError: the run was not measured.
         ValueError: unknown rule.
     """
-    short = shortened(training, settings.epochs, settings.learning_rate, settings.batch_size)
-    told = {"part": part, "training": asdict(short), **asdict(settings)}
+    short = fine_tuning_settings(training, settings.epochs, settings.learning_rate, settings.batch_size)
+    told = {"split": split, "training": asdict(short), **asdict(settings)}
     identity = {**told, **{path: file_sha256(run / path) for path in (DENSE, DENSE_MEASUREMENTS)}}
 
     def produce() -> None:
@@ -85,15 +85,15 @@ def compare_stage(
             found = comparison.compare(
                 model,
                 pruning_measurements(run, model, dataset),
-                part_images(dataset, "train").sample(settings.images),
-                part_images(dataset, part),
+                split_images(dataset, "train").sample(settings.images),
+                split_images(dataset, split),
                 settings,
                 short,
                 tuple(rows),
                 keep,
             )
         record = comparison.as_record(settings, found)
-        write_json(run / COMPARISON, {"part": part, "training": asdict(short), **record})
+        write_json(run / COMPARISON, {"split": split, "training": asdict(short), **record})
         so_far.unlink(missing_ok=True)
 
     return carry_out(run, COMPARE_STAGE, told, produce)
@@ -109,7 +109,7 @@ def run_comparison(run: Path) -> dict[str, Any]:
 
 
 def subsets_stage(
-    run: Path, settings: subsets.SubsetSettings, part: PartName, dataset: Dataset, progress: Progress
+    run: Path, settings: subsets.SubsetSettings, split: SplitName, dataset: Dataset, progress: Progress
 ) -> bool:
     """Removal of hidden nodes for random subsets of the labels; True when there was something to do.
 
@@ -125,14 +125,14 @@ def subsets_stage(
             rows = subsets.remove_for_subsets(
                 model,
                 pruning_measurements(run, model, dataset),
-                part_images(dataset, "train"),
-                part_images(dataset, part),
+                split_images(dataset, "train"),
+                split_images(dataset, split),
                 settings,
                 advance,
             )
-        write_json(run / SUBSETS, {"part": part, **subsets.as_record(settings, rows)})
+        write_json(run / SUBSETS, {"split": split, **subsets.as_record(settings, rows)})
 
-    return carry_out(run, SUBSETS_STAGE, {"part": part, **asdict(settings)}, produce)
+    return carry_out(run, SUBSETS_STAGE, {"split": split, **asdict(settings)}, produce)
 
 
 def run_subsets(run: Path) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
         compared = run_comparison(run) if (run / COMPARISON).is_file() else None
         removed = run_subsets(run) if (run / SUBSETS).is_file() else None
         pruned = run_record(run / PRUNING, "pruned model", "prune") if (run / PRUNING).is_file() else None
-        part: PartName = compared["part"] if compared else "calibration"
+        split: SplitName = compared["split"] if compared else "validation"
         told = record(
             dataset.name,
             training,
@@ -173,7 +173,7 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
             pruned and {**pruned["settings"], **pruned["provenance"]},
             load_measurements(run / DENSE_MEASUREMENTS).nodes,
             dataset.label_names,
-            part_images(dataset, part).labels_N.cpu(),
+            split_images(dataset, split).labels_N.cpu(),
         )
         write_report((run / REPORT).parent, told)
 

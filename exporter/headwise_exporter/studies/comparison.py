@@ -1,7 +1,7 @@
-"""ANDC against its controls: as many connections kept in each layer, the same short training, the same images.
+"""ANDC against its controls: as many connections kept in each layer, the same fine-tuning, the same images.
 
 For each share of the connections, seed and rule of `pruning.connections`: masks, the accuracy at once, and after the
-short training. `dense` is the model without masks after the same training of the same layers. The seed draws the random
+fine-tuning. `dense` is the model without masks after the same training of the same layers. The seed draws the random
 masks and the order and augmentation of that training. With a `gradual` rule the share falls to the one asked for in ten
 stages over the first half of that training, along a cubic (arXiv:1710.01878), each stage's masks chosen from the
 weights of that moment. Two rules are compared on the same images by McNemar's exact test over those that one of them
@@ -37,10 +37,10 @@ class ComparisonSettings:
     rules: tuple[str, ...] = RULES
     seeds: int = 3
     rule: andc.Rule = "both"  # which layers are masked
-    epochs: int = 1  # of the short training
-    images: int | None = None  # of the training part, drawn at random; all by default
-    batch_size: int | None = None  # of the short training; the dense model's by default
-    learning_rate: float = 3e-4  # peak of the short training
+    epochs: int = 1  # of the fine-tuning
+    images: int | None = None  # of the training split, drawn at random; all by default
+    batch_size: int | None = None  # of the fine-tuning; the dense model's by default
+    learning_rate: float = 3e-4  # peak of the fine-tuning
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Row:
     kept: float  # share of the masked layers' connections that is kept
     images: int
     masked_accuracy: float  # at once; of a gradual rule under the masks of its first stage
-    accuracy: float  # after the short training
+    accuracy: float  # after the fine-tuning
     wrong: tuple[int, ...]  # images that it then gets wrong, so that any two rows can be paired
 
 
@@ -87,7 +87,7 @@ def compare(
     """Carry out every case.
 
     Args:
-        training: of the short training; its seed is replaced.
+        training: of the fine-tuning; its seed is replaced.
         done: rows of an earlier call with the same arguments, which are taken as they are.
         on_row: told each new row.
 
@@ -178,7 +178,7 @@ class RuleResult:
     kept: float
     rule: str
     masked_accuracies: tuple[float, ...]  # at once, seed by seed
-    accuracies: tuple[float, ...]  # after the short training
+    accuracies: tuple[float, ...]  # after the fine-tuning
     to_dense: Difference
     to_andc: Difference | None  # None for the dense model
     to_factor: Difference | None  # of a product of scores, to the first of them; None where that was not tried

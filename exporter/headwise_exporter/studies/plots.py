@@ -60,7 +60,7 @@ def figure(width: float, height: float, columns: int = 1, **options: Any) -> tup
 
 
 def training_curve(record: Record, test: Record | None = None) -> Figure:
-    """Loss and calibration accuracy by epoch, and the test accuracy at the end where it is known."""
+    """Loss and validation accuracy by epoch, and the test accuracy at the end where it is known."""
     epochs = record["epochs"]
     drawn, loss_axes = figure(7, 3.6)
     numbers = [epoch["epoch"] for epoch in epochs]
@@ -68,9 +68,9 @@ def training_curve(record: Record, test: Record | None = None) -> Figure:
     loss_axes.set(xlabel="epoch", ylabel="training loss (augmented images)", xlim=(0, numbers[-1] + 0.5))
     loss_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracy_axes = loss_axes.twinx()
-    evaluated = [epoch for epoch in epochs if epoch["calibration_accuracy"] is not None]
-    percents = [100 * epoch["calibration_accuracy"] for epoch in evaluated]
-    accuracy_axes.plot([epoch["epoch"] for epoch in evaluated], percents, "o-", color=VERMILION, label="calibration")
+    evaluated = [epoch for epoch in epochs if epoch["validation_accuracy"] is not None]
+    percents = [100 * epoch["validation_accuracy"] for epoch in evaluated]
+    accuracy_axes.plot([epoch["epoch"] for epoch in evaluated], percents, "o-", color=VERMILION, label="validation")
     if test is not None:
         low, middle, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
         error = [[middle - low], [high - middle]]
@@ -116,14 +116,14 @@ def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
     """Each node's matrix in the labels' order, and its clusters' labels alone with a few others, blocks marked.
 
     Args:
-        nodes: `node`, its number; `class_means_K` and `weights_K`; `clusters`: lists of labels.
+        nodes: `node`, its number; `label_means_K` and `weights_K`; `clusters`: lists of labels.
     """
     labels = len(label_names)
     drawn, axes = figure(3.6 * len(nodes), 5.8)
     drawn.clear()
     axes = drawn.subplots(2, len(nodes), squeeze=False)
     for column, node in enumerate(nodes):
-        matrix = np.outer(node["class_means_K"], node["weights_K"])
+        matrix = np.outer(node["label_means_K"], node["weights_K"])
         matrix /= matrix.max()
         members = [label for cluster in node["clusters"] for label in cluster]
         others = [label for label in range(labels) if label not in set(members)]
@@ -200,7 +200,7 @@ def sharpness(findings: Record) -> Figure:
 
 
 def accuracy_by_share(comparison: Record) -> Figure:
-    """Accuracy after the short training against the share kept: mean of the seeds, lowest to highest as a band."""
+    """Accuracy after the fine-tuning against the share kept: mean of the seeds, lowest to highest as a band."""
     drawn, axes = figure(8, 4.2)
     by_rule: dict[str, list[Any]] = {}
     for result in comparison["results"]:

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from headwise_exporter.files import whole_file, write_json
+from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
 from headwise_exporter.pruning.connections import ANDC, DENSE
 from headwise_exporter.studies import plots
@@ -46,7 +46,7 @@ class Picture:
 def example_nodes(node: NodeMeasurement, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
     """The nodes at the quartiles of the number of recognised labels, among those that recognise any; may be empty.
 
-    Each has its number, class means and weights (K each; their outer product is its matrix), and its clusters.
+    Each has its number, label means and weights (K each; their outer product is its matrix), and its clusters.
     """
     found = statistics(node, threshold)
     candidates = found.has_cluster_N.nonzero().flatten()
@@ -60,7 +60,7 @@ def example_nodes(node: NodeMeasurement, threshold: float = THRESHOLD) -> list[d
         examples.append(
             {
                 "node": index,
-                "class_means_K": node.class_means_KN[:, index].tolist(),
+                "label_means_K": node.label_means_KN[:, index].tolist(),
                 "weights_K": node.weight_KN[:, index].tolist(),
                 "clusters": [
                     torch.nonzero(cluster_K == number).flatten().tolist()
@@ -173,7 +173,7 @@ def pictures(told: Mapping[str, Any]) -> list[Picture]:
             Picture(
                 "shares",
                 "ANDC against its controls",
-                f"After the short training; bands from the lowest to the highest of {comparison['settings']['seeds']} "
+                f"After the fine-tuning; bands from the lowest to the highest of {comparison['settings']['seeds']} "
                 f"seeds.",
                 plots.accuracy_by_share(comparison),
             ),
@@ -250,7 +250,7 @@ def write_report(folder: Path, told: Mapping[str, Any]) -> Path:
     drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", content)
-        with whole_file(folder / f"{picture.name}.png") as temporary:
+        with atomic_write(folder / f"{picture.name}.png") as temporary:
             picture.figure.savefig(temporary, format="png", dpi=PNG_DOTS_PER_INCH)
     write_json(folder / "report.json", told)
     _write(folder / "report.html", page(told, drawn))
@@ -258,5 +258,5 @@ def write_report(folder: Path, told: Mapping[str, Any]) -> Path:
 
 
 def _write(path: Path, content: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(content, "utf-8")

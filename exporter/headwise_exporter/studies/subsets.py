@@ -89,14 +89,14 @@ def accuracy_among(model: CCT, data: LabelledImages, labels: Sequence[int]) -> f
 
 def contrast(node: NodeMeasurement, labels: Sequence[int]) -> Tensor:
     """How far each node's matrix tells the labels apart (N,)."""
-    means_SN, weight_SN = (values_KN[list(labels)] for values_KN in (node.class_means_KN, node.weight_KN))
+    means_SN, weight_SN = (values_KN[list(labels)] for values_KN in (node.label_means_KN, node.weight_KN))
     return len(labels) * means_SN.std(0, correction=0) * weight_SN.std(0, correction=0)
 
 
 def positive_fields(node: NodeMeasurement, labels: Sequence[int]) -> Tensor:
     """Positive diagonal fields on the labels (N,)."""
     chosen = list(labels)
-    return (node.class_means_KN[chosen] * node.weight_KN[chosen]).clamp(min=0).sum(0)
+    return (node.label_means_KN[chosen] * node.weight_KN[chosen]).clamp(min=0).sum(0)
 
 
 def _factor(

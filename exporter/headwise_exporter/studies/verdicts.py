@@ -6,7 +6,7 @@ Each verdict says what it rests on. The bars are our choice, set before a figure
    signal-to-noise ratio's interval above 1, which is no label information.
 2. Sharpening: for each kind of tap point the ratio rises from the first encoder to the last, their intervals apart;
    "in part" where that holds for some kinds.
-3. Pruning costs nothing: after the short training ANDC is within half a point of the dense model after the same
+3. Pruning costs nothing: after the fine-tuning ANDC is within half a point of the dense model after the same
    training, or above it, at every share that was tried; "in part" where at some. Whether another rule is better at the
    same share is said beside it and does not enter.
 4. Heads are experts: sharper than nodes re-dealt among the heads at p < 0.05, corrected by Holm for the number of
@@ -120,7 +120,7 @@ def _at_once(result: dict[str, Any]) -> float:
 
 
 def _with_overlap(results: Sequence[dict[str, Any]]) -> list[str]:
-    """What the overlap of SNPs adds to a score that is blind to labels, after the short training and before it."""
+    """What the overlap of SNPs adds to a score that is blind to labels, after the fine-tuning and before it."""
     before = {(result["share"], result["rule"]): _at_once(result) for result in results}
     products: dict[str, list[dict[str, Any]]] = {}
     for result in results:
@@ -151,7 +151,7 @@ def free_pruning(comparison: dict[str, Any] | None) -> Verdict:
     passed = sum(result["to_dense"]["mean"] >= -FREE for result in by_andc)
     whole = next(result for result in results if result["rule"] == DENSE)
     told = [
-        "Against the dense model after the same short training, which goes from "
+        "Against the dense model after the same fine-tuning, which goes from "
         f"{mean_percent(whole['masked_accuracies'])} to {mean_percent(whole['accuracies'])} % in it:"
     ]
     told += [

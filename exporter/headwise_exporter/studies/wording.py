@@ -31,7 +31,7 @@ def spread(difference: Mapping[str, Any] | None) -> str:
 
 
 def at_once(result: Mapping[str, Any]) -> str:
-    """Mean accuracy before the short training, of an `studies.comparison.RuleResult`.
+    """Mean accuracy before the fine-tuning, of an `studies.comparison.RuleResult`.
 
     Nothing for a gradual rule, whose first masks keep more than its share.
     """
@@ -43,7 +43,7 @@ def p_value(value: float) -> str:
     return f"<{SMALLEST_P_VALUE}" if value < SMALLEST_P_VALUE else f"{value:.3f}"
 
 
-def short_training(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+def fine_tuning(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     """How masked models were trained shortly.
 
     Args:
@@ -59,6 +59,5 @@ def short_training(settings: Mapping[str, Any], training: Mapping[str, Any]) -> 
 
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
-    function.__name__: function
-    for function in (percent, mean_percent, points, spread, at_once, p_value, short_training)
+    function.__name__: function for function in (percent, mean_percent, points, spread, at_once, p_value, fine_tuning)
 }

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from headwise_exporter.files import OutputError, whole_file
+from headwise_exporter.files import OutputError, atomic_write
 from headwise_exporter.training.loop import Epoch
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 # Name in TensorBoard of each field of an epoch.
 TAGS = {
     "loss": "loss/train",
-    "calibration_accuracy": "accuracy/calibration",
+    "validation_accuracy": "accuracy/validation",
     "learning_rate": "learning_rate",
     "images_per_second": "images_per_second",
 }
@@ -32,7 +32,7 @@ def write_metrics(path: Path, epochs: Sequence[Epoch]) -> None:
     Raises:
         OutputError: the system refused a write.
     """
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(f"{json.dumps(asdict(epoch))}\n" for epoch in epochs), "utf-8")
 
 

@@ -1,6 +1,6 @@
 """Train a CCT: warm-up, cosine decay, label smoothing, augmentation on the device, averaged weights.
 
-The same loop makes the dense model, the short training under ANDC masks and the short training after removal; they
+The same loop makes the dense model, the fine-tuning under ANDC masks and the fine-tuning after removal; they
 differ in their settings, in which parameters learn and in what is re-applied after each step.
 
 The order of the images is drawn from `(seed, epoch)`, every other random number of a step (augmentation, dropout) from
@@ -28,12 +28,12 @@ from torch.nn.parallel import DistributedDataParallel
 from headwise_exporter import distributed
 from headwise_exporter.data.augmentation import AugmentationSettings, prepare
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.files import whole_file
+from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
 
 CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
-EVALUATIONS = 20  # of the calibration accuracy, over a whole training
+EVALUATIONS = 20  # of the validation accuracy, over a whole training
 
 
 class TrainingError(Exception):
@@ -68,7 +68,7 @@ class Epoch:
     loss: float
     learning_rate: float  # at its last step
     images_per_second: float
-    calibration_accuracy: float | None = None  # where it was evaluated
+    validation_accuracy: float | None = None  # where it was evaluated
 
 
 @dataclass
@@ -114,7 +114,7 @@ class _Run:
     def save(self, path: Path) -> None:
         content = io.BytesIO()  # not written by torch: what it raises on a full disk is no OSError
         torch.save(self.state_dict(), content)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(content.getbuffer())
 
     def resume(self, path: Path) -> None:
@@ -244,7 +244,7 @@ def train(
     *,
     parameters: Sequence[nn.Parameter] | None = None,
     after_step: Callable[[], None] = lambda: None,
-    calibration: LabelledImages | None = None,
+    validation: LabelledImages | None = None,
     checkpoint: Path | None = None,
     identity: str = "",
     on_step: Callable[[Step], None] = lambda step: None,
@@ -255,7 +255,7 @@ def train(
     Args:
         parameters: those that learn; all by default.
         after_step: called after each optimiser step, to re-apply masks.
-        calibration: images whose accuracy is evaluated now and then, for the record.
+        validation: images whose accuracy is evaluated now and then, for the record.
         checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
         identity: of what is trained and on what, where that can change under a checkpoint; its settings are added.
         on_step: told how it goes; after a resume, from the next step on.
@@ -273,7 +273,7 @@ def train(
         run = _Run(model, optimizers, average, settings, TrainingResult(), f"{settings!r} {identity}")
         if checkpoint and checkpoint.exists():
             run.resume(checkpoint)
-        _train_epochs(run, data, after_step, calibration, checkpoint, on_step, on_epoch)
+        _train_epochs(run, data, after_step, validation, checkpoint, on_step, on_epoch)
         if average:
             average.swap()
     model.eval()
@@ -286,7 +286,7 @@ def _train_epochs(
     run: _Run,
     data: LabelledImages,
     after_step: Callable[[], None],
-    calibration: LabelledImages | None,
+    validation: LabelledImages | None,
     checkpoint: Path | None,
     on_step: Callable[[Step], None],
     on_epoch: Callable[[Sequence[Epoch]], None],
@@ -308,7 +308,7 @@ def _train_epochs(
             if checkpoint and not ends and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                 _checkpoint(run, checkpoint)
                 saved_at = time.monotonic()
-        _finish_epoch(run, epoch, len(data), rate, calibration if (epoch + 1) % evaluate_every == 0 else None)
+        _finish_epoch(run, epoch, len(data), rate, validation if (epoch + 1) % evaluate_every == 0 else None)
         on_epoch(run.result.epochs)
         if checkpoint and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             _checkpoint(run, checkpoint)
@@ -330,8 +330,8 @@ def _accuracy(run: _Run, data: LabelledImages) -> float:
     return accuracy
 
 
-def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, calibration: LabelledImages | None) -> None:
-    accuracy = _accuracy(run, calibration) if calibration is not None else None
+def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, validation: LabelledImages | None) -> None:
+    accuracy = _accuracy(run, validation) if validation is not None else None
     rate_now = learning_rate_at(epoch + 1, run.settings)
     run.result.epochs.append(Epoch(epoch + 1, run.loss_sum / images, rate_now, rate, accuracy))
     run.loss_sum = 0.0
@@ -345,10 +345,10 @@ def predict(model: CCT, data: LabelledImages, batch_size: int | None = None) -> 
         return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
 
 
-def shortened(
+def fine_tuning_settings(
     settings: TrainingSettings, epochs: int, learning_rate: float, batch_size: int | None = None
 ) -> TrainingSettings:
-    """The same settings for a short training: fewer epochs, a tenth of them warm-up, another peak, no averaging."""
+    """The same settings for fine-tuning: fewer epochs, a tenth of them warm-up, another peak, no averaging."""
     return replace(
         settings,
         epochs=epochs,

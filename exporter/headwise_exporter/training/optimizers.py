@@ -2,7 +2,7 @@
 
 `adamw`: AdamW on everything. `muon`: Muon (orthogonalised momentum) on the matrices inside the encoders and the kernels
 of the tokenizer, its steps scaled to AdamW's root mean square so that one learning rate serves both, and AdamW on the
-rest (positions, read-out, biases, norms).
+rest (positions, classifier head, biases, norms).
 """
 
 import math

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
+from headwise.bundle import completeness_residuals
 from headwise.v1 import service_pb2 as pb
 from headwise.v1 import service_pb2_grpc
 from numpy.typing import NDArray
@@ -176,15 +177,6 @@ async def classify(state: State, request: pb.ClassifyRequest, deadline: float | 
     return pb.ClassifyResponse(
         model=model.served(model.classify), classifications=classifications, timings=_timings(answer, arrived)
     )
-
-
-def completeness_residuals(outputs: Outputs) -> NDArray[np.float64]:
-    """Largest |sum of parts - logit| over the labels, for each image (N,); summed in float64."""
-    total_NK = outputs["embedding"].astype(np.float64) + outputs["biases"]
-    for name in ("heads", "feed_forwards"):
-        total_NK += outputs[name].sum(1, dtype=np.float64)
-    residuals_N: NDArray[np.float64] = np.abs(total_NK - outputs["logits"]).max(1)
-    return residuals_N
 
 
 def _head_contributions(

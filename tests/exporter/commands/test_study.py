@@ -13,7 +13,7 @@ def test_comparison_has_a_row_for_each_share_and_rule(built: Path, tmp_path: Pat
     arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--by", "random", "--seeds", "1")
     shown = exporter(*arguments, "--images", "100")
     assert shown.exit_code == 0, shown.output
-    for expected in ("359 calibration images", "dense", "andc", "random", "McNemar"):
+    for expected in ("359 validation images", "dense", "andc", "random", "McNemar"):
         assert expected in shown.output
     told = json.loads(exporter(*arguments, "--images", "100", "--json").stdout)
     assert [(row["share"], row["rule"]) for row in told["rows"][1:]] == [

@@ -51,7 +51,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a CIFAR-100 of four training and two test images a label."""
     monkeypatch.setattr(cifar100, "TRAIN_PER_LABEL", TRAIN)
     monkeypatch.setattr(cifar100, "TEST_PER_LABEL", TEST)
-    monkeypatch.setattr(cifar100, "CALIBRATION_PER_LABEL", 1)
+    monkeypatch.setattr(cifar100, "VALIDATION_PER_LABEL", 1)
     folder = tmp_path / "data" / "cifar-100-python"
     folder.mkdir(parents=True)
     write_images(folder / "train", TRAIN)
@@ -67,32 +67,32 @@ def loaded(data_dir: Path) -> Dataset:
 
 
 def test_official_images_are_split_as_stated(data_dir: Path) -> None:
-    """So many of each label are held out of the official training images; the official test is the test part."""
+    """So many of each label are held out of the official training images; the official test is the test split."""
     dataset = loaded(data_dir)
-    for part, per_label in ((dataset.train, 3), (dataset.calibration, 1), (dataset.test, 2)):
-        assert np.bincount(part.labels_N).tolist() == [per_label] * 100
-        assert part.images_NYXC.shape == (100 * per_label, 32, 32, 3)
-        assert part.images_NYXC.flags.c_contiguous
-    held = np.concatenate([dataset.train.source_indices_N, dataset.calibration.source_indices_N])
+    for split, per_label in ((dataset.train, 3), (dataset.validation, 1), (dataset.test, 2)):
+        assert np.bincount(split.labels_N).tolist() == [per_label] * 100
+        assert split.images_NYXC.shape == (100 * per_label, 32, 32, 3)
+        assert split.images_NYXC.flags.c_contiguous
+    held = np.concatenate([dataset.train.source_indices_N, dataset.validation.source_indices_N])
     assert sorted(held.tolist()) == list(range(400))
-    assert "official test; of the official training images 1 a label, seed 0, for calibration" in dataset.describe()
+    assert "official test; of the official training images 1 a label, seed 0, for validation" in dataset.describe()
 
 
 def test_images_keep_their_labels_and_channels(data_dir: Path) -> None:
     """Planes become channels, and each image comes with its own label and number."""
     dataset = loaded(data_dir)
-    for part in (dataset.train, dataset.calibration, dataset.test):
-        first_NC = part.images_NYXC[:, 5, 7]
-        np.testing.assert_array_equal(first_NC[:, 0], part.labels_N)
-        np.testing.assert_array_equal(first_NC[:, 1], part.labels_N + 100)
-        np.testing.assert_array_equal(first_NC[:, 2], part.source_indices_N % 256)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        first_NC = split.images_NYXC[:, 5, 7]
+        np.testing.assert_array_equal(first_NC[:, 0], split.labels_N)
+        np.testing.assert_array_equal(first_NC[:, 1], split.labels_N + 100)
+        np.testing.assert_array_equal(first_NC[:, 2], split.source_indices_N % 256)
     assert dataset.label_names[:2] == ("aquarium_fish", "label_1")
 
 
 def test_split_never_changes(data_dir: Path) -> None:
     """Loading twice gives the same images in the same order."""
     first, second = loaded(data_dir), loaded(data_dir)
-    np.testing.assert_array_equal(first.calibration.source_indices_N, second.calibration.source_indices_N)
+    np.testing.assert_array_equal(first.validation.source_indices_N, second.validation.source_indices_N)
 
 
 class _Command:

@@ -30,40 +30,40 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder.parent
 
 
-def loaded(data_dir: Path, split: str | None = None) -> Dataset:
+def loaded(data_dir: Path, protocol: str | None = None) -> Dataset:
     """The data set of that folder at 8 pixels a side."""
-    return load(DatasetSettings("flowers102", str(data_dir), split, 8))
+    return load(DatasetSettings("flowers102", str(data_dir), protocol, 8))
 
 
 def test_official_split_is_that_of_the_file(data_dir: Path) -> None:
     """Training, validation and test images as numbered in setid.mat, in its order."""
     dataset = loaded(data_dir)
     assert dataset.train.source_indices_N.tolist() == SETS["trnid"].tolist()
-    assert sorted(dataset.calibration.source_indices_N.tolist()) == SETS["valid"].tolist()
+    assert sorted(dataset.validation.source_indices_N.tolist()) == SETS["valid"].tolist()
     assert dataset.test.source_indices_N.tolist() == SETS["tstid"].tolist()
-    assert dataset.describe().endswith("(official; validation images for calibration)")
+    assert dataset.describe().endswith("(official; validation images for validation)")
 
 
 def test_trainval_split_holds_two_of_each_label_out_of_validation(data_dir: Path) -> None:
-    """All of training and the rest of validation are trained on; the test part is the official one."""
+    """All of training and the rest of validation are trained on; the test split is the official one."""
     dataset = loaded(data_dir, "official-trainval")
-    assert np.bincount(dataset.calibration.labels_N).tolist() == [2, 2, 2]
-    assert set(dataset.calibration.source_indices_N.tolist()) < set(SETS["valid"].tolist())
-    trained = dataset.train.source_indices_N.tolist() + dataset.calibration.source_indices_N.tolist()
+    assert np.bincount(dataset.validation.labels_N).tolist() == [2, 2, 2]
+    assert set(dataset.validation.source_indices_N.tolist()) < set(SETS["valid"].tolist())
+    trained = dataset.train.source_indices_N.tolist() + dataset.validation.source_indices_N.tolist()
     assert sorted(trained) == sorted([*SETS["trnid"].tolist(), *SETS["valid"].tolist()])
     assert dataset.test.source_indices_N.tolist() == SETS["tstid"].tolist()
-    assert "of which 2 validation images a label, seed 0, for calibration [our choice]" in dataset.split
+    assert "but for 2 a label, seed 0, that stay validation images [our choice]" in dataset.protocol
 
 
-@pytest.mark.parametrize("split", ["official", "official-trainval"])
-def test_images_keep_their_labels(data_dir: Path, split: str) -> None:
+@pytest.mark.parametrize("protocol", ["official", "official-trainval"])
+def test_images_keep_their_labels(data_dir: Path, protocol: str) -> None:
     """Each image comes with its own label and number, mapped from one slice of a file."""
-    dataset = loaded(data_dir, split)
-    for part in (dataset.train, dataset.calibration, dataset.test):
-        np.testing.assert_array_equal(part.labels_N, (part.source_indices_N - 1) % LABELS)
-        np.testing.assert_allclose(part.images_NYXC[:, 4, 4, 0], 8 * part.source_indices_N, atol=1)
-        assert isinstance(part.images_NYXC, np.memmap)
-        assert part.images_NYXC.flags.c_contiguous
+    dataset = loaded(data_dir, protocol)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        np.testing.assert_array_equal(split.labels_N, (split.source_indices_N - 1) % LABELS)
+        np.testing.assert_allclose(split.images_NYXC[:, 4, 4, 0], 8 * split.source_indices_N, atol=1)
+        assert isinstance(split.images_NYXC, np.memmap)
+        assert split.images_NYXC.flags.c_contiguous
 
 
 def test_both_splits_share_one_cache(data_dir: Path, cache: Path) -> None:
@@ -91,7 +91,7 @@ def test_table_has_a_name_for_each_label() -> None:
     ],
 )
 def test_unofficial_list_is_refused(data_dir: Path, name: str, content: dict[str, np.ndarray], expected: str) -> None:
-    """Another count, or an image in two parts, is an error that names the file."""
+    """Another count, or an image in two splits, is an error that names the file."""
     savemat(data_dir / "flowers-102" / name, content)
     with pytest.raises(DatasetError, match=expected):
         loaded(data_dir)

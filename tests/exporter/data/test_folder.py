@@ -30,25 +30,25 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_labels_are_split_in_the_same_shares(root: Path) -> None:
-    """60/20/20 of each label, every image in one part."""
+    """60/20/20 of each label, every image in one split."""
     dataset = loaded(root)
     assert (dataset.name, dataset.label_names) == ("my-leaves", ("green", "red"))
-    assert [np.bincount(dataset.part(name).labels_N).tolist() for name in ("train", "calibration", "test")] == [
+    assert [np.bincount(dataset.split(name).labels_N).tolist() for name in ("train", "validation", "test")] == [
         [3, 6],
         [1, 2],
         [1, 2],
     ]
-    parts = (dataset.train, dataset.calibration, dataset.test)
-    assert sorted(np.concatenate([part.source_indices_N for part in parts]).tolist()) == list(range(15))
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert sorted(np.concatenate([split.source_indices_N for split in splits]).tolist()) == list(range(15))
     assert dataset.describe().endswith("(stratified 60/20/20, seed 0)")
 
 
 def test_images_come_with_their_labels(root: Path) -> None:
-    """Green leaves are labelled green, in each part, mapped from a file."""
+    """Green leaves are labelled green, in each split, mapped from a file."""
     dataset = loaded(root)
-    for part in (dataset.train, dataset.calibration, dataset.test):
-        assert isinstance(part.images_NYXC, np.memmap)
-        np.testing.assert_array_equal(part.images_NYXC[:, 0, 0, 0] > 100, part.labels_N == 1)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert isinstance(split.images_NYXC, np.memmap)
+        np.testing.assert_array_equal(split.images_NYXC[:, 0, 0, 0] > 100, split.labels_N == 1)
 
 
 def test_split_never_changes(root: Path) -> None:
@@ -58,12 +58,12 @@ def test_split_never_changes(root: Path) -> None:
 
 def test_given_parts_are_kept(tmp_path: Path) -> None:
     """Folders train, valid and test: nothing is dealt out anew."""
-    for part, images in (("train", 3), ("valid", 2), ("test", 1)):
+    for split, images in (("train", 3), ("valid", 2), ("test", 1)):
         for label in ("a", "b"):
-            fill(tmp_path / part / label, images)
+            fill(tmp_path / split / label, images)
     dataset = loaded(tmp_path)
-    assert [len(part) for part in (dataset.train, dataset.calibration, dataset.test)] == [6, 4, 2]
-    assert dataset.split == "as given by the folders train, valid, test"
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [6, 4, 2]
+    assert dataset.protocol == "as given by the folders train, valid, test"
 
 
 def test_a_label_may_be_called_train(tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_a_label_may_be_called_train(tmp_path: Path) -> None:
 
 
 def test_parts_with_other_labels_are_named(tmp_path: Path) -> None:
-    """A label that one part lacks is an error that names both."""
-    for part, labels in (("train", "abc"), ("val", "ab"), ("test", "abc")):
+    """A label that one split lacks is an error that names both."""
+    for split, labels in (("train", "abc"), ("val", "ab"), ("test", "abc")):
         for label in labels:
-            fill(tmp_path / part / label, 1)
+            fill(tmp_path / split / label, 1)
     with pytest.raises(DatasetError, match=r"val: expected the labels of train, found a difference in: c"):
         loaded(tmp_path)
 
@@ -86,12 +86,12 @@ def test_parts_with_other_labels_are_named(tmp_path: Path) -> None:
     ("folders", "expected"),
     [
         (("train", "val"), "expected one folder test for test, found none"),
-        (("train", "test"), "expected one folder val or valid or validation for calibration, found none"),
-        (("train", "val", "valid", "test"), "for calibration, found val, valid"),
+        (("train", "test"), "expected one folder val or valid or validation for validation, found none"),
+        (("train", "val", "valid", "test"), "for validation, found val, valid"),
     ],
 )
 def test_missing_or_double_part_is_named(tmp_path: Path, folders: tuple[str, ...], expected: str) -> None:
-    """Two parts of three, or two for one, say which is expected."""
+    """Two splits of three, or two for one, say which is expected."""
     for folder in folders:
         fill(tmp_path / folder / "a", 3)
         fill(tmp_path / folder / "b", 3)
@@ -108,11 +108,11 @@ def test_label_with_too_few_images_is_named(root: Path) -> None:
 
 
 def test_three_images_are_enough(tmp_path: Path) -> None:
-    """One in each part."""
+    """One in each split."""
     for label in ("a", "b"):
         fill(tmp_path / label, 3)
     dataset = loaded(tmp_path)
-    assert [len(part) for part in (dataset.train, dataset.calibration, dataset.test)] == [2, 2, 2]
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [2, 2, 2]
 
 
 def test_folder_without_labels_says_what_is_expected(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_hidden_and_other_files_are_skipped(root: Path) -> None:
     (root / "red" / "more" / "000.png").rename(root / "red" / "more" / "without")
     dataset = loaded(root)
     assert dataset.label_names == ("green", "red")
-    assert sum(map(len, (dataset.train, dataset.calibration, dataset.test))) == 19
+    assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 19
 
 
 def test_damaged_image_is_named(root: Path) -> None:

@@ -3,34 +3,34 @@
 import hypothesis.strategies as st
 import numpy as np
 import torch
-from headwise_exporter.data.base import Part
+from headwise_exporter.data.base import Split
 from headwise_exporter.data.images import LabelledImages, labelled_images, occurrence
 from hypothesis import given
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
 
 
-def random_part(images: int = 10) -> Part:
+def random_split(images: int = 10) -> Split:
     """Coloured images of 5 x 4 pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (images, 5, 4, 3), dtype=np.uint8)
-    return Part(pixels, np.arange(images), np.arange(images))
+    return Split(pixels, np.arange(images), np.arange(images))
 
 
 def test_pixels_are_normalised_channel_by_channel() -> None:
     """(x / 255 - mean) / std, channels first."""
-    part = random_part()
-    data = labelled_images(part, MEAN, STD)
-    expected = (part.images_NYXC[3] / 255 - np.array(MEAN)) / np.array(STD)
+    split = random_split()
+    data = labelled_images(split, MEAN, STD)
+    expected = (split.images_NYXC[3] / 255 - np.array(MEAN)) / np.array(STD)
     found = data.normalised(torch.tensor([3]))
     assert found.shape == (1, 3, 5, 4)
     np.testing.assert_allclose(found[0].permute(1, 2, 0), expected, atol=1e-6)
-    np.testing.assert_array_equal(data.pixels(slice(3, 4))[0], part.images_NYXC[3])
+    np.testing.assert_array_equal(data.pixels(slice(3, 4))[0], split.images_NYXC[3])
 
 
 @given(st.integers(1, 12))
 def test_batches_are_all_images_in_order(batch_size: int) -> None:
     """Whatever the batch size, every image and label once."""
-    data = labelled_images(random_part(), MEAN, STD)
+    data = labelled_images(random_split(), MEAN, STD)
     images, labels = zip(*data.batches(batch_size), strict=True)
     assert torch.equal(torch.cat(labels), torch.arange(10))
     assert torch.equal(torch.cat(images), data.normalised(slice(None)))
@@ -39,7 +39,7 @@ def test_batches_are_all_images_in_order(batch_size: int) -> None:
 @given(st.integers(1, 12), st.integers(0, 5))
 def test_sample_is_of_different_images_with_their_labels(images: int, seed: int) -> None:
     """So many, or all there are; the same seed draws the same."""
-    data = labelled_images(random_part(), MEAN, STD)
+    data = labelled_images(random_split(), MEAN, STD)
     drawn = data.sample(images, seed)
     assert len(drawn) == len(drawn.labels_N.unique()) == min(images, 10)
     assert torch.equal(drawn.images_NYXC, data.images_NYXC[drawn.labels_N])  # a label is its image's number
@@ -69,19 +69,19 @@ def test_occurrence_counts_the_same_label_before_an_image(labels: list[int]) -> 
 
 def test_no_number_of_images_means_all() -> None:
     """Nothing is copied then."""
-    data = labelled_images(random_part(), MEAN, STD)
+    data = labelled_images(random_split(), MEAN, STD)
     assert data.sample(None) is data
 
 
 def test_pixels_are_not_copied() -> None:
-    """A part that is memory-mapped stays on the disk."""
-    part = random_part()
-    data = labelled_images(part, MEAN, STD)
-    part.images_NYXC[0] = 7
+    """A split that is memory-mapped stays on the disk."""
+    split = random_split()
+    data = labelled_images(split, MEAN, STD)
+    split.images_NYXC[0] = 7
     assert (data.images_NYXC[0] == 7).all()
 
 
 def test_everything_moves_to_the_device() -> None:
     """Pixels and labels, and with them what is normalised."""
-    moved: LabelledImages = labelled_images(random_part(), MEAN, STD).to(torch.device("meta"))
+    moved: LabelledImages = labelled_images(random_split(), MEAN, STD).to(torch.device("meta"))
     assert {values.device.type for values in (*next(moved.batches(2)), moved.images_NYXC)} == {"meta"}

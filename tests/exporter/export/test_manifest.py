@@ -34,9 +34,9 @@ def test_tap_point_without_noise_has_no_ratio() -> None:
 
 def test_means_leave_out_nodes_without_a_cluster_and_say_so() -> None:
     """Of two nodes, one without a cluster: means over the other, over both, and their number."""
-    class_means = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double()
+    label_means = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double()
     weight = torch.tensor([[1.0, -1.0], [0.0, -1.0]]).double()
-    found = tap_point_metrics("x", NodeMeasurement(class_means, weight, correct=1, images=2), 0.3)
+    found = tap_point_metrics("x", NodeMeasurement(label_means, weight, correct=1, images=2), 0.3)
     assert (found.nodes, found.nodes_without_cluster) == (2, 1)
     assert (found.clusters_per_node, found.clusters_per_node_all) == (1.0, 0.5)
 
@@ -46,15 +46,15 @@ def test_manifest_has_every_figure(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     metrics = manifest.metrics
     assert metrics.test_images == 360
-    for kind in ("dense", "masked", "compact"):
+    for kind in ("dense", "masked", "pruned"):
         accuracy, interval = getattr(metrics, f"{kind}_accuracy"), getattr(metrics, f"{kind}_accuracy_interval")
         assert 0 < interval.low < accuracy < interval.high < 1
     assert 0 < metrics.kept_connections < 1
-    assert metrics.parameters_compact < metrics.parameters_dense
-    assert metrics.macs_compact < metrics.macs_dense
+    assert metrics.parameters_pruned < metrics.parameters_dense
+    assert metrics.macs_pruned < metrics.macs_dense
     taps = [f"encoders.{i}.{tap}" for i in (0, 1) for tap in ("heads", "feed_forward_hidden", "feed_forward_out")]
-    assert [tap.name for tap in metrics.tap_points] == [*taps, "readout"]
-    assert [tap.name for tap in metrics.compact_tap_points] == [*taps, "readout"]
+    assert [tap.name for tap in metrics.tap_points] == [*taps, "classifier_head"]
+    assert [tap.name for tap in metrics.pruned_tap_points] == [*taps, "classifier_head"]
     for tap in metrics.tap_points:
         assert tap.probe_accuracy_interval.low <= tap.probe_accuracy <= tap.probe_accuracy_interval.high
         assert tap.clusters_per_node >= 1
@@ -70,7 +70,7 @@ def test_cards_cover_every_head_and_number_the_kept_ones(bundle: Path) -> None:
     expected = [(encoder, head) for encoder, heads in enumerate(dense) for head in range(heads)]
     assert [(card.encoder, card.head) for card in cards] == expected
     kept = [card for card in cards if not card.pruned]
-    assert [card.row for card in kept] == list(range(sum(s.heads for s in manifest.architecture.compact_encoders)))
+    assert [card.row for card in kept] == list(range(sum(s.heads for s in manifest.architecture.pruned_encoders)))
     assert not any(card.HasField("row") for card in cards if card.pruned)
     for encoder in range(len(dense)):
         labels = [label for card in kept if card.encoder == encoder for label in card.expert_labels]

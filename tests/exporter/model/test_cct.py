@@ -87,7 +87,7 @@ def layer_norm(x_BTD: torch.Tensor, state: dict[str, torch.Tensor], name: str) -
 
 
 def test_forward_is_the_definition() -> None:
-    """Encoders as `x = x + MHA(LN_pre(x)); x = LN_1(x); x = x + FF(x)`, then norm, pooling and read-out, by hand."""
+    """Encoders as `x = x + MHA(LN_pre(x)); x = LN_1(x); x = x + FF(x)`, then norm, pooling and classifier, by hand."""
     model = support.random_model().double()
     state = {name.removeprefix("classifier."): value for name, value in model.state_dict().items()}
     x_BTD = torch.randn(3, 16, 32, dtype=torch.float64)

@@ -14,7 +14,7 @@ from headwise_exporter.model.checkpoints import (
     save_measurements,
     save_model,
 )
-from headwise_exporter.nodes.snp import READOUT, ProbeSettings, measure, statistics, train_probes
+from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, ProbeSettings, measure, statistics, train_probes
 from safetensors.torch import save_file
 
 
@@ -37,7 +37,7 @@ def test_measurements_come_back_without_looking_at_an_image(tmp_path: Path) -> N
     save_measurements(tmp_path / "s.safetensors", saved)
     loaded = load_measurements(tmp_path / "s.safetensors")
     assert list(loaded.nodes) == list(saved.nodes)
-    assert READOUT not in loaded.probes
+    assert CLASSIFIER_HEAD not in loaded.probes
     for name, node in saved.nodes.items():
         assert torch.equal(loaded.nodes[name].matrices(), node.matrices())
         assert loaded.nodes[name].accuracy() == node.accuracy()

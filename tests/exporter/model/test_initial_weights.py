@@ -13,8 +13,8 @@ from headwise_exporter.model import initial_weights
 from headwise_exporter.model.cct import CCT, CCTConfig, cct_7_3x1, cct_7_7x2
 from headwise_exporter.model.checkpoints import CheckpointError, save_model
 from headwise_exporter.model.initial_weights import (
+    CLASSIFIER_HEAD,
     POSITIONS,
-    READOUT,
     load_initial_weights,
     resize_positions,
     shipped_checkpoint,
@@ -250,10 +250,10 @@ def test_file_whose_positions_are_no_square_is_refused(saved: tuple[str, State],
 
 
 def test_classifier_for_other_labels_stays_as_initialised(saved: tuple[str, State]) -> None:
-    """Only the read-out keeps the model's own values when the number of labels differs."""
+    """Only the classifier head keeps the model's own values when the number of labels differs."""
     path, state = saved
     model = support.random_model(with_settings(labels=7), seed=2)
-    fresh = {name: value for name, value in copied(model).items() if name in READOUT}
+    fresh = {name: value for name, value in copied(model).items() if name in CLASSIFIER_HEAD}
     report = load_initial_weights(model, path)
     assert report.replaced == {"classifier.fc.weight": (10, 7), "classifier.fc.bias": (10, 7)}
     assert untouched(model, state | fresh)
@@ -306,8 +306,8 @@ def test_malformed_positions_and_classifier_are_mismatches(
 
 
 def test_classifier_that_is_missing_is_a_mismatch(saved: tuple[str, State], tmp_path: Path) -> None:
-    """A checkpoint without its read-out is not taken for one of other labels."""
-    torch.save({name: value for name, value in saved[1].items() if name not in READOUT}, tmp_path / "x.pth")
+    """A checkpoint without its classifier head is not taken for one of other labels."""
+    torch.save({name: value for name, value in saved[1].items() if name not in CLASSIFIER_HEAD}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"classifier\.fc\.weight: missing\n  classifier\.fc\.bias: missing"):
         load_initial_weights(support.random_model(), str(tmp_path / "x.pth"))
 

@@ -87,7 +87,7 @@ def test_null_depends_on_its_seed_alone() -> None:
 
 
 def random_nodes(images: int = 60, nodes: int = 12, labels: int = 5, seed: int = 0) -> PooledNodes:
-    """Pooled nodes and a read-out without any order; every label has an image."""
+    """Pooled nodes and weights without any order; every label has an image."""
     generator = torch.Generator().manual_seed(seed)
     labels_P = torch.cat((torch.arange(labels), torch.randint(labels, (images - labels,), generator=generator)))
     values_PN, weight_KN = (torch.randn(rows, nodes, generator=generator) for rows in (images, labels))

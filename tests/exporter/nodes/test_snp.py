@@ -9,7 +9,7 @@ import support
 import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.nodes.snp import (
-    READOUT,
+    CLASSIFIER_HEAD,
     NodeMeasurement,
     Probe,
     ProbeSettings,
@@ -46,9 +46,9 @@ def brute_force_clusters(recognised_KK: Tensor) -> list[list[int]]:
     return found
 
 
-def measurement(class_means: Tensor, weight: Tensor) -> NodeMeasurement:
-    """A measurement of given class means (K, N) and read-out (K, N)."""
-    return NodeMeasurement(class_means.double(), weight.double(), correct=1, images=2)
+def measurement(label_means: Tensor, weight: Tensor) -> NodeMeasurement:
+    """A measurement of given label means (K, N) and weights (K, N)."""
+    return NodeMeasurement(label_means.double(), weight.double(), correct=1, images=2)
 
 
 def known_experts(experts: Mapping[int, list[int]]) -> NodeMeasurement:
@@ -151,7 +151,7 @@ def test_known_experts_are_recovered_exactly() -> None:
 
 
 def test_random_nodes_have_a_ratio_of_one() -> None:
-    """Class means and weights without label information give a signal-to-noise ratio of 1."""
+    """Label means and weights without label information give a signal-to-noise ratio of 1."""
     generator = torch.Generator().manual_seed(0)
     means, weight = torch.randn(20, 2000, generator=generator), torch.randn(20, 2000, generator=generator)
     signal, noise = statistics(measurement(means, weight)).signal_and_noise()
@@ -160,7 +160,7 @@ def test_random_nodes_have_a_ratio_of_one() -> None:
 
 @pytest.fixture(scope="module")
 def measured() -> Measured:
-    """Probes of a random model after an epoch, and its nodes measured on 60 images of unequal class counts."""
+    """Probes of a random model after an epoch, and its nodes measured on 60 images of unequal image counts."""
     model = support.random_model()
     generator = torch.Generator().manual_seed(3)
     labels = torch.cat((torch.arange(10), torch.randint(0, 10, (50,), generator=generator)))
@@ -170,11 +170,11 @@ def measured() -> Measured:
 
 
 def test_every_tap_point_has_a_probe(measured: Measured) -> None:
-    """Three tap points an encoder, in the order of the forward pass, and the read-out after them."""
+    """Three tap points an encoder, in the order of the forward pass, and the classifier head after them."""
     probes, nodes, _ = measured
     names = [f"encoders.{i}.{tap}" for i in (0, 1) for tap in ("heads", "feed_forward_hidden", "feed_forward_out")]
     assert list(probes) == list(tap_points(support.random_model())) == names
-    assert list(nodes) == [*names, READOUT]
+    assert list(nodes) == [*names, CLASSIFIER_HEAD]
 
 
 def test_fields_of_all_nodes_add_up_to_the_probes_output(
@@ -188,7 +188,7 @@ def test_fields_of_all_nodes_add_up_to_the_probes_output(
     torch.testing.assert_close(fields_BNK.sum(1), probe(values))
 
 
-def test_matrices_are_class_means_of_the_fields(
+def test_matrices_are_label_means_of_the_fields(
     measured: Measured,
 ) -> None:
     """One pass gives what collecting every field of every image and averaging by label gives."""
@@ -204,18 +204,18 @@ def test_matrices_are_class_means_of_the_fields(
 def test_probe_accuracy_is_that_of_its_logits(
     measured: Measured,
 ) -> None:
-    """Correct answers are counted over all batches, for probes and for the model's own read-out."""
+    """Correct answers are counted over all batches, for probes and for the model's own classifier head."""
     probes, nodes, data = measured
     with torch.no_grad():
         logits, activations = support.random_model()(data.normalised(slice(None)))
     own = int((logits.argmax(1) == data.labels_N).sum())
     tap = "encoders.1.feed_forward_out"
-    assert (nodes[READOUT].correct, nodes[READOUT].images) == (own, 60)
+    assert (nodes[CLASSIFIER_HEAD].correct, nodes[CLASSIFIER_HEAD].images) == (own, 60)
     assert nodes[tap].correct == int((probes[tap](activations[tap]).argmax(1) == data.labels_N).sum())
 
 
 def test_label_without_an_image_is_named(measured: Measured) -> None:
-    """Class means of no image are refused, naming the label."""
+    """Label means of no image are refused, naming the label."""
     probes, _, data = measured
     with pytest.raises(ValueError, match=r"found none of label\(s\) \[4\]"):
         measure(support.random_model(), probes, support.random_images(data.labels_N[data.labels_N != 4]))
@@ -224,8 +224,10 @@ def test_label_without_an_image_is_named(measured: Measured) -> None:
 @settings(deadline=None, max_examples=5)
 @given(st.integers(1, 60))
 def test_measurement_does_not_depend_on_the_batch(batch_size: int) -> None:
-    """Any batch size gives the same class means."""
+    """Any batch size gives the same label means."""
     model = support.random_model()
     data = support.random_images(torch.arange(30) % 10)
     whole, pieces = measure(model, {}, data), measure(model, {}, data, batch_size)
-    torch.testing.assert_close(whole[READOUT].class_means_KN, pieces[READOUT].class_means_KN, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        whole[CLASSIFIER_HEAD].label_means_KN, pieces[CLASSIFIER_HEAD].label_means_KN, rtol=1e-5, atol=1e-6
+    )

@@ -4,7 +4,7 @@ import pytest
 import support
 import torch
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import READOUT, THRESHOLD, NodeMeasurement, statistics
+from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, THRESHOLD, NodeMeasurement, statistics
 from headwise_exporter.pruning import andc
 from headwise_exporter.training.loop import TrainingSettings, train
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 def random_nodes(model: CCT, seed: int = 0) -> dict[str, NodeMeasurement]:
     """Every node of the masked tap points recognises a random set of labels, the first none."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = {READOUT: model.config.width}
+    sizes = {CLASSIFIER_HEAD: model.config.width}
     for index, shape in enumerate(model.config.encoders):
         sizes[f"encoders.{index}.feed_forward_hidden"] = shape.feed_forward
         sizes[f"encoders.{index}.feed_forward_out"] = model.config.width
@@ -50,12 +50,12 @@ def brute_force_layer_mask(out: NodeMeasurement, hidden: NodeMeasurement) -> Ten
     return torch.tensor(rows)
 
 
-def test_readout_rule_keeps_a_node_to_its_labels(model: CCT) -> None:
+def test_classifier_head_rule_keeps_a_node_to_its_labels(model: CCT) -> None:
     """Node n keeps output j iff j is in D_n."""
     found = random_nodes(model)
-    masks = andc.masks(model, found, "readout", THRESHOLD)
+    masks = andc.masks(model, found, "classifier_head", THRESHOLD)
     assert list(masks) == ["classifier.fc"]
-    assert torch.equal(masks["classifier.fc"], statistics(found[READOUT]).labels_NK.T)
+    assert torch.equal(masks["classifier.fc"], statistics(found[CLASSIFIER_HEAD]).labels_NK.T)
 
 
 def test_layer_rule_keeps_nodes_that_share_a_label(model: CCT) -> None:
@@ -98,7 +98,7 @@ def test_layer_that_cannot_keep_so_much_keeps_what_it_can(model: CCT) -> None:
 
 def test_unknown_rule_lists_the_known_ones(model: CCT) -> None:
     """A rule that does not exist is refused."""
-    with pytest.raises(ValueError, match="expected a rule of readout, layer, both, none"):
+    with pytest.raises(ValueError, match="expected a rule of classifier_head, layer, both, none"):
         andc.masks(model, {}, "all", THRESHOLD)  # type: ignore[arg-type]  # what a caller must not do
 
 
@@ -113,7 +113,7 @@ def test_masks_touch_nothing_else(model: CCT) -> None:
 
 
 def test_short_training_learns_in_the_masked_layers_alone_and_keeps_the_masks(model: CCT) -> None:
-    """Masked connections are zero after every step, and only masked layers and the read-out have changed."""
+    """Masked connections are zero after every step, and only masked layers and the classifier head have changed."""
     masks = andc.masks(model, random_nodes(model), "layer", THRESHOLD)
     andc.apply_masks(model, masks)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -11,10 +11,10 @@ from headwise_exporter.pruning.compaction import (
     Budget,
     KeptUnits,
     UnitMeans,
-    compact,
-    compact_masks,
     largest_difference,
     mask_units,
+    pruned_masks,
+    remove_masked,
     top_indices,
 )
 from hypothesis import given, settings
@@ -70,11 +70,11 @@ def zero_means(config: CCTConfig) -> list[UnitMeans]:
 
 @settings(deadline=None, max_examples=40)
 @given(removals())
-def test_compact_model_is_the_masked_model(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
+def test_pruned_model_is_the_masked_model(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
     """Whatever is removed, the smaller model gives the masked model's logits on random images, to 1e-5."""
     model, kept, means = removal
     masked = mask_units(model, kept, means)
-    small = compact(masked, kept)
+    small = remove_masked(masked, kept)
     with torch.no_grad():
         scale = float(masked(torch.randn(4, 1, 8, 8))[0].abs().max().clamp(min=1))
     assert largest_difference(masked, small) <= 1e-5 * scale
@@ -82,20 +82,20 @@ def test_compact_model_is_the_masked_model(removal: tuple[CCT, list[KeptUnits], 
 
 @settings(deadline=None, max_examples=20)
 @given(removals())
-def test_compact_model_has_the_shapes_that_were_kept(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
+def test_pruned_model_has_the_shapes_that_were_kept(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
     """Sizes, parameters and multiply-accumulates follow from what is kept, and never grow."""
     model, kept, means = removal
-    small = compact(mask_units(model, kept, means), kept)
+    small = remove_masked(mask_units(model, kept, means), kept)
     assert small.config == replace(model.config, encoders=tuple(units.shape for units in kept))
     assert count_parameters(small) <= count_parameters(model)
     assert count_macs(small.config) <= count_macs(model.config)
 
 
 def test_keeping_everything_changes_nothing() -> None:
-    """With all units kept the compact model has the dense model's weights."""
+    """With all units kept the pruned model has the dense model's weights."""
     model = support.random_model()
     kept = everything(model.config)
-    small = compact(mask_units(model, kept, zero_means(model.config)), kept)
+    small = remove_masked(mask_units(model, kept, zero_means(model.config)), kept)
     for name, value in model.state_dict().items():
         assert torch.equal(small.state_dict()[name], value)
 
@@ -112,15 +112,15 @@ def test_constant_unit_folds_into_the_bias_without_loss() -> None:
     kept = everything(model.config)
     remaining = tuple(index for index in range(48) if index != constant)
     kept[0] = replace(kept[0], feed_forward=remaining)
-    small = compact(mask_units(model, kept, means), kept)
+    small = remove_masked(mask_units(model, kept, means), kept)
     assert largest_difference(model, small) <= 1e-5
 
 
 def test_masks_follow_the_kept_columns() -> None:
-    """The ANDC mask of a second feed-forward layer loses the removed nodes' columns, the read-out's stays."""
+    """The ANDC mask of a second feed-forward layer loses the removed nodes' columns, the classifier head's stays."""
     kept = [replace(units, feed_forward=(1, 3)) for units in everything(support.small_config())]
     masks = {"classifier.blocks.1.linear2": torch.arange(4).repeat(2, 1), "classifier.fc": torch.ones(10, 32)}
-    found = compact_masks(masks, kept)
+    found = pruned_masks(masks, kept)
     assert found["classifier.blocks.1.linear2"].tolist() == [[1, 3], [1, 3]]
     assert found["classifier.fc"] is masks["classifier.fc"]
 

@@ -4,7 +4,7 @@ import pytest
 import support
 import torch
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import READOUT, ProbeSettings, measure, relative_fields, train_probes
+from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, ProbeSettings, measure, relative_fields, train_probes
 from headwise_exporter.pruning import andc
 from headwise_exporter.pruning.connections import (
     ANDC,
@@ -75,16 +75,16 @@ def test_wanda_weighs_each_weight_with_the_size_of_its_input(evidence: Evidence)
 
 
 def test_overlap_is_the_product_of_the_positive_relative_fields(evidence: Evidence) -> None:
-    """Connection by connection; for the read-out a node's own field on the label."""
+    """Connection by connection; for the classifier head a node's own field on the label."""
     hidden_FK, out_DK = (
         relative_fields(evidence.nodes[f"encoders.1.feed_forward_{tap}"]).clamp(min=0) for tap in ("hidden", "out")
     )
     expected = torch.stack([(hidden_FK * target_K).sum(1) for target_K in out_DK])
     found = scores("overlap", evidence, LAYER, torch.Generator())
     torch.testing.assert_close(found / found.mean(), expected / expected.mean())
-    readout_KN = scores("overlap", evidence, andc.READOUT_LAYER, torch.Generator())
-    fields_NK = relative_fields(evidence.nodes[READOUT]).clamp(min=0)
-    torch.testing.assert_close(readout_KN / readout_KN.mean(), fields_NK.T / fields_NK.mean())
+    head_KN = scores("overlap", evidence, andc.CLASSIFIER_LAYER, torch.Generator())
+    fields_NK = relative_fields(evidence.nodes[CLASSIFIER_HEAD]).clamp(min=0)
+    torch.testing.assert_close(head_KN / head_KN.mean(), fields_NK.T / fields_NK.mean())
 
 
 def test_product_is_the_product_of_its_factors(evidence: Evidence) -> None:
@@ -102,8 +102,8 @@ def test_permuted_mask_has_the_same_rows_and_columns(evidence: Evidence, andc_ma
             counts, before = (one.sum(axis).sort().values for one in (mask, andc_masks[layer]))
             assert torch.equal(counts, before)
         assert not torch.equal(mask, andc_masks[layer])
-    readout = masks_by(PERMUTED, andc_masks, evidence)[andc.READOUT_LAYER]
-    assert torch.equal(readout.sum(1), andc_masks[andc.READOUT_LAYER].sum(1))
+    classifier_head = masks_by(PERMUTED, andc_masks, evidence)[andc.CLASSIFIER_LAYER]
+    assert torch.equal(classifier_head.sum(1), andc_masks[andc.CLASSIFIER_LAYER].sum(1))
 
 
 @pytest.mark.parametrize("rule", ["random", PERMUTED])

@@ -11,7 +11,7 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import Measurements
 from headwise_exporter.nodes.snp import ProbeSettings, measure, statistics, train_probes
 from headwise_exporter.pruning import prune as pruning
-from headwise_exporter.pruning.compaction import Budget, compact_masks, largest_difference
+from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
 from headwise_exporter.pruning.criteria import CRITERIA
 from headwise_exporter.pruning.prune import RULES, Pruned, PruningError, provenance, prune, remove_units
 from headwise_exporter.recipes import PruneSettings
@@ -53,7 +53,7 @@ def test_dense_model_is_not_changed(dense: CCT, pruned: Pruned) -> None:
 
 
 def test_masks_hold_in_both_models(pruned: Pruned) -> None:
-    """After their short trainings the masked and the compact model have no weight where the masks keep none."""
+    """After their fine-tuning the masked and the pruned model have no weight where the masks keep none."""
     for name, mask in pruned.masked.masks.items():
         assert not (pruned.masked.model.get_parameter(f"{name}.weight") * ~mask).any()
     for encoder, units in enumerate(pruned.chosen.kept):
@@ -62,13 +62,13 @@ def test_masks_hold_in_both_models(pruned: Pruned) -> None:
         assert not (pruned.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
 
 
-def test_compact_model_has_the_budgets_shape(pruned: Pruned) -> None:
+def test_pruned_model_has_the_budgets_shape(pruned: Pruned) -> None:
     """Two of four heads and half of the hidden nodes, to a multiple of eight."""
     for shape in pruned.chosen.model.config.encoders:
         assert (shape.heads, shape.query_key_dim, shape.value_dim, shape.feed_forward) == (2, 8, 8, 24)
 
 
-def test_auto_takes_the_best_on_the_calibration_images(
+def test_auto_takes_the_best_on_the_validation_images(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
     """Every criterion is tried, and none is better than the one chosen."""
@@ -76,9 +76,9 @@ def test_auto_takes_the_best_on_the_calibration_images(
     settings = replace(SETTINGS, criterion="auto")
     found = prune(dense, measurements, data, data, settings, TRAINING, steps.append)
     assert [candidate.criterion for candidate in found.candidates] == list(CRITERIA)
-    assert found.chosen.calibration_accuracy == max(candidate.calibration_accuracy for candidate in found.candidates)
-    equals = [c for c in found.candidates if c.calibration_accuracy == found.chosen.calibration_accuracy]
-    assert found.chosen.calibration_loss == min(candidate.calibration_loss for candidate in equals)
+    assert found.chosen.validation_accuracy == max(candidate.validation_accuracy for candidate in found.candidates)
+    equals = [c for c in found.candidates if c.validation_accuracy == found.chosen.validation_accuracy]
+    assert found.chosen.validation_loss == min(candidate.validation_loss for candidate in equals)
     assert len(steps) == 1 + len(CRITERIA)
     told = provenance(found, settings)
     assert told.criterion_chosen
@@ -88,12 +88,12 @@ def test_auto_takes_the_best_on_the_calibration_images(
 def test_auto_rule_goes_on_with_the_best_and_reports_literal_andc(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
-    """Every rule and none is calibrated, weighed overlap at ANDC's share; the masked model is that of both rules."""
+    """Every rule and none is evaluated, weighed overlap at ANDC's share; the masked model is that of both rules."""
     steps: list[str] = []
     settings = replace(SETTINGS, rule="auto")
     found = prune(dense, measurements, data, data, settings, TRAINING, steps.append)
     assert [masked.rule for masked in found.rules] == list(RULES)
-    assert found.base.calibration_accuracy == max(masked.calibration_accuracy for masked in found.rules)
+    assert found.base.validation_accuracy == max(masked.validation_accuracy for masked in found.rules)
     assert found.masked.rule == "both"
     told = provenance(found, settings)
     assert (told.rule, told.compact_rule, told.compact_rule_chosen) == ("both", found.base.rule, True)
@@ -102,7 +102,7 @@ def test_auto_rule_goes_on_with_the_best_and_reports_literal_andc(
     assert told.rules[RULES.index("none")].kept_connections == 1.0
     assert told.rules[-1].kept_connections == pytest.approx(told.rules[RULES.index("both")].kept_connections)
     assert len(steps) == len(RULES) + 1
-    for name, mask in compact_masks(found.base.masks, found.chosen.kept).items():
+    for name, mask in pruned_masks(found.base.masks, found.chosen.kept).items():
         assert not (found.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
 
 
@@ -116,7 +116,7 @@ def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned, measurements: M
     expected = sum(
         int((~statistics(node).has_cluster_N).sum())
         for name, node in measurements.nodes.items()
-        if "feed_forward" in name or name == "readout"
+        if "feed_forward" in name or name == "classifier_head"
     )
     assert told.nodes_without_cluster == expected
 
@@ -138,9 +138,9 @@ def test_without_masks_nothing_is_trained_before_removal(
     assert provenance(found, replace(SETTINGS, rule="none")).nodes_without_cluster == 0
 
 
-def test_compact_model_that_differs_is_refused(dense: CCT, pruned: Pruned, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The equality of masked and compact model is checked on every removal, not trusted."""
-    monkeypatch.setattr(pruning, "compact", lambda masked, kept: support.random_model(seed=9))
+def test_pruned_model_that_differs_is_refused(dense: CCT, pruned: Pruned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The equality of masked and pruned model is checked on every removal, not trusted."""
+    monkeypatch.setattr(pruning, "remove_masked", lambda masked, kept: support.random_model(seed=9))
     means = [pruning.UnitMeans(torch.zeros(32), torch.zeros(48))] * 2
-    with pytest.raises(PruningError, match=r"expected the compact model to equal the masked one to 1e-05"):
+    with pytest.raises(PruningError, match=r"expected the pruned model to equal the masked one to 1e-05"):
         remove_units(dense, pruned.chosen.kept, means)

@@ -18,19 +18,19 @@ from headwise_exporter.nodes.heads import agreement, recognising_nodes
 from headwise_exporter.nodes.snp import ProbeSettings, measure, recognised_labels, statistics, train_probes
 from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.stages.build import (
-    COMPACT,
     DENSE,
     DENSE_MEASUREMENTS,
+    PRUNED,
     PRUNING_IMAGES,
     RunError,
     dataset_fingerprint,
     findings_stage,
     measure_stage,
-    part_images,
     prune_stage,
     pruning_measurements,
     pruning_record,
     run_findings,
+    split_images,
     train_stage,
     trained_dataset,
     trained_recipe,
@@ -69,11 +69,11 @@ def test_changed_setting_redoes_its_stage_and_those_after_it(run: Path) -> None:
 
 
 def test_lost_result_is_made_again_and_is_the_same(run: Path) -> None:
-    """Everything is seeded: the compact model that was deleted comes back bit for bit."""
-    before = file_sha256(run / COMPACT)
-    (run / COMPACT).unlink()
+    """Everything is seeded: the pruned model that was deleted comes back bit for bit."""
+    before = file_sha256(run / PRUNED)
+    (run / PRUNED).unlink()
     assert carry_out_all(run) == [False, False, False, True]
-    assert file_sha256(run / COMPACT) == before
+    assert file_sha256(run / PRUNED) == before
 
 
 def test_run_remembers_its_data_set_and_settings(run: Path) -> None:
@@ -93,7 +93,7 @@ def test_pruning_is_remembered(run: Path) -> None:
 
 
 def test_findings_say_what_the_measurements_hold(run: Path) -> None:
-    """Every tap point with its figures, and every head with its images, as they follow from the saved class means."""
+    """Every tap point with its figures, and every head with its images, as they follow from the saved label means."""
     found, nodes = run_findings(run), load_measurements(run / DENSE_MEASUREMENTS).nodes
     assert [tap["name"] for tap in found["tap_points"]] == list(nodes)
     for tap in found["tap_points"]:
@@ -114,9 +114,9 @@ def test_findings_on_another_part_with_more_probes(run: Path) -> None:
     before, data, probes = file_sha256(run / DENSE_MEASUREMENTS), load(DatasetSettings("digits")), ProbeSettings(2)
     assert findings_stage(run, FindingsSettings("test", draws=2, probe_seeds=2), probes, data, progress)
     found = run_findings(run)
-    assert (found["part"], found["images"]) == ("test", 360)
-    model, test = load_model(run / DENSE), part_images(data, "test")
-    again = measure(model, train_probes(model, part_images(data, "train"), replace(probes, seed=1)), test)
+    assert (found["split"], found["images"]) == ("test", 360)
+    model, test = load_model(run / DENSE), split_images(data, "test")
+    again = measure(model, train_probes(model, split_images(data, "train"), replace(probes, seed=1)), test)
     for index, encoder in enumerate(found["heads"]):
         others_HK = recognising_nodes(recognised_labels(again[f"encoders.{index}.heads"]), 4)
         expected = agreement(torch.tensor(encoder["recognising_nodes_HK"]), others_HK)
@@ -125,13 +125,13 @@ def test_findings_on_another_part_with_more_probes(run: Path) -> None:
 
 
 def test_pruning_rests_on_training_images(run: Path) -> None:
-    """At most so many of a label, so that calibration and test images judge what they had no part in."""
+    """At most so many of a label, so that validation and test images judge what they had no part in."""
     data, model = load(DatasetSettings("digits")), load_model(run / DENSE)
     found, saved = pruning_measurements(run, model, data), load_measurements(run / DENSE_MEASUREMENTS)
-    images = part_images(data, "train").sample_of_each_label(PRUNING_IMAGES)
+    images = split_images(data, "train").sample_of_each_label(PRUNING_IMAGES)
     assert len(images) == np.minimum(np.bincount(data.train.labels_N), PRUNING_IMAGES).sum()
     for name, node in measure(model, saved.probes, images).items():
-        torch.testing.assert_close(found.nodes[name].class_means_KN, node.class_means_KN)
+        torch.testing.assert_close(found.nodes[name].label_means_KN, node.label_means_KN)
         assert found.nodes[name].images == len(images)
 
 

@@ -40,7 +40,7 @@ SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), rules=("andc", "random"), s
 
 
 def counted_trainings(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> Callable[[], int]:
-    """How many short trainings there were; one of them is stopped as by Ctrl-C."""
+    """How many fine-tuning runs there were; one of them is stopped as by Ctrl-C."""
     trainings = 0
 
     def counted(*arguments: Any, **options: Any) -> Any:
@@ -57,23 +57,23 @@ def counted_trainings(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> Callable
 def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is computed twice, and the record is that of a comparison that did not stop."""
     data = load(DatasetSettings("digits"))
-    compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
+    compare_stage(run, SMALL_COMPARISON, TRAINING, "validation", data, progress)
     whole = run_comparison(run)
     (run / COMPARISON).unlink()
     trainings = counted_trainings(monkeypatch, stop_at=4)
     with pytest.raises(KeyboardInterrupt):
-        compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
-    assert compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
+        compare_stage(run, SMALL_COMPARISON, TRAINING, "validation", data, progress)
+    assert compare_stage(run, SMALL_COMPARISON, TRAINING, "validation", data, progress)
     assert trainings() == 4 + 3
     assert run_comparison(run) == whole
-    assert not compare_stage(run, SMALL_COMPARISON, TRAINING, "calibration", data, progress)
+    assert not compare_stage(run, SMALL_COMPARISON, TRAINING, "validation", data, progress)
 
 
 def test_rows_of_another_comparison_are_not_taken(run: Path) -> None:
     """What was stopped with other settings starts over."""
     data = load(DatasetSettings("digits"))
     (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
-    compare_stage(run, replace(SMALL_COMPARISON, seeds=1), TRAINING, "calibration", data, progress)
+    compare_stage(run, replace(SMALL_COMPARISON, seeds=1), TRAINING, "validation", data, progress)
     assert [row["rule"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
 
 
@@ -82,19 +82,19 @@ def test_rows_on_other_measurements_are_not_taken(run: Path, monkeypatch: pytest
     data, settings = load(DatasetSettings("digits")), replace(SMALL_COMPARISON, seeds=1)
     trainings = counted_trainings(monkeypatch, stop_at=3)
     with pytest.raises(KeyboardInterrupt):
-        compare_stage(run, settings, TRAINING, "calibration", data, progress)
+        compare_stage(run, settings, TRAINING, "validation", data, progress)
     measured = load_measurements(run / DENSE_MEASUREMENTS)
     with torch.no_grad():
         measured.probes["encoders.0.heads"].fc.weight.mul_(2)
     save_measurements(run / DENSE_MEASUREMENTS, measured)
-    compare_stage(run, settings, TRAINING, "calibration", data, progress)
+    compare_stage(run, settings, TRAINING, "validation", data, progress)
     assert trainings() == 3 + 3
 
 
 def test_removal_for_subsets_is_done_once(run: Path) -> None:
     """Every criterion at every share, and the same settings again have nothing to do."""
     data, settings = load(DatasetSettings("digits")), SubsetSettings(labels=3, subsets=2, images=40)
-    assert subsets_stage(run, settings, "calibration", data, progress)
+    assert subsets_stage(run, settings, "validation", data, progress)
     found = run_subsets(run)
     assert len(found["results"]) == len(CRITERIA) * len(settings.shares)
-    assert not subsets_stage(run, settings, "calibration", data, progress)
+    assert not subsets_stage(run, settings, "validation", data, progress)

@@ -13,7 +13,7 @@ from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.nodes.snp import NodeMeasurement
-from headwise_exporter.stages.build import RunError, part_images
+from headwise_exporter.stages.build import RunError, split_images
 from headwise_exporter.stages.study import (
     COMPARISON,
     SUBSETS,
@@ -53,8 +53,8 @@ def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on which everything was tried, and reported."""
     folder = Path(shutil.copytree(built / "run", tmp_path_factory.mktemp("report") / "run"))
     data = load(DatasetSettings("digits"))
-    compare_stage(folder, SETTINGS, small_recipe().training, "calibration", data, progress)
-    subsets_stage(folder, SubsetSettings(labels=3, subsets=2, images=40), "calibration", data, progress)
+    compare_stage(folder, SETTINGS, small_recipe().training, "validation", data, progress)
+    subsets_stage(folder, SubsetSettings(labels=3, subsets=2, images=40), "validation", data, progress)
     report_stage(folder, data)
     return folder
 
@@ -106,7 +106,7 @@ def test_page_says_what_was_judged(run: Path, html: str) -> None:
     assert "<code>random</code> masks" in html
     assert "`" not in html
     assert re.search(r"their clusters: node \d+: {\d", html)
-    assert "1,078 training, 359 calibration, 360 test images" in html
+    assert "1,078 training, 359 validation, 360 test images" in html
 
 
 def test_same_run_gives_the_same_page(run: Path, html: str) -> None:
@@ -139,7 +139,7 @@ def test_run_that_was_not_measured_says_what_to_do(built: Path, tmp_path: Path) 
 def test_changes_of_labels_add_up_to_the_change_of_accuracy(run: Path) -> None:
     """Weighted with the labels' images, they are the difference of the two models."""
     data, compared = load(DatasetSettings("digits")), run_comparison(run)
-    labels_N = part_images(data, "calibration").labels_N
+    labels_N = split_images(data, "validation").labels_N
     changes = label_changes(compared, labels_N, len(data.label_names), 0.1)
     counts = torch.bincount(labels_N).tolist()
     total = sum(change * count for change, count in zip(changes, counts, strict=True)) / len(labels_N)
@@ -153,7 +153,7 @@ def test_examples_are_nodes_that_recognise_labels() -> None:
     examples = example_nodes(NodeMeasurement(active_KN, active_KN, 1, 2))
     assert {str(example["clusters"]) for example in examples} <= {"[[0]]", "[[0, 1]]"}
     assert len(examples) == 3
-    assert all(max(example["class_means_K"]) > 0 for example in examples)
+    assert all(max(example["label_means_K"]) > 0 for example in examples)
 
 
 def test_layer_that_recognises_nothing_has_no_examples() -> None:

@@ -49,7 +49,7 @@ def measurements(dense: CCT, data: LabelledImages) -> Measurements:
 
 
 def random_node(nodes: int = 7) -> NodeMeasurement:
-    """Class means and weights of six labels."""
+    """Label means and weights of six labels."""
     generator = torch.Generator().manual_seed(0)
     means, weight = (torch.randn(6, nodes, generator=generator).double() for _ in range(2))
     return NodeMeasurement(means, weight, 1, 2)

@@ -28,7 +28,7 @@ def findings(first: float | None, last: float | None, recognised: float = 2.0) -
     kinds = ("heads", "feed_forward_hidden", "feed_forward_out")
     ratios = (first, last)
     taps = [tap(f"encoders.{encoder}.{kind}", ratios[encoder], recognised) for encoder in (0, 1) for kind in kinds]
-    return {"tap_points": [*taps, tap("readout", None)], "heads": [{"expert_K": [0] * 20}]}
+    return {"tap_points": [*taps, tap("classifier_head", None)], "heads": [{"expert_K": [0] * 20}]}
 
 
 def heads(*p_values: list[float]) -> dict[str, Any]:

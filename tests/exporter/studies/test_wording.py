@@ -1,7 +1,7 @@
 """Figures as words."""
 
 import pytest
-from headwise_exporter.studies.wording import at_once, mean_percent, p_value, percent, points, short_training, spread
+from headwise_exporter.studies.wording import at_once, fine_tuning, mean_percent, p_value, percent, points, spread
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,8 +43,8 @@ def test_short_training_is_told_with_what_it_takes_from_the_dense_models() -> No
     """Batches where none are asked for, optimiser and precision."""
     training = {"batch_size": 256, "optimizer": "muon", "bf16": True}
     own = {"epochs": 1, "images": 10000, "batch_size": 64, "learning_rate": 0.002}
-    assert short_training(own, training) == (
+    assert fine_tuning(own, training) == (
         "1 epoch on 10,000 training images in batches of 64, muon, bf16, peak learning rate 0.002"
     )
     inherited = {"epochs": 2, "images": None, "batch_size": None, "learning_rate": 0.001}
-    assert short_training(inherited, training).startswith("2 epochs on all training images in batches of 256")
+    assert fine_tuning(inherited, training).startswith("2 epochs on all training images in batches of 256")

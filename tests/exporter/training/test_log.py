@@ -26,12 +26,12 @@ def scalars(run: Path, tag: str) -> dict[int, float]:
 
 
 def test_every_epoch_is_a_line_and_a_point(tmp_path: Path) -> None:
-    """The calibration accuracy stands where it was evaluated."""
+    """The validation accuracy stands where it was evaluated."""
     log_each(tmp_path, 1, 3)
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text("utf-8").splitlines()]
     assert [Epoch(**line) for line in lines] == EPOCHS
     assert scalars(tmp_path, "loss/train") == {1: 2.0, 2: 1.5, 3: 1.25}
-    assert scalars(tmp_path, "accuracy/calibration") == {2: 0.5}
+    assert scalars(tmp_path, "accuracy/validation") == {2: 0.5}
 
 
 def test_lines_are_there_while_it_goes_on(tmp_path: Path) -> None:

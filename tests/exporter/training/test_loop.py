@@ -16,8 +16,8 @@ from headwise_exporter.training.loop import (
     Step,
     TrainingError,
     TrainingSettings,
+    fine_tuning_settings,
     predict,
-    shortened,
     train,
 )
 from headwise_exporter.training.optimizers import OPTIMIZERS, OptimizerName
@@ -82,12 +82,12 @@ def test_interrupted_training_resumes_to_the_same_weights(
 
 
 def test_averaged_weights_are_the_result_and_what_is_evaluated(data: LabelledImages) -> None:
-    """The calibration accuracy of the last epoch is that of the model that comes out."""
+    """The validation accuracy of the last epoch is that of the model that comes out."""
     model = new_model()
-    result = train(model, data, replace(SETTINGS, average_decay=0.9), calibration=data)
+    result = train(model, data, replace(SETTINGS, average_decay=0.9), validation=data)
     found = float((predict(model, data).argmax(1) == data.labels_N).double().mean())
-    assert [epoch.calibration_accuracy is not None for epoch in result.epochs] == [True] * 4
-    assert result.epochs[-1].calibration_accuracy == found
+    assert [epoch.validation_accuracy is not None for epoch in result.epochs] == [True] * 4
+    assert result.epochs[-1].validation_accuracy == found
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -170,9 +170,9 @@ def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
 
 def test_short_training_is_the_recipe_with_fewer_epochs() -> None:
     """Everything but the length, the peak and the warm-up stays, and the batch where none is given."""
-    short = shortened(SETTINGS, 2, 1e-4)
+    short = fine_tuning_settings(SETTINGS, 2, 1e-4)
     assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=0.2)
-    assert shortened(SETTINGS, 2, 1e-4, batch_size=3) == replace(short, batch_size=3)
+    assert fine_tuning_settings(SETTINGS, 2, 1e-4, batch_size=3) == replace(short, batch_size=3)
 
 
 def test_bf16_trains(data: LabelledImages) -> None:

@@ -294,7 +294,7 @@ class Architecture(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     DENSE_ENCODERS_FIELD_NUMBER: _builtins.int
-    COMPACT_ENCODERS_FIELD_NUMBER: _builtins.int
+    PRUNED_ENCODERS_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     tokens: _builtins.int
     width: _builtins.int
@@ -302,7 +302,7 @@ class Architecture(_message.Message):
     @_builtins.property
     def dense_encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderShape]: ...
     @_builtins.property
-    def compact_encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderShape]: ...
+    def pruned_encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderShape]: ...
     def __init__(
         self,
         *,
@@ -310,11 +310,11 @@ class Architecture(_message.Message):
         tokens: _builtins.int = ...,
         width: _builtins.int = ...,
         dense_encoders: _abc.Iterable[Global___EncoderShape] | None = ...,
-        compact_encoders: _abc.Iterable[Global___EncoderShape] | None = ...,
+        pruned_encoders: _abc.Iterable[Global___EncoderShape] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact_encoders", b"compact_encoders", "dense_encoders", b"dense_encoders", "family", b"family", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense_encoders", b"dense_encoders", "family", b"family", "pruned_encoders", b"pruned_encoders", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,30 +355,31 @@ class DataProvenance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATASET_FIELD_NUMBER: _builtins.int
-    SPLIT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     TRAIN_IMAGES_FIELD_NUMBER: _builtins.int
-    CALIBRATION_IMAGES_FIELD_NUMBER: _builtins.int
+    VALIDATION_IMAGES_FIELD_NUMBER: _builtins.int
     TEST_IMAGES_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
-    split: _builtins.str
+    protocol: _builtins.str
+    """How the data set was divided into its splits, in one line."""
     train_images: _builtins.int
-    calibration_images: _builtins.int
+    validation_images: _builtins.int
     test_images: _builtins.int
     seed: _builtins.int
     def __init__(
         self,
         *,
         dataset: _builtins.str = ...,
-        split: _builtins.str = ...,
+        protocol: _builtins.str = ...,
         train_images: _builtins.int = ...,
-        calibration_images: _builtins.int = ...,
+        validation_images: _builtins.int = ...,
         test_images: _builtins.int = ...,
         seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_images", b"calibration_images", "dataset", b"dataset", "seed", b"seed", "split", b"split", "test_images", b"test_images", "train_images", b"train_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "protocol", b"protocol", "seed", b"seed", "test_images", b"test_images", "train_images", b"train_images", "validation_images", b"validation_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,39 +422,39 @@ class Metrics(_message.Message):
     DENSE_ACCURACY_INTERVAL_FIELD_NUMBER: _builtins.int
     MASKED_ACCURACY_FIELD_NUMBER: _builtins.int
     MASKED_ACCURACY_INTERVAL_FIELD_NUMBER: _builtins.int
-    COMPACT_ACCURACY_FIELD_NUMBER: _builtins.int
-    COMPACT_ACCURACY_INTERVAL_FIELD_NUMBER: _builtins.int
+    PRUNED_ACCURACY_FIELD_NUMBER: _builtins.int
+    PRUNED_ACCURACY_INTERVAL_FIELD_NUMBER: _builtins.int
     KEPT_CONNECTIONS_FIELD_NUMBER: _builtins.int
     PARAMETERS_DENSE_FIELD_NUMBER: _builtins.int
-    PARAMETERS_COMPACT_FIELD_NUMBER: _builtins.int
+    PARAMETERS_PRUNED_FIELD_NUMBER: _builtins.int
     MACS_DENSE_FIELD_NUMBER: _builtins.int
-    MACS_COMPACT_FIELD_NUMBER: _builtins.int
+    MACS_PRUNED_FIELD_NUMBER: _builtins.int
     TAP_POINTS_FIELD_NUMBER: _builtins.int
-    COMPACT_TAP_POINTS_FIELD_NUMBER: _builtins.int
+    PRUNED_TAP_POINTS_FIELD_NUMBER: _builtins.int
     test_images: _builtins.int
     dense_accuracy: _builtins.float
     masked_accuracy: _builtins.float
-    """After ANDC masks and their short training."""
-    compact_accuracy: _builtins.float
+    """Under the masks, after fine-tuning."""
+    pruned_accuracy: _builtins.float
     """Of the model in this bundle."""
     kept_connections: _builtins.float
-    """Share of the connections under ANDC masks that they keep."""
+    """Share of the connections under masks that they keep."""
     parameters_dense: _builtins.int
-    parameters_compact: _builtins.int
+    parameters_pruned: _builtins.int
     macs_dense: _builtins.float
-    macs_compact: _builtins.float
+    macs_pruned: _builtins.float
     @_builtins.property
     def dense_accuracy_interval(self) -> Global___Interval: ...
     @_builtins.property
     def masked_accuracy_interval(self) -> Global___Interval: ...
     @_builtins.property
-    def compact_accuracy_interval(self) -> Global___Interval: ...
+    def pruned_accuracy_interval(self) -> Global___Interval: ...
     @_builtins.property
     def tap_points(self) -> _containers.RepeatedCompositeFieldContainer[Global___TapPointMetrics]:
         """Of the dense model, in the order of the forward pass."""
 
     @_builtins.property
-    def compact_tap_points(self) -> _containers.RepeatedCompositeFieldContainer[Global___TapPointMetrics]:
+    def pruned_tap_points(self) -> _containers.RepeatedCompositeFieldContainer[Global___TapPointMetrics]:
         """Of the model in this bundle."""
 
     def __init__(
@@ -464,19 +465,19 @@ class Metrics(_message.Message):
         dense_accuracy_interval: Global___Interval | None = ...,
         masked_accuracy: _builtins.float = ...,
         masked_accuracy_interval: Global___Interval | None = ...,
-        compact_accuracy: _builtins.float = ...,
-        compact_accuracy_interval: Global___Interval | None = ...,
+        pruned_accuracy: _builtins.float = ...,
+        pruned_accuracy_interval: Global___Interval | None = ...,
         kept_connections: _builtins.float = ...,
         parameters_dense: _builtins.int = ...,
-        parameters_compact: _builtins.int = ...,
+        parameters_pruned: _builtins.int = ...,
         macs_dense: _builtins.float = ...,
-        macs_compact: _builtins.float = ...,
+        macs_pruned: _builtins.float = ...,
         tap_points: _abc.Iterable[Global___TapPointMetrics] | None = ...,
-        compact_tap_points: _abc.Iterable[Global___TapPointMetrics] | None = ...,
+        pruned_tap_points: _abc.Iterable[Global___TapPointMetrics] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compact_accuracy_interval", b"compact_accuracy_interval", "dense_accuracy_interval", b"dense_accuracy_interval", "masked_accuracy_interval", b"masked_accuracy_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dense_accuracy_interval", b"dense_accuracy_interval", "masked_accuracy_interval", b"masked_accuracy_interval", "pruned_accuracy_interval", b"pruned_accuracy_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact_accuracy", b"compact_accuracy", "compact_accuracy_interval", b"compact_accuracy_interval", "compact_tap_points", b"compact_tap_points", "dense_accuracy", b"dense_accuracy", "dense_accuracy_interval", b"dense_accuracy_interval", "kept_connections", b"kept_connections", "macs_compact", b"macs_compact", "macs_dense", b"macs_dense", "masked_accuracy", b"masked_accuracy", "masked_accuracy_interval", b"masked_accuracy_interval", "parameters_compact", b"parameters_compact", "parameters_dense", b"parameters_dense", "tap_points", b"tap_points", "test_images", b"test_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense_accuracy", b"dense_accuracy", "dense_accuracy_interval", b"dense_accuracy_interval", "kept_connections", b"kept_connections", "macs_dense", b"macs_dense", "macs_pruned", b"macs_pruned", "masked_accuracy", b"masked_accuracy", "masked_accuracy_interval", b"masked_accuracy_interval", "parameters_dense", b"parameters_dense", "parameters_pruned", b"parameters_pruned", "pruned_accuracy", b"pruned_accuracy", "pruned_accuracy_interval", b"pruned_accuracy_interval", "pruned_tap_points", b"pruned_tap_points", "tap_points", b"tap_points", "test_images", b"test_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -484,7 +485,7 @@ Global___Metrics: _TypeAlias = Metrics  # noqa: Y015
 
 @_typing.final
 class TapPointMetrics(_message.Message):
-    """Single-nodal performance at one tap point, measured on the calibration images."""
+    """Single-nodal performance at one tap point, measured on the validation images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -504,7 +505,7 @@ class TapPointMetrics(_message.Message):
     NOISE_PER_NODE_ALL_FIELD_NUMBER: _builtins.int
     CLUSTER_NOISE_RATIO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"encoders.<l>.heads", "encoders.<l>.feed_forward_hidden", "encoders.<l>.feed_forward_out" or "readout"."""
+    """"encoders.<l>.heads", "encoders.<l>.feed_forward_hidden", "encoders.<l>.feed_forward_out" or "classifier_head"."""
     nodes: _builtins.int
     probe_accuracy: _builtins.float
     clusters_per_node: _builtins.float
@@ -563,111 +564,121 @@ Global___TapPointMetrics: _TypeAlias = TapPointMetrics  # noqa: Y015
 class PruningProvenance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    RULE_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    MASK_BY_FIELD_NUMBER: _builtins.int
+    PRUNED_LAYERS_FIELD_NUMBER: _builtins.int
+    PRUNED_MASK_BY_FIELD_NUMBER: _builtins.int
+    MASK_CHOSEN_FIELD_NUMBER: _builtins.int
+    MASKS_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     CRITERION_FIELD_NUMBER: _builtins.int
     CRITERION_CHOSEN_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
-    LAYERS_FIELD_NUMBER: _builtins.int
+    LAYER_MASKS_FIELD_NUMBER: _builtins.int
     NODES_WITHOUT_CLUSTER_FIELD_NUMBER: _builtins.int
-    COMPACT_RULE_FIELD_NUMBER: _builtins.int
-    COMPACT_RULE_CHOSEN_FIELD_NUMBER: _builtins.int
-    RULES_FIELD_NUMBER: _builtins.int
-    rule: _builtins.str
-    """Of the masked model: "readout", "layer", "both" or "none"."""
+    layers: _builtins.str
+    """Which layers of the masked model have masks: "classifier_head", "feed_forward" or "both"."""
+    mask_by: _builtins.str
+    """What chose the connections that its masks keep: "andc", "magnitude", "wanda*overlap", ...; "none" without masks."""
+    pruned_layers: _builtins.str
+    """The same of the masks that are in force in the pruned model; others where those above cost accuracy."""
+    pruned_mask_by: _builtins.str
+    mask_chosen: _builtins.bool
+    """True when the pruned model's masks were chosen by validation accuracy among `masks`, false when they were asked for."""
     threshold: _builtins.float
     """At which a normalised field counts as recognition."""
     criterion: _builtins.str
     """Criterion that chose the removed units."""
     criterion_chosen: _builtins.bool
-    """True when it was chosen by calibration accuracy among `candidates`, false when it was asked for."""
+    """True when it was chosen by validation accuracy among `candidates`, false when it was asked for."""
     nodes_without_cluster: _builtins.int
-    """Nodes without a cluster: the masks keep none of their connections."""
-    compact_rule: _builtins.str
-    """Whose masks are in force in the compact model; another than `rule` where masks cost accuracy."""
-    compact_rule_chosen: _builtins.bool
-    """True when it was chosen by calibration accuracy among `rules`, false when it was asked for."""
+    """Nodes without a cluster: ANDC keeps none of their connections."""
+    @_builtins.property
+    def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaskResult]: ...
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionResult]: ...
     @_builtins.property
-    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerMask]:
-        """Of each masked layer."""
+    def layer_masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerMask]:
+        """Of each masked layer of the masked model."""
 
-    @_builtins.property
-    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleResult]: ...
     def __init__(
         self,
         *,
-        rule: _builtins.str = ...,
+        layers: _builtins.str = ...,
+        mask_by: _builtins.str = ...,
+        pruned_layers: _builtins.str = ...,
+        pruned_mask_by: _builtins.str = ...,
+        mask_chosen: _builtins.bool = ...,
+        masks: _abc.Iterable[Global___MaskResult] | None = ...,
         threshold: _builtins.float = ...,
         criterion: _builtins.str = ...,
         criterion_chosen: _builtins.bool = ...,
         candidates: _abc.Iterable[Global___CriterionResult] | None = ...,
-        layers: _abc.Iterable[Global___LayerMask] | None = ...,
+        layer_masks: _abc.Iterable[Global___LayerMask] | None = ...,
         nodes_without_cluster: _builtins.int = ...,
-        compact_rule: _builtins.str = ...,
-        compact_rule_chosen: _builtins.bool = ...,
-        rules: _abc.Iterable[Global___RuleResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "compact_rule", b"compact_rule", "compact_rule_chosen", b"compact_rule_chosen", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "layers", b"layers", "nodes_without_cluster", b"nodes_without_cluster", "rule", b"rule", "rules", b"rules", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "layer_masks", b"layer_masks", "layers", b"layers", "mask_by", b"mask_by", "mask_chosen", b"mask_chosen", "masks", b"masks", "nodes_without_cluster", b"nodes_without_cluster", "pruned_layers", b"pruned_layers", "pruned_mask_by", b"pruned_mask_by", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PruningProvenance: _TypeAlias = PruningProvenance  # noqa: Y015
 
 @_typing.final
-class RuleResult(_message.Message):
+class MaskResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    RULE_FIELD_NUMBER: _builtins.int
-    CALIBRATION_ACCURACY_FIELD_NUMBER: _builtins.int
-    CALIBRATION_LOSS_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    MASK_BY_FIELD_NUMBER: _builtins.int
+    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     KEPT_CONNECTIONS_FIELD_NUMBER: _builtins.int
-    rule: _builtins.str
-    calibration_accuracy: _builtins.float
-    """Under the masks, after their short training, on the calibration images."""
-    calibration_loss: _builtins.float
+    layers: _builtins.str
+    mask_by: _builtins.str
+    validation_accuracy: _builtins.float
+    """Under the masks, after fine-tuning, on the validation images."""
+    validation_loss: _builtins.float
     kept_connections: _builtins.float
     """Share of the connections under masks that they keep; 1 without masks."""
     def __init__(
         self,
         *,
-        rule: _builtins.str = ...,
-        calibration_accuracy: _builtins.float = ...,
-        calibration_loss: _builtins.float = ...,
+        layers: _builtins.str = ...,
+        mask_by: _builtins.str = ...,
+        validation_accuracy: _builtins.float = ...,
+        validation_loss: _builtins.float = ...,
         kept_connections: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_accuracy", b"calibration_accuracy", "calibration_loss", b"calibration_loss", "kept_connections", b"kept_connections", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_connections", b"kept_connections", "layers", b"layers", "mask_by", b"mask_by", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RuleResult: _TypeAlias = RuleResult  # noqa: Y015
+Global___MaskResult: _TypeAlias = MaskResult  # noqa: Y015
 
 @_typing.final
 class CriterionResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CRITERION_FIELD_NUMBER: _builtins.int
-    CALIBRATION_ACCURACY_FIELD_NUMBER: _builtins.int
-    CALIBRATION_LOSS_FIELD_NUMBER: _builtins.int
+    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     criterion: _builtins.str
-    calibration_accuracy: _builtins.float
-    """After removal and the short training, on the calibration images."""
-    calibration_loss: _builtins.float
+    validation_accuracy: _builtins.float
+    """After removal and fine-tuning, on the validation images."""
+    validation_loss: _builtins.float
     def __init__(
         self,
         *,
         criterion: _builtins.str = ...,
-        calibration_accuracy: _builtins.float = ...,
-        calibration_loss: _builtins.float = ...,
+        validation_accuracy: _builtins.float = ...,
+        validation_loss: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_accuracy", b"calibration_accuracy", "calibration_loss", b"calibration_loss", "criterion", b"criterion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -700,7 +711,7 @@ Global___LayerMask: _TypeAlias = LayerMask  # noqa: Y015
 
 @_typing.final
 class HeadCard(_message.Message):
-    """What one head recognises over the whole calibration set."""
+    """What one head recognises over the whole validation set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

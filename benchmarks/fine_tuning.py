@@ -1,10 +1,10 @@
-"""How much of what a mask costs the short training wins back, by its batch size and learning rate.
+"""How much of what a mask costs the fine-tuning wins back, by its batch size and learning rate.
 
     exporter measure --run runs/cifar100
-    python benchmarks/short_training.py runs/cifar100 cifar100 --images 10000 --set training.bf16=true
+    python benchmarks/fine_tuning.py runs/cifar100 cifar100 --images 10000 --set training.bf16=true
 
 Masks of `exporter compare` at one share, each trained for an epoch on the same images in batches of 256 and 64, at
-several peak learning rates; one seed, calibration images. Writes results/NAME/short_training.json, which
+several peak learning rates; one seed, validation images. Writes results/NAME/fine_tuning.json, which
 `record_study.py` puts into docs/results.md.
 """
 
@@ -18,15 +18,15 @@ from headwise_exporter.commands.options import SetOption
 from headwise_exporter.commands.shared import set_threads
 from headwise_exporter.files import write_json
 from headwise_exporter.model.checkpoints import load_model
-from headwise_exporter.stages.build import DENSE, part_images, pruning_measurements, trained_dataset, trained_recipe
+from headwise_exporter.stages.build import DENSE, pruning_measurements, split_images, trained_dataset, trained_recipe
 from headwise_exporter.studies.comparison import ComparisonSettings, compare
-from headwise_exporter.training.loop import shortened
+from headwise_exporter.training.loop import fine_tuning_settings
 from rich import box
 from rich.table import Table
 from timing import machine
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME = "short_training.json"
+NAME = "fine_tuning.json"
 RULES = ("andc", "random", "magnitude", "wanda*overlap")
 TRAININGS = ((256, 3e-4), (64, 3e-4), (64, 1e-3), (64, 3e-3))  # batch size, peak learning rate
 
@@ -36,7 +36,7 @@ def main(
     name: Annotated[str, typer.Argument(help="Of the folder under results/.")],
     share: Annotated[float, typer.Option(help="Of the connections.")] = 0.1,
     images: Annotated[int | None, typer.Option(min=1, help="Training images; all by default.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each short training.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each fine-tuning.")] = 1,
     settings: SetOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
@@ -48,13 +48,13 @@ def main(
         load_model(run / DENSE),
     )
     measurements = pruning_measurements(run, model, data)
-    train, judged = part_images(data, "train").sample(images), part_images(data, "calibration")
+    train, judged = split_images(data, "train").sample(images), split_images(data, "validation")
     table = Table("batch", "learning rate", "by", "at once %", "trained %", box=box.SIMPLE_HEAD)
     rows: list[dict[str, Any]] = []
     with console.progress("compare", len(TRAININGS) * (1 + len(RULES))) as advance:
         for batch_size, rate in TRAININGS:
             asked = ComparisonSettings((share,), RULES, 1, "both", epochs, images, batch_size, rate)
-            short = shortened(recipe.training, epochs, rate, batch_size)
+            short = fine_tuning_settings(recipe.training, epochs, rate, batch_size)
             found = compare(
                 model,
                 measurements,
@@ -71,7 +71,7 @@ def main(
                 table.add_row(str(batch_size), f"{rate:g}", row.rule, *percents)
     console.out.print(table)
     found_on = {
-        "part": "calibration",
+        "split": "validation",
         "images": len(judged),
         "share": share,
         "training_images": len(train),
