@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from headwise_exporter.commands import console
-from headwise_exporter.export.manifest import accuracy
+from headwise_exporter.training.evaluation import accuracy
 from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.model.checkpoints import load_model, save_model
 from headwise_exporter.stages.build import DENSE, split_images, trained_dataset, training_record

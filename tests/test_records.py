@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headwise_exporter.export.manifest import wilson_interval
+from headwise_exporter.training.evaluation import wilson_interval
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.initial_weights import load_initial_weights, shipped_checkpoints
 from headwise_exporter.pruning.connections import ANDC

@@ -1,4 +1,10 @@
-"""Labelled images in, a small and explainable vision transformer out, as one bundle."""
+"""Labelled images in, a small and explainable vision transformer out, as one bundle.
+
+One level of packages, by concept; each may import what lies below it, which import-linter holds:
+
+    cli > commands > stages > (export | studies | recipes) > pruning > nodes > training > (data | model)
+        > (files | progress | distributed)
+"""
 
 import os
 

@@ -4,6 +4,7 @@ import json
 import signal
 import types
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -18,61 +19,69 @@ from headwise_exporter.commands.options import (
     CriterionOption,
     DataDirOption,
     DatasetOption,
-    DrawsOption,
     EpochsOption,
-    FindingsSplitOption,
     ImageSizeOption,
     InitOption,
     JsonOption,
-    KeepOption,
+    MeasureSplitOption,
     NameOption,
     OutOption,
-    ProbeSeedsOption,
     ProtocolOption,
+    PruneLayersOption,
+    PruneMaskByOption,
     RecipeOption,
-    RuleOption,
     RunOption,
     SeedOption,
     SetOption,
-    ShareOption,
     SplitOption,
     ThreadsOption,
-    ThresholdOption,
+    assignments,
     chosen_recipe,
     dataset_settings,
-    findings_settings,
-    pruned_by,
     split_name,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
 from headwise_exporter.commands.study import compare, report, subsets
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import Dataset, DatasetSettings
-from headwise_exporter.export.bundle import export_stage
 from headwise_exporter.export.bundle import verify as verify_bundle
 from headwise_exporter.files import check_writable
 from headwise_exporter.progress import silent
 from headwise_exporter.recipes import RECIPES, Recipe
 from headwise_exporter.stages.build import (
     evaluate_run,
+    export_stage,
     findings_stage,
     measure_stage,
     prune_stage,
-    run_findings,
     train_stage,
-    trained_dataset,
-    trained_recipe,
 )
+from headwise_exporter.stages.run import run_findings, trained_dataset, trained_recipe
 from headwise_exporter.stages.study import report_stage
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"exporter {version('headwise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _note(line: str) -> None:
     console.err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _unsaid(line: str) -> None:
+def _ignore(line: str) -> None:
     pass
 
 
@@ -80,11 +89,11 @@ def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None)
     """Load the data set and train on it; under torchrun only the main process comes back."""
     check_writable(run)
     with distributed.process_group():
-        shown, tell = (console.progress, _note) if distributed.is_main() else (silent, _unsaid)
+        shown, note = (console.progress, _note) if distributed.is_main() else (silent, _ignore)
         with distributed.main_first():
             data = datasets.load(source, shown)
-        tell(data.describe())
-        done = train_stage(run, recipe, data, shown, init, tell)
+        note(data.describe())
+        done = train_stage(run, recipe, data, shown, init, note)
         if not distributed.is_main():
             raise typer.Exit
     say("train", done)
@@ -118,32 +127,17 @@ def build(
     init: InitOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
+    layers: PruneLayersOption = None,
+    mask_by: PruneMaskByOption = None,
+    criterion: CriterionOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
-    rule: RuleOption = None,
-    threshold: ThresholdOption = None,
-    keep: KeepOption = None,
-    criterion: CriterionOption = None,
-    keep_feed_forward: ShareOption = None,
-    keep_heads: ShareOption = None,
-    keep_query_key: ShareOption = None,
-    keep_value: ShareOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
     with clear_errors():
-        source, chosen = chosen_recipe(dataset, data_dir, protocol, image_size, recipe, settings, epochs, seed)
-        chosen = pruned_by(
-            chosen,
-            rule=rule,
-            threshold=threshold,
-            keep=keep,
-            criterion=criterion,
-            feed_forward=keep_feed_forward,
-            heads=keep_heads,
-            query_key=keep_query_key,
-            value=keep_value,
-        )
+        given = assignments(settings, epochs=epochs, seed=seed, layers=layers, mask_by=mask_by, criterion=criterion)
+        source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
         set_threads(threads)
         run = run or Path("runs") / datasets.model_name(source)
         check_writable(out)
@@ -170,7 +164,8 @@ def train(
 ) -> None:
     """Train the dense model."""
     with clear_errors():
-        source, chosen = chosen_recipe(dataset, data_dir, protocol, image_size, recipe, settings, epochs, seed)
+        given = assignments(settings, epochs=epochs, seed=seed)
+        source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
         set_threads(threads)
         _train(run, source, chosen, init)
 
@@ -182,34 +177,33 @@ def evaluate(
     """Accuracy of a run's models on one split of its data set, with intervals."""
     with clear_errors():
         set_threads(threads)
-        found = evaluate_run(run, trained_dataset(run, console.progress), split_name(split))
+        accuracies = evaluate_run(run, trained_dataset(run, console.progress), split_name(split))
         if as_json:
-            print(json.dumps([asdict(accuracy) for accuracy in found], indent=2))
+            print(json.dumps([asdict(accuracy) for accuracy in accuracies], indent=2))
         else:
-            console.out.print(console.accuracy_table(found))
+            console.out.print(console.accuracy_table(accuracies))
 
 
 @app.command()
 def measure(
     run: RunOption,
     threads: ThreadsOption = None,
-    split: FindingsSplitOption = None,
-    draws: DrawsOption = None,
-    probe_seeds: ProbeSeedsOption = None,
+    split: MeasureSplitOption = None,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
     with clear_errors():
         set_threads(threads)
-        data, recipe = trained_dataset(run, console.progress), trained_recipe(run)
-        settings = findings_settings(recipe.findings, split, draws, probe_seeds)
+        recipe = trained_recipe(run, assignments(settings, split=split))
+        data = trained_dataset(run, console.progress)
         say("measure", measure_stage(run, recipe.probes, data, console.progress))
-        say("findings", findings_stage(run, settings, recipe.probes, data, console.progress))
-        found = run_findings(run)
+        say("findings", findings_stage(run, recipe.findings, recipe.probes, data, console.progress))
+        findings = run_findings(run)
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(findings))
         else:
-            console.out.print(console.findings_table(found), console.heads_table(found))
+            console.out.print(console.findings_table(findings), console.heads_table(findings))
 
 
 for study in (compare, subsets, report):
@@ -219,31 +213,17 @@ for study in (compare, subsets, report):
 @app.command()
 def prune(
     run: RunOption,
+    layers: PruneLayersOption = None,
+    mask_by: PruneMaskByOption = None,
+    criterion: CriterionOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
-    rule: RuleOption = None,
-    threshold: ThresholdOption = None,
-    keep: KeepOption = None,
-    criterion: CriterionOption = None,
-    keep_feed_forward: ShareOption = None,
-    keep_heads: ShareOption = None,
-    keep_query_key: ShareOption = None,
-    keep_value: ShareOption = None,
 ) -> None:
-    """Mask a run's dense model by ANDC and remove its least needed units."""
+    """Mask a run's dense model and remove the units that it needs least."""
     with clear_errors():
         set_threads(threads)
-        recipe = pruned_by(
-            trained_recipe(run, settings or ()),
-            rule=rule,
-            threshold=threshold,
-            keep=keep,
-            criterion=criterion,
-            feed_forward=keep_feed_forward,
-            heads=keep_heads,
-            query_key=keep_query_key,
-            value=keep_value,
-        )
+        given = assignments(settings, layers=layers, mask_by=mask_by, criterion=criterion)
+        recipe = trained_recipe(run, given)
         say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
 
 

@@ -6,16 +6,15 @@ run yet". `exporter recipes` lists them; `--set training.epochs=5` changes one s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from headwise_exporter.data.augmentation import AugmentationSettings
 from headwise_exporter.model.cct import CCTConfig, cct
 from headwise_exporter.nodes.findings import FindingsSettings
-from headwise_exporter.nodes.snp import THRESHOLD, ProbeSettings
-from headwise_exporter.pruning.andc import Rule
-from headwise_exporter.pruning.compaction import Budget
+from headwise_exporter.nodes.snp import ProbeSettings
+from headwise_exporter.pruning.prune import PruneSettings
 from headwise_exporter.training.loop import TrainingSettings
 
 
@@ -56,21 +55,6 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class PruneSettings:
-    """How a trained model is masked and made smaller."""
-
-    rule: Rule | Literal["wanda*overlap", "auto"] = "auto"  # the best on validation
-    threshold: float = THRESHOLD
-    keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
-    criterion: str = "auto"  # or one of headwise_exporter.pruning.criteria.CRITERIA
-    budget: Budget = field(default_factory=Budget)
-    epochs: int = 12  # of each fine-tuning
-    images: int | None = None  # of the training part, drawn at random; all by default
-    batch_size: int | None = None  # of each fine-tuning; the dense model's by default
-    learning_rate: float = 3e-4  # peak of each fine-tuning
-
-
-@dataclass(frozen=True)
 class Recipe:
     """From data set to bundle."""
 
@@ -78,7 +62,7 @@ class Recipe:
     model: ModelSettings
     training: TrainingSettings
     image_size: int | None = None  # pixels a side; the data set's own by default
-    protocol: str | None = None  # the data set's first by default
+    protocol: str | None = None  # how the data set is divided into its splits; its first by default
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     findings: FindingsSettings = field(default_factory=FindingsSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
@@ -242,17 +226,34 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
+@dataclass(frozen=True)
+class Default:
+    """Names of the recipes that a kind of data set is trained by where none is asked for."""
+
+    cpu: str
+    gpu: str
+
+
+DEFAULTS = {
+    "digits": Default(cpu="digits", gpu="digits"),
+    "cifar100": Default(cpu="cifar100_cpu", gpu="cct_7_3x1"),
+    "flowers102": Default(cpu="flowers102_cpu", gpu="cct_7_7x2"),
+    "folder": Default(cpu="folder", gpu="folder"),
+}
+
+
 def find_recipe(kind: str, name: str | None = None, *, has_gpu: bool = False) -> tuple[str, Recipe]:
-    """The recipe of that name; without one, the data set's full-size recipe on a GPU and its small one on a CPU.
+    """The recipe of that name; without one, the default of the data set on this machine.
 
     Raises:
-        RecipeError: there is none of that name, or it is for another data set.
+        RecipeError: there is none of that name, it is for another data set, or the data set has no default.
     """
     fitting = {known: make() for known, make in RECIPES.items() if make().dataset == kind}
-    if name is None:
-        name = next(iter(fitting)) if has_gpu else next(reversed(fitting))
+    if name is None and kind in DEFAULTS:
+        name = DEFAULTS[kind].gpu if has_gpu else DEFAULTS[kind].cpu
     if name not in fitting:
-        raise RecipeError(f"expected a recipe for {kind} ({', '.join(fitting)}), found {name!r}.")
+        wanted = "none that is its default" if name is None else repr(name)
+        raise RecipeError(f"expected a recipe for {kind} ({', '.join(fitting) or 'there is none'}), found {wanted}.")
     return name, fitting[name]
 
 

@@ -6,7 +6,7 @@ import pytest
 import support
 import torch
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import load_measurements
+from headwise_exporter.nodes.measurements import load_measurements
 from headwise_exporter.nodes.snp import ProbeSettings, measure, train_probes
 from headwise_exporter.pruning.criteria import collect_moments
 from headwise_exporter.stages.build import DENSE, PRUNED, evaluate_run

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf import json_format
-from headwise.v1.bundle_pb2 import Bundle, Interval
+from headwise.v1.bundle_pb2 import Bundle, CriterionResult, Interval, MaskResult
 from rich import box
 from rich.console import Console
 from rich.progress import (
@@ -24,11 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_exporter.export.bundle import Check
-from headwise_exporter.export.manifest import Accuracy
 from headwise_exporter.progress import Advance
 from headwise_exporter.pruning.connections import ANDC, DENSE
 from headwise_exporter.recipes import RECIPES, describe
-from headwise_exporter.studies.wording import at_once, mean_percent, p_value, percent, points
+from headwise_exporter.studies.wording import at_once, masks, mean_percent, p_value, percent, points
+from headwise_exporter.training.evaluation import Accuracy
 
 out = Console()
 err = Console(stderr=True)
@@ -161,19 +161,20 @@ def heads_table(found: dict[str, Any]) -> Table:
 
 
 def candidate_table(manifest: Bundle) -> Table:
-    """What each rule and each criterion came to on validation images that no score rests on."""
+    """What each choice of masks and each criterion came to on validation images that no score rests on."""
     pruning = manifest.pruning
     table = Table(title=f"Pruned models on {manifest.data.validation_images} validation images")
     for column in ("masks, then removal by", "accuracy", "loss", ""):
         table.add_column(column, justify="right" if column in ("accuracy", "loss") else "left")
-    groups = (
-        (pruning.compact_rule, [(f"masks: {result.rule}", result.rule, result) for result in pruning.rules]),
-        (pruning.criterion, [(result.criterion, result.criterion, result) for result in pruning.candidates]),
-    )
-    for chosen, results in groups:
-        for shown, name, result in results:
+    base = (pruning.pruned_layers, pruning.pruned_mask_by)
+    rows: list[list[tuple[str, MaskResult | CriterionResult, bool]]] = [
+        [(f"masks: {masks(m.layers, m.mask_by)}", m, (m.layers, m.mask_by) == base) for m in pruning.masks],
+        [(result.criterion, result, result.criterion == pruning.criterion) for result in pruning.candidates],
+    ]
+    for section in rows:
+        for shown, result, chosen in section:
             accuracy = f"{percent(result.validation_accuracy)} %"
-            table.add_row(shown, accuracy, f"{result.validation_loss:.4f}", "chosen" if name == chosen else "")
+            table.add_row(shown, accuracy, f"{result.validation_loss:.4f}", "chosen" if chosen else "")
         table.add_section()
     return table
 
@@ -185,7 +186,7 @@ def _points(difference: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
-    """A row for each share and rule: means over the seeds, and McNemar's largest p of a seed."""
+    """A row for each share and choice of masks: means over the seeds, and McNemar's largest p of a seed."""
     settings = found["settings"]
     table = Table(
         title=f"{found['images']:,} {found['split']} images, mean of {settings['seeds']} seeds; differences in points, "
@@ -201,12 +202,12 @@ def comparison_table(found: dict[str, Any]) -> Table:
     for result in found["results"]:
         table.add_row(
             f"{100 * result['kept']:.1f}",
-            result["rule"],
+            result["mask_by"],
             at_once(result),
             mean_percent(result["accuracies"]),
-            *_points(None if result["rule"] == DENSE else result["to_dense"]),
-            *_points(None if result["rule"] == ANDC else result["to_andc"]),
-            end_section=result["rule"] == settings["rules"][-1],
+            *_points(None if result["mask_by"] == DENSE else result["to_dense"]),
+            *_points(None if result["mask_by"] == ANDC else result["to_andc"]),
+            end_section=result["mask_by"] == settings["mask_by"][-1],
         )
     return table
 

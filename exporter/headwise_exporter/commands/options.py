@@ -1,10 +1,14 @@
-"""The options of the command `exporter`, each with its help, and the settings that they come to together."""
+"""The options of the command `exporter`, each with its help, and the settings that they come to together.
+
+Every setting of a recipe can be given as `--set NAME=VALUE`. The few that have an option of their own are listed in
+`SHORTCUTS`; a `--set` of the same name wins.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 import torch
 import typer
@@ -12,21 +16,33 @@ import typer
 from headwise_exporter.commands import console
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import DatasetSettings, SplitName
-from headwise_exporter.nodes.findings import FindingsSettings
-from headwise_exporter.pruning import andc, connections
+from headwise_exporter.pruning.connections import ANDC, COMPARED, MASK_BY
 from headwise_exporter.pruning.criteria import CRITERIA
-from headwise_exporter.pruning.prune import AUTO, LITERAL, RULES
-from headwise_exporter.recipes import PruneSettings, Recipe, RecipeError, find_recipe, override
+from headwise_exporter.pruning.masks import LAYERS, Layers
+from headwise_exporter.pruning.prune import AUTO, NONE, PruneSettings
+from headwise_exporter.recipes import Recipe, RecipeError, find_recipe, override
 from headwise_exporter.studies.comparison import ComparisonSettings
 from headwise_exporter.studies.subsets import SubsetSettings
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+SHORTCUTS: Final = {
+    "epochs": "training.epochs",
+    "seed": "training.seed",
+    "split": "findings.split",
+    "layers": "prune.layers",
+    "mask_by": "prune.mask_by",
+    "criterion": "prune.criterion",
+}
 
 
 def _checked_name(name: str | None) -> str | None:
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise typer.BadParameter(f"expected letters, digits, '.', '_' and '-', found {name!r}")
     return name
+
+
+def _help(shortcut: str, text: str) -> str:
+    return f"{text} As --set {SHORTCUTS[shortcut]}=VALUE."
 
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help=f"One of: {', '.join(datasets.NAMES)}.")]
@@ -54,28 +70,35 @@ InitOption = Annotated[
     str | None, typer.Option("--init", help="Weights to start from: .safetensors, .pth or checkpoint:NAME.")
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=0, help="As --set training.epochs=N; 0 takes the weights of --init as they are.")
+    int | None,
+    typer.Option(min=0, help=_help("epochs", "Epochs of training; 0 takes the weights of --init as they are.")),
 ]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="As --set training.seed=N.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help=_help("seed", "Seed of the training."))]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
-RuleOption = Annotated[
-    str | None, typer.Option(help=f"Connections that masks keep: {AUTO} (the best on validation), {', '.join(RULES)}.")
-]
-ThresholdOption = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="At which a field counts as recognition.")
-]
-KeepOption = Annotated[
-    float | None,
+PruneLayersOption = Annotated[
+    str | None,
     typer.Option(
-        min=0.0, max=1.0, help="Share of each masked layer's connections to keep, whatever threshold that takes."
+        "--layers", help=_help("layers", f"Where masks go: {AUTO} (the best on validation), {', '.join(LAYERS)}.")
+    ),
+]
+PruneMaskByOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-by",
+        help=_help(
+            "mask_by",
+            f"What chooses the connections that masks keep: {AUTO} (the best on validation), {NONE} (no masks), "
+            f"{', '.join(MASK_BY)}.",
+        ),
     ),
 ]
 CriterionOption = Annotated[
     str | None,
-    typer.Option(help=f"What chooses the units to remove: {AUTO} (the best on validation), {', '.join(CRITERIA)}."),
-]
-ShareOption = Annotated[
-    float | None, typer.Option(min=0.01, max=1.0, help="Share that each encoder keeps; the recipe's by default.")
+    typer.Option(
+        help=_help(
+            "criterion", f"What ranks the units to remove: {AUTO} (the best on validation), {', '.join(CRITERIA)}."
+        )
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SharesOption = Annotated[
@@ -84,28 +107,16 @@ SharesOption = Annotated[
         "--share", min=0.0, max=1.0, help="Kept of each layer's connections; may be repeated. Four by default."
     ),
 ]
-ConnectionRulesOption = Annotated[
-    list[str] | None, typer.Option("--by", help=f"May be repeated: {', '.join(connections.RULES)}. All by default.")
+CompareMaskByOption = Annotated[
+    list[str] | None,
+    typer.Option("--mask-by", help=f"May be repeated: {', '.join(COMPARED)}. All by default, and {ANDC} always."),
 ]
-LayersOption = Annotated[
-    str | None, typer.Option("--rule", help=f"Masked layers, by ANDC's rules: {', '.join(andc.RULES)}.")
-]
+CompareLayersOption = Annotated[str, typer.Option("--layers", help=f"Where masks go: {', '.join(LAYERS)}.")]
 SeedsOption = Annotated[int, typer.Option(min=1, help="Fine-tuning runs and random masks of each.")]
-ImagesOption = Annotated[int | None, typer.Option(min=1, help="Training images of each fine-tuning; all by default.")]
-FineTuningEpochsOption = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Of each fine-tuning; the recipe's by default.")
-]
 SubsetLabelsOption = Annotated[int, typer.Option("--labels", min=2, help="Labels of each subset.")]
 SubsetsOption = Annotated[int, typer.Option("--subsets", min=1, help="Random subsets.")]
-FindingsSplitOption = Annotated[
-    str | None, typer.Option("--split", help="Images to find figures on: validation (the recipe's), test or train.")
-]
-DrawsOption = Annotated[int | None, typer.Option(min=1, help="Of the bootstrap; the recipe's by default.")]
-ProbeSeedsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Trainings of the probes; those after the first say how far experts agree. The recipe's by default."
-    ),
+MeasureSplitOption = Annotated[
+    str | None, typer.Option("--split", help=_help("split", "Images to measure on: validation, test or train."))
 ]
 SplitOption = Annotated[str, typer.Option(help="Of the data set: train, validation or test.")]
 
@@ -122,67 +133,42 @@ def _check_known(option: str, value: str, known: Sequence[str]) -> None:
         raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{option}")
 
 
-def pruned_by(
-    recipe: Recipe,
-    *,
-    rule: str | None,
-    threshold: float | None,
-    keep: float | None,
-    criterion: str | None,
-    **shares: float | None,  # kept, by the names of `Budget`
-) -> Recipe:
-    """The recipe with what the command line says of pruning; checked before anything is trained."""
-    options = {"rule": rule, "threshold": threshold, "keep": keep, "criterion": criterion}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    budget = replace(recipe.prune.budget, **{name: share for name, share in shares.items() if share is not None})
-    changed = replace(recipe.prune, budget=budget, **given)
-    _check_known("rule", changed.rule, (AUTO, *RULES))
-    _check_known("criterion", changed.criterion, (AUTO, *CRITERIA))
-    return replace(recipe, prune=changed)
+def assignments(settings: Sequence[str] | None, **shortcuts: object) -> list[str]:
+    """`NAME=VALUE` for each shortcut that was given, by its name in `SHORTCUTS`, and what `--set` says after them."""
+    given = [f"{SHORTCUTS[name]}={value}" for name, value in shortcuts.items() if value is not None]
+    return [*given, *(settings or ())]
 
 
-def findings_settings(
-    settings: FindingsSettings, split: str | None, draws: int | None, probe_seeds: int | None
-) -> FindingsSettings:
-    """The settings with what the command line says otherwise."""
-    return FindingsSettings(
-        settings.split if split is None else split_name(split),
-        draws or settings.draws,
-        probe_seeds or settings.probe_seeds,
-    )
+def layers_named(name: str) -> Layers:
+    """Where masks go, by its name."""
+    _check_known("layers", name, LAYERS)
+    return next(layers for layers in LAYERS if layers == name)
 
 
 def comparison_settings(
-    settings: PruneSettings,
-    shares: list[float] | None,
-    by: list[str] | None,
-    seeds: int,
-    rule: str | None,
-    images: int | None,
-    epochs: int | None,
+    settings: PruneSettings, shares: list[float] | None, mask_by: list[str] | None, seeds: int, layers: str
 ) -> ComparisonSettings:
-    """What the command line asks to be compared; ANDC is always among the rules."""
-    _check_known("rule", rule or LITERAL, andc.RULES)
-    rules = by or connections.RULES
-    for name in rules:
-        _check_known("by", name, connections.RULES)
+    """What the command line asks to be compared, fine-tuned as the recipe's pruning is; ANDC is always compared."""
+    compared = mask_by or COMPARED
+    for name in compared:
+        _check_known("mask-by", name, COMPARED)
     return ComparisonSettings(
-        tuple(shares or ComparisonSettings.shares),
-        (connections.ANDC, *(name for name in rules if name != connections.ANDC)),
-        seeds,
-        andc.rule_named(rule or LITERAL),
-        epochs or settings.epochs,
-        images or settings.images,
-        settings.batch_size,
-        settings.learning_rate,
+        shares=tuple(shares or ComparisonSettings.shares),
+        mask_by=(ANDC, *(name for name in compared if name != ANDC)),
+        seeds=seeds,
+        layers=layers_named(layers),
+        epochs=settings.epochs,
+        images=settings.images,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
     )
 
 
 def subset_settings(known: int, labels: int, subsets: int) -> SubsetSettings:
     """What the command line asks for, of a data set with so many labels."""
     if labels > known:
-        told = f"expected at most the data set's {known} labels, found {labels}"
-        raise typer.BadParameter(told, param_hint="--labels")
+        message = f"expected at most the data set's {known} labels, found {labels}"
+        raise typer.BadParameter(message, param_hint="--labels")
     return SubsetSettings(labels=labels, subsets=subsets)
 
 
@@ -196,22 +182,17 @@ def split_name(split: str) -> SplitName:
 
 
 def chosen_recipe(
-    name: str,
-    data_dir: Path | None,
-    protocol: str | None,
-    image_size: int | None,
-    recipe: str | None,
-    settings: Sequence[str] | None,
-    epochs: int | None,
-    seed: int | None,
+    asked: DatasetSettings, recipe_name: str | None, given: Sequence[str]
 ) -> tuple[DatasetSettings, Recipe]:
-    """Data set and recipe that the command line asks for; protocol and size are the recipe's unless given."""
-    asked = dataset_settings(name, data_dir, protocol, image_size)
-    found, plain = find_recipe(asked.kind, recipe, has_gpu=torch.cuda.is_available())
-    console.err.print(f"recipe: {found}", highlight=False)
-    shortcuts = {"training.epochs": epochs, "training.seed": seed}
-    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    chosen = override(plain, [*given, *(settings or ())])
-    if chosen.dataset != asked.kind:
-        raise RecipeError(f"expected --dataset to name the data set, found --set dataset={chosen.dataset}.")
-    return replace(asked, protocol=protocol or chosen.protocol, image_size=image_size or chosen.image_size), chosen
+    """Data set and recipe that the command line asks for; protocol and size are the recipe's where it gives none.
+
+    Args:
+        given: other settings than the recipe's (`assignments`).
+    """
+    name, plain = find_recipe(asked.kind, recipe_name, has_gpu=torch.cuda.is_available())
+    console.err.print(f"recipe: {name}", highlight=False)
+    recipe = override(plain, given)
+    if recipe.dataset != asked.kind:
+        raise RecipeError(f"expected --dataset to name the data set, found --set dataset={recipe.dataset}.")
+    protocol, image_size = asked.protocol or recipe.protocol, asked.image_size or recipe.image_size
+    return replace(asked, protocol=protocol, image_size=image_size), recipe

@@ -15,7 +15,7 @@ from headwise_exporter.files import OutputError
 from headwise_exporter.model.checkpoints import CheckpointError
 from headwise_exporter.pruning.prune import PruningError
 from headwise_exporter.recipes import RecipeError
-from headwise_exporter.stages.build import RunError
+from headwise_exporter.stages.run import RunError
 from headwise_exporter.training.loop import TrainingError
 
 ERRORS = (

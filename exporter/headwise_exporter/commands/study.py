@@ -4,11 +4,9 @@ import json
 
 from headwise_exporter.commands import console
 from headwise_exporter.commands.options import (
-    ConnectionRulesOption,
-    FineTuningEpochsOption,
-    ImagesOption,
+    CompareLayersOption,
+    CompareMaskByOption,
     JsonOption,
-    LayersOption,
     RunArgument,
     RunOption,
     SeedsOption,
@@ -23,8 +21,8 @@ from headwise_exporter.commands.options import (
     subset_settings,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
-from headwise_exporter.stages.build import trained_dataset, trained_recipe
-from headwise_exporter.stages.study import compare_stage, report_stage, run_comparison, run_subsets, subsets_stage
+from headwise_exporter.stages.run import run_comparison, run_subsets, trained_dataset, trained_recipe
+from headwise_exporter.stages.study import compare_stage, report_stage, subsets_stage
 from headwise_exporter.studies.comparison import ComparisonSettings
 from headwise_exporter.studies.subsets import SubsetSettings
 
@@ -33,26 +31,27 @@ def compare(
     run: RunOption,
     threads: ThreadsOption = None,
     share: SharesOption = None,
-    by: ConnectionRulesOption = None,
+    mask_by: CompareMaskByOption = None,
     seeds: SeedsOption = ComparisonSettings.seeds,
-    rule: LayersOption = None,
-    images: ImagesOption = None,
-    epochs: FineTuningEpochsOption = None,
+    layers: CompareLayersOption = ComparisonSettings.layers,
     settings: SetOption = None,
     split: SplitOption = "validation",
     as_json: JsonOption = False,
 ) -> None:
-    """Mask a run's dense model by ANDC and by each control, train shortly, and compare on the same images."""
+    """Mask a run's dense model by ANDC and by each control, fine-tune, and compare on the same images.
+
+    Fine-tuning is that of the recipe's pruning: --set prune.epochs=1 --set prune.images=10000 changes it.
+    """
     with clear_errors():
         set_threads(threads)
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run, settings or ())
-        compared = comparison_settings(recipe.prune, share, by, seeds, rule, images, epochs)
+        compared = comparison_settings(recipe.prune, share, mask_by, seeds, layers)
         say("compare", compare_stage(run, compared, recipe.training, split_name(split), data, console.progress))
-        found = run_comparison(run)
+        comparison = run_comparison(run)
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(comparison))
         else:
-            console.out.print(console.comparison_table(found))
+            console.out.print(console.comparison_table(comparison))
 
 
 def subsets(
@@ -69,15 +68,15 @@ def subsets(
         data = trained_dataset(run, console.progress)
         settings = subset_settings(len(data.label_names), labels, count)
         say("subsets", subsets_stage(run, settings, split_name(split), data, console.progress))
-        found = run_subsets(run)
+        removal = run_subsets(run)
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(removal))
         else:
-            console.out.print(console.subsets_table(found))
+            console.out.print(console.subsets_table(removal))
 
 
 def report(run: RunArgument) -> None:
-    """Write one page about a run: the paper's claims, what was found, and the figures."""
+    """Write one page about a run: the paper's claims, a verdict on each, and the figures."""
     with clear_errors():
         path, done = report_stage(run, trained_dataset(run, console.progress))
         say("report", done)

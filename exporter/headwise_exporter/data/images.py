@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from headwise_exporter import distributed
 from headwise_exporter.data.augmentation import normalise, to_unit
-from headwise_exporter.data.base import Split
+from headwise_exporter.data.base import Dataset, Split, SplitName
 
 # Images at once where nothing is learnt. On a CPU so few that a layer's activations stay in its caches: with 64 pooling
 # all nodes of CCT-7 takes nearly twice as long. On a GPU, where it was never timed, so many that it should be busy.
@@ -109,3 +110,8 @@ class LabelledImages:
 def labelled_images(split: Split, mean: tuple[float, ...], std: tuple[float, ...]) -> LabelledImages:
     """A split of a data set on the CPU, its pixels shared with it."""
     return LabelledImages(torch.from_numpy(split.images_NYXC), torch.from_numpy(split.labels_N), mean, std)
+
+
+def split_images(dataset: Dataset, name: SplitName) -> LabelledImages:
+    """One split, with the data set's own normalisation, for the device that there is."""
+    return labelled_images(dataset.split(name), dataset.mean, dataset.std).to(distributed.training_device())

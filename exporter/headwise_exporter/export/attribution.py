@@ -28,7 +28,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from headwise_exporter.model.cct import CCT, Encoder, InputNormalisation
+from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, HEADS, activation_name
+from headwise_exporter.model.cct import CCT, InputNormalisation
 from headwise_exporter.nodes.snp import Probe
 
 OUTPUTS = ("logits", "heads", "feed_forwards", "embedding", "biases", "head_fields")
@@ -37,9 +38,9 @@ OUTPUTS = ("logits", "heads", "feed_forwards", "embedding", "biases", "head_fiel
 class Classify(nn.Module):
     """uint8 images (B, Y, X, C) to logits (B, K), normalisation included."""
 
-    def __init__(self, model: CCT, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, normalise: InputNormalisation, model: CCT) -> None:
         super().__init__()
-        self.normalise = InputNormalisation(tuple(mean), tuple(std))
+        self.normalise = normalise
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,26 +56,22 @@ def _norm_matrix(norm: nn.LayerNorm) -> Tensor:
     return norm.weight.detach().double().unsqueeze(1) * centring
 
 
-def _encoders(model: CCT) -> list[Encoder]:
-    return [cast(Encoder, block) for block in model.classifier.blocks]
-
-
 def _stream_matrices(model: CCT) -> list[Tensor]:
     """R_0 ... R_L, float64 (K, D) each: the stream at each place to the logits, apart from the token scalars."""
-    found = [model.classifier.fc.weight.detach().double() @ _norm_matrix(model.classifier.norm)]
-    for encoder in reversed(_encoders(model)):
-        found.append(found[-1] @ _norm_matrix(encoder.norm1))
-    return found[::-1]
+    matrices = [model.classifier.fc.weight.detach().double() @ _norm_matrix(model.classifier.norm)]
+    for encoder in reversed(model.encoders):
+        matrices.append(matrices[-1] @ _norm_matrix(encoder.norm1))
+    return matrices[::-1]
 
 
 def _bias_vectors(model: CCT, stream: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """What each unit of sum_t q_m[t] adds to the logits (M, K), and what is added whatever the image (K,)."""
     bias_MK = torch.zeros(len(stream), model.config.labels, dtype=torch.float64)
-    for index, encoder in enumerate(_encoders(model)):
+    for index, encoder in enumerate(model.encoders):
         bias_MK[index] += stream[index] @ encoder.self_attn.proj.bias.detach().double()
         bias_MK[index + 1] += stream[index + 1] @ (encoder.linear2.bias + encoder.norm1.bias).detach().double()
-    read_out, norm = model.classifier.fc, model.classifier.norm
-    constant_K = read_out.weight.detach().double() @ norm.bias.detach().double() + read_out.bias.detach().double()
+    head, norm = model.classifier.fc, model.classifier.norm
+    constant_K = head.weight.detach().double() @ norm.bias.detach().double() + head.bias.detach().double()
     return bias_MK, constant_K
 
 
@@ -101,7 +98,7 @@ class ExactSplit(nn.Module):
         self.register_buffer("bias_MK", bias_MK.to(dtype))
         self.register_buffer("constant_K", constant_K.to(dtype))
         head_tables, feed_forward_tables = [], []
-        for index, (encoder, probe) in enumerate(zip(_encoders(model), probes, strict=True)):
+        for index, (encoder, probe) in enumerate(zip(model.encoders, probes, strict=True)):
             split = (encoder.self_attn.shape.heads, -1)
             ways = (stream[index] @ encoder.self_attn.proj.weight.detach().double(), probe.fc.weight.detach().double())
             head_tables.append(torch.stack([way.T.unflatten(0, split) for way in ways]).to(dtype))
@@ -112,10 +109,10 @@ class ExactSplit(nn.Module):
 
     def _token_weights(self, activations: dict[str, Tensor]) -> list[Tensor]:
         """q_0 ... q_L, (B, T) each."""
-        found = [activations["pooling_weights"] * activations["norm_scale"]]
+        weights = [activations["pooling_weights"] * activations["norm_scale"]]
         for index in reversed(range(len(self.model.config.encoders))):
-            found.append(found[-1] * activations[f"encoders.{index}.norm1_scale"])
-        return found[::-1]
+            weights.append(weights[-1] * activations[activation_name(index, "norm1_scale")])
+        return weights[::-1]
 
     def _pooled_heads(self, index: int, heads_BTV: Tensor, weights_BT: Tensor) -> Tensor:
         """Head outputs of one encoder, summed over tokens with the split's and the probe's weights (B, 2, H, 1, V)."""
@@ -132,10 +129,10 @@ class ExactSplit(nn.Module):
         weights = self._token_weights(activations)
         encoders = range(len(weights) - 1)
         pooled_heads = [
-            self._pooled_heads(index, activations[f"encoders.{index}.heads"], weights[index]) for index in encoders
+            self._pooled_heads(index, activations[activation_name(index, HEADS)], weights[index]) for index in encoders
         ]
         pooled_hidden = [
-            (weights[index + 1].unsqueeze(1) @ activations[f"encoders.{index}.feed_forward_hidden"]).unsqueeze(1)
+            (weights[index + 1].unsqueeze(1) @ activations[activation_name(index, FEED_FORWARD_HIDDEN)]).unsqueeze(1)
             for index in encoders
         ]
         heads_BGRK = _times_tables(self, self.head_groups, pooled_heads)
@@ -175,9 +172,9 @@ def _times_tables(module: nn.Module, groups: Groups, values: Sequence[Tensor]) -
     for buffer, indices in groups.items():
         stacked = torch.stack([values[index] for index in indices], -4) @ module.get_buffer(buffer)
         products.append(stacked.squeeze(-2).flatten(-3, -2))
-    found = torch.cat(products, -2)
+    joined = torch.cat(products, -2)
     grouped = [
         (index, row) for indices in groups.values() for index in indices for row in range(values[index].shape[-3])
     ]
     order = sorted(range(len(grouped)), key=grouped.__getitem__)
-    return found if order == list(range(len(order))) else found[..., order, :]
+    return joined if order == list(range(len(order))) else joined[..., order, :]

@@ -20,14 +20,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH
+from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH, golden_differences
 from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
 from torch import nn
 
 from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
-from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import Probe
 
 WEIGHTS = "weights.bin"
 OPSET = 18
@@ -114,20 +112,21 @@ class _SharedWeights:
         self.path.write_bytes(self.content)
 
 
-def export_graphs(
-    model: CCT, probes: Sequence[Probe], mean: Sequence[float], std: Sequence[float], folder: Path
-) -> None:
+def export_graphs(split: ExactSplit, folder: Path) -> None:
     """Write `classify.onnx`, `explain.onnx` and their weights into an existing folder.
+
+    Args:
+        split: of the model that is exported.
 
     Raises:
         ExportError: torch's exporter gave no graph.
     """
-    config = model.config
+    config = split.model.config
     # The exporter specialises dimensions of size 1, so the example has a batch of 2.
     images = torch.zeros(2, config.image_size, config.image_size, config.channels, dtype=torch.uint8)
     graphs = {
-        CLASSIFY_GRAPH: to_onnx(Classify(model, mean, std), images, OUTPUTS[:1]),
-        EXPLAIN_GRAPH: to_onnx(_AsTuple(ExactSplit(model, probes, mean, std)), images, OUTPUTS),
+        CLASSIFY_GRAPH: to_onnx(Classify(split.normalise, split.model), images, OUTPUTS[:1]),
+        EXPLAIN_GRAPH: to_onnx(_AsTuple(split), images, OUTPUTS),
     }
     weights = _SharedWeights(folder / WEIGHTS)
     for name, graph in graphs.items():
@@ -155,14 +154,15 @@ def check_graphs(folder: Path, golden: Mapping[str, NDArray[Any]], tolerance: fl
     Raises:
         ExportError: an output differs by more than the tolerance; it is named, with the figure.
     """
-    found: dict[str, float] = {}
-    for graph in (CLASSIFY_GRAPH, EXPLAIN_GRAPH):
-        for name, value in run_graph(folder / graph, golden["images"]).items():
-            found[f"{graph}:{name}"] = float(np.abs(value - golden[name]).max(initial=0.0))
-    for name, difference in found.items():
+    differences = {
+        f"{graph}:{name}": difference
+        for graph in (CLASSIFY_GRAPH, EXPLAIN_GRAPH)
+        for name, difference in golden_differences(run_graph(folder / graph, golden["images"]), golden).items()
+    }
+    for name, difference in differences.items():
         if not difference <= tolerance:
             raise ExportError(
                 f"{name} differs from torch by {difference:.3g}, expected at most {tolerance:.0e}. Nothing was "
                 f"written; please report it with the checkpoint."
             )
-    return found
+    return differences

@@ -1,59 +1,72 @@
-"""The figures of a bundle's manifest, from models and measurements."""
+"""A bundle's manifest, from models and measurements.
 
+A run has three models: dense, masked (the dense one under masks) and pruned, which is the one that a bundle serves.
+"""
+
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from headwise.v1.bundle_pb2 import HeadCard, Interval, Metrics, PruningProvenance, TapPointMetrics
+import numpy as np
+from headwise.bundle import FORMAT_VERSION
+from headwise.v1 import bundle_pb2 as pb
+from numpy.typing import NDArray
 
+from headwise_exporter.data.base import Dataset
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.model.cct import CCT, count_macs, count_parameters
-from headwise_exporter.model.checkpoints import Measurements
+from headwise_exporter.model.anatomy import HEADS, TapPoint
+from headwise_exporter.model.cct import CCT, EncoderShape, count_macs, count_parameters
 from headwise_exporter.nodes.heads import HeadExpertise, expertise
-from headwise_exporter.nodes.snp import NodeMeasurement, statistics
+from headwise_exporter.nodes.measurements import Measurements
+from headwise_exporter.nodes.snp import NodeMeasurement, Probe, statistics
 from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.pruning.compaction import KeptUnits
-from headwise_exporter.training.loop import predict
+from headwise_exporter.training.evaluation import evaluate, wilson_interval
 
-NAMES = ("dense", "pruned")
-
-
-def wilson_interval(correct: int, images: int) -> Interval:
-    """95 % interval of a share, by Wilson's score."""
-    from scipy.stats import binomtest  # slow to import, which `exporter --help` need not wait for
-
-    bounds = binomtest(correct, images).proportion_ci(0.95, method="wilson")
-    return Interval(low=float(bounds.low), high=float(bounds.high))
-
-
-def count_correct(model: CCT, data: LabelledImages) -> int:
-    """Images whose first label is right."""
-    return int((predict(model, data).argmax(1) == data.labels_N).sum())
+GOLDEN_TOLERANCE = 1e-4  # absolute, float32
+GOLDEN_TOLERANCE_REDUCED = 0.05  # of the golden logits' range
+COMPLETENESS_TOLERANCE = 1e-4
+LIBRARIES = ("headwise", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Of a model on one split of a data set."""
+class MeasuredModel:
+    """A model, and its nodes as measured on the validation images."""
 
-    model: str
-    split: str
-    images: int
-    correct: int
-    accuracy: float
-    interval_low: float  # 95 %, by Wilson's score
-    interval_high: float
+    model: CCT
+    measurements: Measurements
 
+    def head_taps(self) -> list[TapPoint]:
+        """The tap point of each encoder's heads, in the order of the forward pass."""
+        return [tap for tap in self.model.tap_points() if tap.kind == HEADS]
 
-def accuracy(name: str, model: CCT, split: str, data: LabelledImages) -> Accuracy:
-    """Evaluate a model."""
-    correct, images = count_correct(model, data), len(data)
-    interval = wilson_interval(correct, images)
-    return Accuracy(name, split, images, correct, correct / images, interval.low, interval.high)
+    def head_probes(self) -> list[Probe]:
+        """The probe of each encoder's heads, in the order of the forward pass."""
+        return [self.measurements.probes[tap.name] for tap in self.head_taps()]
 
 
-def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> TapPointMetrics:
+@dataclass(frozen=True)
+class BundleContents:
+    """What a bundle is made from."""
+
+    dense: MeasuredModel
+    masked: CCT
+    pruned: MeasuredModel
+    pruning: pb.PruningProvenance
+    kept: Sequence[KeptUnits]  # of each encoder
+    dataset: Dataset
+    test_data: LabelledImages
+    seed: int  # of the training
+    report: Path  # HTML page
+
+
+def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> pb.TapPointMetrics:
     """N_c, C_s, n and the signal-to-noise ratios of one tap point (definitions: `nodes.summary`)."""
     summary = asdict(summarise(statistics(node, threshold)))
-    return TapPointMetrics(
+    return pb.TapPointMetrics(
         name=name,
         nodes=node.weight_KN.shape[1],
         probe_accuracy=node.accuracy(),
@@ -62,81 +75,137 @@ def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> Tap
     )
 
 
-def metrics(
-    models: Mapping[str, CCT],
-    measurements: Mapping[str, Measurements],
-    test_data: LabelledImages,
-    pruning: PruningProvenance,
-) -> Metrics:
-    """All figures of the manifest; the one place that looks at the test images.
+def kept_share(pruning: pb.PruningProvenance) -> float:
+    """Share of the connections under masks that they keep; 1 without masks."""
+    connections = sum(layer.connections for layer in pruning.layer_masks)
+    return sum(layer.kept for layer in pruning.layer_masks) / connections if connections else 1.0
 
-    Args:
-        models: `dense`, `masked` and `pruned`.
-        measurements: of `dense` and `pruned`, on the validation images.
-        test_data: the test split.
-        pruning: how the models came about.
-    """
-    images = len(test_data)
-    result = Metrics(test_images=images, kept_connections=kept_share(pruning))
-    for kind, model in models.items():
-        correct = count_correct(model, test_data)
-        setattr(result, f"{kind}_accuracy", correct / images)
-        getattr(result, f"{kind}_accuracy_interval").CopyFrom(wilson_interval(correct, images))
-    for name, tap_points in zip(NAMES, (result.tap_points, result.pruned_tap_points), strict=True):
-        setattr(result, f"parameters_{name}", count_parameters(models[name]))
-        setattr(result, f"macs_{name}", count_macs(models[name].config))
-        nodes = measurements[name].nodes
-        tap_points.extend(tap_point_metrics(tap, node, pruning.threshold) for tap, node in nodes.items())
+
+def metrics(contents: BundleContents) -> pb.Metrics:
+    """All figures of the manifest; the one place that looks at the test images."""
+    dense, pruned = contents.dense, contents.pruned
+    result = pb.Metrics(
+        test_images=len(contents.test_data),
+        kept_connections=kept_share(contents.pruning),
+        parameters_dense=count_parameters(dense.model),
+        parameters_pruned=count_parameters(pruned.model),
+        macs_dense=count_macs(dense.model.config),
+        macs_pruned=count_macs(pruned.model.config),
+    )
+    for kind, model in {"dense": dense.model, "masked": contents.masked, "pruned": pruned.model}.items():
+        evaluation = evaluate(model, contents.test_data)
+        setattr(result, f"{kind}_accuracy", evaluation.accuracy)
+        interval = wilson_interval(evaluation.correct, evaluation.images)
+        getattr(result, f"{kind}_accuracy_interval").CopyFrom(interval)
+    threshold = contents.pruning.threshold
+    for measured, tap_points in ((dense, result.tap_points), (pruned, result.pruned_tap_points)):
+        tap_points.extend(tap_point_metrics(*item, threshold) for item in measured.measurements.nodes.items())
     return result
 
 
-def kept_share(pruning: PruningProvenance) -> float:
-    """Share of the connections under masks that they keep; 1 without masks."""
-    connections = sum(layer.connections for layer in pruning.layers)
-    return sum(layer.kept for layer in pruning.layers) / connections if connections else 1.0
+def _encoder_expertise(measured: MeasuredModel, tap: TapPoint, threshold: float) -> HeadExpertise:
+    return expertise(statistics(measured.measurements.nodes[tap.name], threshold), tap.heads)
 
 
-def _encoder_expertise(model: CCT, measured: Measurements, encoder: int, threshold: float) -> HeadExpertise:
-    found = statistics(measured.nodes[f"encoders.{encoder}.heads"], threshold)
-    return expertise(found, model.config.encoders[encoder].heads)
-
-
-def _card(found: HeadExpertise, index: int, labels: Sequence[str], images: int) -> HeadCard:
-    return HeadCard(
-        expert_labels=[name for name, expert in zip(labels, found.expert_K.tolist(), strict=True) if expert == index],
-        recognising_nodes=found.recognising_nodes_HK[index].tolist(),
-        sharpness=float(found.sharpness_H[index]),
-        null_sharpness_mean=float(found.null_mean_H[index]),
-        p_value=float(found.p_value_H[index]),
-        null_deals=found.deals,
+def _card(experts: HeadExpertise, index: int, labels: Sequence[str], images: int) -> pb.HeadCard:
+    return pb.HeadCard(
+        expert_labels=[name for name, expert in zip(labels, experts.expert_K.tolist(), strict=True) if expert == index],
+        recognising_nodes=experts.recognising_nodes_HK[index].tolist(),
+        sharpness=float(experts.sharpness_H[index]),
+        null_sharpness_mean=float(experts.null_mean_H[index]),
+        p_value=float(experts.p_value_H[index]),
+        null_deals=experts.deals,
         images=images,
     )
 
 
 def head_cards(
-    models: Mapping[str, CCT],
-    measurements: Mapping[str, Measurements],
-    kept: Sequence[KeptUnits],
-    labels: Sequence[str],
-    threshold: float,
-) -> list[HeadCard]:
+    dense: MeasuredModel, pruned: MeasuredModel, kept: Sequence[KeptUnits], labels: Sequence[str], threshold: float
+) -> list[pb.HeadCard]:
     """The card of every head of the dense model.
 
     A kept head is described as measured in the pruned model, a removed one as measured in the dense model.
 
     `row` counts the kept heads, encoder by encoder, as the outputs of `explain.onnx` do.
     """
-    cards: list[HeadCard] = []
+    cards: list[pb.HeadCard] = []
     row = 0
-    for encoder, units in enumerate(kept):
-        found = {name: _encoder_expertise(models[name], measurements[name], encoder, threshold) for name in NAMES}
-        for head in range(models["dense"].config.encoders[encoder].heads):
-            name = "pruned" if head in units.heads else "dense"
-            index = units.heads.index(head) if head in units.heads else head
-            card = _card(found[name], index, labels, measurements[name].nodes[f"encoders.{encoder}.heads"].images)
-            card.encoder, card.head, card.pruned = encoder, head, name == "dense"
-            if not card.pruned:
+    taps = zip(dense.head_taps(), pruned.head_taps(), strict=True)
+    for encoder, ((dense_tap, pruned_tap), units) in enumerate(zip(taps, kept, strict=True)):
+        of_dense = _encoder_expertise(dense, dense_tap, threshold)
+        of_pruned = _encoder_expertise(pruned, pruned_tap, threshold)
+        for head in range(dense_tap.heads):
+            if removed := head not in units.heads:
+                card = _card(of_dense, head, labels, dense.measurements.nodes[dense_tap.name].images)
+            else:
+                images = pruned.measurements.nodes[pruned_tap.name].images
+                card = _card(of_pruned, units.heads.index(head), labels, images)
                 card.row = row
                 row += 1
+            card.encoder, card.head, card.pruned = encoder, head, removed
             cards.append(card)
     return cards
+
+
+def _encoder_shapes(model: CCT) -> list[pb.EncoderShape]:
+    def message(shape: EncoderShape) -> pb.EncoderShape:
+        return pb.EncoderShape(**asdict(shape))
+
+    return [message(shape) for shape in model.config.encoders]
+
+
+def _image_input(dataset: Dataset) -> pb.ImageInput:
+    _, height, width, channels = dataset.train.images_NYXC.shape
+    return pb.ImageInput(
+        height=height,
+        width=width,
+        channels=channels,
+        color_mode=pb.COLOR_MODE_GRAYSCALE if channels == 1 else pb.COLOR_MODE_RGB,
+        resampling=pb.RESAMPLING_BILINEAR,
+        framing=pb.FRAMING_CENTER,
+        mean=dataset.mean,
+        std=dataset.std,
+    )
+
+
+def make_manifest(
+    name: str, model_version: int, contents: BundleContents, golden: Mapping[str, NDArray[Any]]
+) -> pb.Bundle:
+    """The manifest, but for the list of files.
+
+    Args:
+        golden: outputs of the golden set by name.
+    """
+    dataset, pruning = contents.dataset, contents.pruning
+    dense, pruned = contents.dense.model, contents.pruned.model
+    labels = dataset.label_names
+    return pb.Bundle(
+        format_version=FORMAT_VERSION,
+        name=name,
+        version=str(model_version),
+        labels=labels,
+        input=_image_input(dataset),
+        architecture=pb.Architecture(
+            family="cct",
+            tokens=dense.config.tokens,
+            width=dense.config.width,
+            dense_encoders=_encoder_shapes(dense),
+            pruned_encoders=_encoder_shapes(pruned),
+        ),
+        data=pb.DataProvenance(
+            dataset=dataset.name,
+            protocol=dataset.protocol,
+            train_images=len(dataset.train),
+            validation_images=len(dataset.validation),
+            test_images=len(dataset.test),
+            seed=contents.seed,
+        ),
+        metrics=metrics(contents),
+        pruning=pruning,
+        head_cards=head_cards(contents.dense, contents.pruned, contents.kept, labels, pruning.threshold),
+        completeness_tolerance=COMPLETENESS_TOLERANCE,
+        golden_tolerance=GOLDEN_TOLERANCE,
+        golden_tolerance_reduced=GOLDEN_TOLERANCE_REDUCED * float(np.ptp(golden["logits"])),
+        producers={library: version(library) for library in LIBRARIES},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )

@@ -1,1 +1,4 @@
-"""."""
+"""The model, what it says of its own anatomy, its weights and where they may start from.
+
+May import `files`, `progress` and `distributed`; never `data`.
+"""

@@ -6,7 +6,9 @@ Notable features:
   is not a stock pre-norm block;
 - sequence pooling instead of a class token: softmax over tokens of a linear score, then the weighted sum;
 - no bias on query, key and value;
-- every encoder has its own `EncoderShape`, so a pruned model is the same class with smaller numbers.
+- every encoder has its own `EncoderShape`, so a pruned model is the same class with smaller numbers;
+- the model itself says what can be measured in it (`CCT.tap_points`), masked (`CCT.maskable_layers`) and removed
+  (`CCT.unit_groups`): everything else asks, and knows no name of an activation or of a layer.
 
 `forward` returns `(logits, activations)`: every intermediate by name, which is what the measurements read (no hooks).
 Parameter names and initialisation are those of the reference implementation, so its checkpoints load.
@@ -18,11 +20,24 @@ dimensions of a head, V value dimensions of a head, F feed-forward hidden nodes,
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from headwise_exporter.model.anatomy import (
+    CLASSIFIER_HEAD,
+    FEED_FORWARD_HIDDEN,
+    FEED_FORWARD_OUT,
+    HEADS,
+    KEY,
+    QUERY,
+    MaskableLayer,
+    TapPoint,
+    UnitGroup,
+    activation_name,
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +166,7 @@ class Attention(nn.Module):
             query_BHTQ, key_BHTQ, value_BHTV, dropout_p=dropout, scale=self.scale
         )
         heads_BTV = heads_BHTV.transpose(1, 2).flatten(2)
-        return self.proj(heads_BTV), {"query": query, "key": key, "heads": heads_BTV}
+        return self.proj(heads_BTV), {QUERY: query, KEY: key, HEADS: heads_BTV}
 
 
 class DropPath(nn.Module):
@@ -193,7 +208,7 @@ class Encoder(nn.Module):
         x_BTD, scale_BT = norm_and_scale(self.norm1, x_BTD + self.drop_path(attended_BTD))
         hidden_BTF = functional.gelu(self.linear1(x_BTD))
         x_BTD = x_BTD + self.drop_path(self.linear2(hidden_BTF))
-        return x_BTD, {**out, "norm1_scale": scale_BT, "feed_forward_hidden": hidden_BTF, "feed_forward_out": x_BTD}
+        return x_BTD, {**out, "norm1_scale": scale_BT, FEED_FORWARD_HIDDEN: hidden_BTF, FEED_FORWARD_OUT: x_BTD}
 
 
 class Classifier(nn.Module):
@@ -217,11 +232,11 @@ class Classifier(nn.Module):
         activations = {"embedding": x_BTD}
         for index, block in enumerate(self.blocks):
             x_BTD, out = block(x_BTD)
-            activations |= {f"encoders.{index}.{name}": value for name, value in out.items()}
+            activations |= {activation_name(index, name): value for name, value in out.items()}
         x_BTD, scale_BT = norm_and_scale(self.norm, x_BTD)
         weights_BT = self.attention_pool(x_BTD).squeeze(-1).softmax(dim=-1)
         pooled_BD = (weights_BT.unsqueeze(1) @ x_BTD).squeeze(1)
-        activations |= {"norm_scale": scale_BT, "pooling_weights": weights_BT, "pooled": pooled_BD}
+        activations |= {"norm_scale": scale_BT, "pooling_weights": weights_BT, CLASSIFIER_HEAD: pooled_BD}
         return self.fc(pooled_BD), activations
 
 
@@ -232,7 +247,7 @@ class CCT(nn.Module):
     `encoders.<l>.query|key` (B, T, H*Q), `.heads` (B, T, H*V), the head outputs before the projection,
     `.norm1_scale` (B, T), 1/sigma of LN_1, `.feed_forward_hidden` (B, T, F), after the GELU, `.feed_forward_out`
     (B, T, D), the stream after the encoder; `norm_scale` (B, T), 1/sigma of the final norm; `pooling_weights` (B, T)
-    and `pooled` (B, D), what the classifier head sees.
+    and `classifier_head` (B, D), the pooled stream that the classifier head reads.
     """
 
     def __init__(self, config: CCTConfig, *, attention_dropout: float = 0.0, stochastic_depth: float = 0.0) -> None:
@@ -257,6 +272,63 @@ class CCT(nn.Module):
         """Logits (B, K) and the activations by name."""
         logits_BK, activations = self.classifier(self.tokenizer(images_BCYX))
         return logits_BK, activations
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The encoders, in the order of the forward pass."""
+        return [cast(Encoder, block) for block in self.classifier.blocks]
+
+    def tap_points(self) -> list[TapPoint]:
+        """Every place where nodes are measured, in the order of the forward pass.
+
+        For each encoder [our choice, where arXiv:2501.12900 is silent] the concatenated head outputs before the
+        projection, the hidden nodes after the GELU and the stream after the encoder; and what the classifier head
+        reads.
+        """
+        taps = []
+        for index, shape in enumerate(self.config.encoders):
+            sizes = {HEADS: shape.heads * shape.value_dim, FEED_FORWARD_HIDDEN: shape.feed_forward}
+            for kind, nodes in (sizes | {FEED_FORWARD_OUT: self.config.width}).items():
+                heads = shape.heads if kind == HEADS else 1
+                taps.append(TapPoint(activation_name(index, kind), kind, nodes, index, heads))
+        return [*taps, TapPoint(CLASSIFIER_HEAD, CLASSIFIER_HEAD, self.config.width, pooled=True)]
+
+    def maskable_layers(self) -> list[MaskableLayer]:
+        """The second feed-forward layer of each encoder, hidden nodes to the stream after it; and the classifier head.
+
+        Never the residual stream itself, biases or norms.
+        """
+        feed_forward = [
+            MaskableLayer(
+                f"classifier.blocks.{index}.linear2",
+                "feed_forward",
+                activation_name(index, FEED_FORWARD_HIDDEN),
+                activation_name(index, FEED_FORWARD_OUT),
+            )
+            for index in range(len(self.encoders))
+        ]
+        return [*feed_forward, MaskableLayer("classifier.fc", "classifier_head", CLASSIFIER_HEAD, None)]
+
+    def unit_groups(self) -> list[UnitGroup]:
+        """What can be removed of each encoder: query and key dimensions, value dimensions and hidden nodes."""
+        groups = []
+        for index, shape in enumerate(self.config.encoders):
+            block = f"classifier.blocks.{index}"
+            queries, values = shape.heads * shape.query_key_dim, shape.heads * shape.value_dim
+            for kind, units, written_by, first_row, read_by in (
+                (QUERY, queries, "self_attn.qkv", 0, None),
+                (KEY, queries, "self_attn.qkv", queries, None),
+                (HEADS, values, "self_attn.qkv", 2 * queries, "self_attn.proj"),
+                (FEED_FORWARD_HIDDEN, shape.feed_forward, "linear1", 0, "linear2"),
+            ):
+                reader = f"{block}.{read_by}" if read_by else None
+                name = activation_name(index, kind)
+                groups.append(UnitGroup(name, kind, index, units, f"{block}.{written_by}", first_row, reader))
+        return groups
+
+    def linear(self, name: str) -> nn.Linear:
+        """The linear layer of that name, as `MaskableLayer` and `UnitGroup` name it."""
+        return cast(nn.Linear, self.get_submodule(name))
 
 
 class InputNormalisation(nn.Module):

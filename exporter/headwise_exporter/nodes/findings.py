@@ -1,4 +1,4 @@
-"""All that was found about the nodes and heads of a model, as plain values for a JSON file.
+"""What the nodes and heads of a model recognise, as plain values for a JSON file.
 
 tap_points  for each: probe accuracy, the figures of `nodes.summary` with their bootstrap, at every threshold, and
             how many nodes have 0, 1, 2 ... clusters and so much noise
@@ -8,13 +8,14 @@ heads       for each encoder: recognising nodes, experts, sharpness against its 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from headwise_exporter.data.base import SplitName
-from headwise_exporter.export.manifest import wilson_interval
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.anatomy import HEADS, TapPoint
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.heads import (
     agreement,
@@ -24,8 +25,16 @@ from headwise_exporter.nodes.heads import (
     head_matrices,
     measured_recognising_nodes,
 )
-from headwise_exporter.nodes.snp import PooledNodes, matrix_statistics, statistics
+from headwise_exporter.nodes.snp import (
+    PooledNodes,
+    ProbeSettings,
+    matrix_statistics,
+    pool_nodes,
+    statistics,
+    train_probes,
+)
 from headwise_exporter.nodes.summary import bootstrap, summarise, sweep
+from headwise_exporter.training.evaluation import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -37,42 +46,60 @@ class FindingsSettings:
     probe_seeds: int = 1  # trainings of the probes; those after the first only say how far experts agree
 
 
-def _tap_point(name: str, pooled: PooledNodes, threshold: float, draws: int) -> dict[str, Any]:
+def further_seeds(settings: ProbeSettings, trainings: int) -> list[ProbeSettings]:
+    """Settings of the trainings of the probes after the first, each with a seed of its own."""
+    return [replace(settings, seed=settings.seed + further) for further in range(1, trainings)]
+
+
+def pool_heads(
+    model: CCT,
+    train_data: LabelledImages,
+    held_out: LabelledImages,
+    settings: ProbeSettings,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+) -> dict[str, PooledNodes]:
+    """The heads' nodes of held-out images, pooled by probes that are trained for it."""
+    probes = train_probes(model, train_data.sample(settings.images), settings, on_epoch)
+    pooled = pool_nodes(model, probes, held_out)
+    return {tap.name: pooled[tap.name] for tap in model.tap_points() if tap.kind == HEADS}
+
+
+def _tap_point(tap: TapPoint, pooled: PooledNodes, threshold: float, draws: int) -> dict[str, Any]:
     measurement = pooled.measurement()
-    found = statistics(measurement, threshold)
+    node_statistics = statistics(measurement, threshold)
     interval = wilson_interval(measurement.correct, measurement.images)
     uncertainties = bootstrap(pooled, threshold, draws)
     return {
-        "name": name,
-        "nodes": len(found.clusters_N),
+        "name": tap.name,
+        "kind": tap.kind,
+        "encoder": tap.encoder,
+        "nodes": tap.nodes,
         "probe_accuracy": measurement.accuracy(),
         "probe_accuracy_interval": [interval.low, interval.high],
-        "figures": asdict(summarise(found)),
+        "figures": asdict(summarise(node_statistics)),
         "uncertainties": {figure: asdict(uncertainty) for figure, uncertainty in uncertainties.items()},
         "sweep": [{"threshold": at, **asdict(summary)} for at, summary in sweep(measurement).items()],
-        "nodes_by_clusters": torch.bincount(found.clusters_N).tolist(),
-        "nodes_by_noise": torch.bincount(found.noise_N).tolist(),
+        "nodes_by_clusters": torch.bincount(node_statistics.clusters_N).tolist(),
+        "nodes_by_noise": torch.bincount(node_statistics.noise_N).tolist(),
     }
 
 
-def _heads(
-    encoder: int, pooled: PooledNodes, others: Sequence[PooledNodes], heads: int, threshold: float
-) -> dict[str, Any]:
-    measurement = pooled.measurement()
-    found = expertise(statistics(measurement, threshold), heads)
+def _heads(tap: TapPoint, pooled: PooledNodes, others: Sequence[PooledNodes], threshold: float) -> dict[str, Any]:
+    measurement, heads = pooled.measurement(), tap.heads
+    experts = expertise(statistics(measurement, threshold), heads)
     units = matrix_statistics(head_matrices(measurement, heads), threshold)
     halves = halves_agreement(pooled, heads, threshold)
     function = head_function(pooled, heads)
     seeds = [
-        agreement(found.recognising_nodes_HK, measured_recognising_nodes(other, heads, threshold)) for other in others
+        agreement(experts.recognising_nodes_HK, measured_recognising_nodes(other, heads, threshold)) for other in others
     ]
-    tensors = {**vars(found), **vars(function), "head_cluster_HK": units.cluster_NK}
+    tensors = {**vars(experts), **vars(function), "head_cluster_HK": units.cluster_NK}
     values = {name: value.tolist() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     return {
-        "encoder": encoder,
-        "deals": found.deals,
+        "encoder": tap.encoder,
+        "deals": experts.deals,
         "halves": halves and asdict(halves),
-        "seeds": [asdict(found) for found in seeds],
+        "seeds": [asdict(seed) for seed in seeds],
         **values,
     }
 
@@ -89,23 +116,23 @@ def findings(
 
     Args:
         others: the heads' nodes by other trainings of the probes.
-        on_tap_point: told the name of each tap point when it is done.
+        on_tap_point: called with the name of each tap point when it is done.
 
     Raises:
         ValueError: a label has no image.
     """
-    tap_points = []
-    for name, nodes in pooled.items():
-        tap_points.append(_tap_point(name, nodes, threshold, draws))
-        on_tap_point(name)
+    taps, tap_points = model.tap_points(), []
+    for tap in taps:
+        tap_points.append(_tap_point(tap, pooled[tap.name], threshold, draws))
+        on_tap_point(tap.name)
     return {
         "threshold": threshold,
         "draws": draws,
         "images": len(next(iter(pooled.values())).labels_P),
         "tap_points": tap_points,
         "heads": [
-            _heads(index, pooled[tap], [other[tap] for other in others], shape.heads, threshold)
-            for index, shape in enumerate(model.config.encoders)
-            for tap in (f"encoders.{index}.heads",)
+            _heads(tap, pooled[tap.name], [other[tap.name] for other in others], threshold)
+            for tap in taps
+            if tap.kind == HEADS
         ],
     }

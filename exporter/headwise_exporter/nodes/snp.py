@@ -1,8 +1,7 @@
 """Single-nodal performance (SNP): which labels each node recognises, and how much noise it adds.
 
-Tap points, for each encoder [our choice, where arXiv:2501.12900 is silent]: `heads` (the concatenated head outputs
-before the projection), `feed_forward_hidden` (after the GELU) and `feed_forward_out` (the stream after the encoder);
-and `classifier_head`, the pooled nodes that the model's own classifier reads.
+Tap points are the model's (`CCT.tap_points`): for each encoder `heads`, `feed_forward_hidden` and `feed_forward_out`;
+and `classifier_head`, the pooled nodes that the model's own classifier head reads.
 
 Probe [the group's procedure, arXiv:2501.12880]: the model up to the tap is frozen; sequence pooling and ONE bias-free
 linear layer to the K labels learn on the training images. The field of node n on label j for image x is
@@ -32,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.anatomy import CLASSIFIER_HEAD
 from headwise_exporter.model.cct import CCT
 
 THRESHOLD = 0.3  # the group's
-CLASSIFIER_HEAD = "classifier_head"
 
 
 @dataclass(frozen=True)
@@ -69,29 +68,20 @@ class Probe(nn.Module):
         return logits_BK
 
 
-def tap_points(model: CCT) -> dict[str, int]:
-    """Name and number of nodes of every tap point with a probe, in the order of the forward pass."""
-    taps: dict[str, int] = {}
-    for index, shape in enumerate(model.config.encoders):
-        taps[f"encoders.{index}.heads"] = shape.heads * shape.value_dim
-        taps[f"encoders.{index}.feed_forward_hidden"] = shape.feed_forward
-        taps[f"encoders.{index}.feed_forward_out"] = model.config.width
-    return taps
-
-
 def train_probes(
     model: CCT,
     data: LabelledImages,
     settings: ProbeSettings,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> dict[str, Probe]:
-    """Train the probes of all tap points together.
+    """Train the probes of all tap points together, but for what the model pools itself.
 
     The model runs once for each batch and feeds every probe; nothing but the batch is held in memory. The model is
     frozen in evaluation mode, and the probes do not influence one another.
     """
     torch.manual_seed(settings.seed)
-    probes = {name: Probe(nodes, model.config.labels).to(data.device) for name, nodes in tap_points(model).items()}
+    taps = [tap for tap in model.tap_points() if not tap.pooled]
+    probes = {tap.name: Probe(tap.nodes, model.config.labels).to(data.device) for tap in taps}
     optimizer = torch.optim.Adam([p for probe in probes.values() for p in probe.parameters()], settings.learning_rate)
     steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -102,7 +92,9 @@ def train_probes(
                 labels_B = data.labels_N[batch.to(data.device)]
                 with torch.no_grad():
                     _, activations = model(data.normalised(batch))
-                losses = [functional.cross_entropy(probe(activations[tap]), labels_B) for tap, probe in probes.items()]
+                losses = [
+                    functional.cross_entropy(probe(activations[name]), labels_B) for name, probe in probes.items()
+                ]
                 optimizer.zero_grad(set_to_none=True)
                 torch.stack(losses).sum().backward()
                 optimizer.step()
@@ -171,9 +163,9 @@ def pool_nodes(
     The model runs on the device of the images; what is pooled is on the CPU, 4 bytes for each image and node: 0.3 GB
     for CCT-7 on 10,000 images. Activations of all tokens are never held for more than a batch.
     """
-    classifier = model.classifier.fc
+    head = model.classifier.fc
     readers = {name: (probe.fc.weight, torch.zeros(model.config.labels)) for name, probe in probes.items()}
-    readers[CLASSIFIER_HEAD] = (classifier.weight, classifier.bias)
+    readers[CLASSIFIER_HEAD] = (head.weight, head.bias)
     sizes = {name: (len(data), weight_KN.shape[1]) for name, (weight_KN, _) in readers.items()}
     values = {name: torch.empty(size) for name, size in sizes.items()}
     model.eval()
@@ -182,7 +174,7 @@ def pool_nodes(
         for images_BCYX, labels_B in data.batches(batch_size):
             _, activations = model(images_BCYX)
             pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
-            pooled[CLASSIFIER_HEAD] = activations["pooled"]
+            pooled[CLASSIFIER_HEAD] = activations[CLASSIFIER_HEAD]
             for name, pooled_BN in pooled.items():
                 values[name][first : first + len(labels_B)] = pooled_BN
             first += len(labels_B)

@@ -7,8 +7,8 @@ residual stream keeps its width.
 A removed hidden node or value dimension is replaced by its mean activation, which folds into the bias of the layer
 that reads it. Query/key pairs only weigh tokens and have no bias to fold into: their product is dropped.
 
-`mask_units` does this with zeros in the full shapes, `remove_masked` then drops the zeros. Invariant: the two models give the
-same logits up to rounding (1e-5), for any input.
+`mask_units` does this with zeros in the full shapes, `remove_masked` then drops the zeros. Invariant: the two models
+give the same logits up to rounding (1e-5), for any input. What writes and what reads the units, the model says.
 
 Shape suffixes: H heads, Q query/key dimensions, V value dimensions, F feed-forward hidden nodes.
 """
@@ -18,9 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from headwise_exporter.model.cct import CCT, Encoder, EncoderShape
+from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, HEADS, KEY, QUERY, activation_name
+from headwise_exporter.model.cct import CCT, EncoderShape
+from headwise_exporter.pruning.masks import Masks
 
 MULTIPLE = 8  # kept counts, where there are that many: what vector units and matrix tiles like
 
@@ -39,13 +41,11 @@ class KeptUnits:
         """Sizes of the pruned encoder."""
         return EncoderShape(len(self.heads), len(self.query_key[0]), len(self.value[0]), len(self.feed_forward))
 
-    def query_key_nodes(self, shape: EncoderShape) -> Tensor:
-        """Kept query (or key) rows among all heads' rows of the dense shape."""
-        return _flat_indices(self.heads, self.query_key, shape.query_key_dim)
-
-    def value_nodes(self, shape: EncoderShape) -> Tensor:
-        """Kept value rows among all heads' rows of the dense shape."""
-        return _flat_indices(self.heads, self.value, shape.value_dim)
+    def by_kind(self, shape: EncoderShape) -> dict[str, Tensor]:
+        """Indices among all units of the dense shape, for each kind of `CCT.unit_groups`."""
+        query_key = _flat_indices(self.heads, self.query_key, shape.query_key_dim)
+        values = _flat_indices(self.heads, self.value, shape.value_dim)
+        return {QUERY: query_key, KEY: query_key, HEADS: values, FEED_FORWARD_HIDDEN: torch.tensor(self.feed_forward)}
 
 
 def _flat_indices(heads: Sequence[int], within: Sequence[Sequence[int]], size: int) -> Tensor:
@@ -82,77 +82,69 @@ def _rounded(share: float, size: int) -> int:
     return min(size, max(MULTIPLE, round(share * size / MULTIPLE) * MULTIPLE))
 
 
-@dataclass(frozen=True)
-class UnitMeans:
-    """Mean activations of one encoder's removable units over training images and tokens."""
-
-    heads_N: Tensor  # (H*V,)
-    feed_forward_hidden_F: Tensor
-
-
 def top_indices(scores: Tensor, count: int) -> tuple[int, ...]:
     """Indices of the `count` largest scores, ascending; the first of equals wins."""
     order = scores.argsort(descending=True, stable=True)
     return tuple(sorted(order[:count].tolist()))
 
 
-def _everything_but(kept: Tensor, size: int) -> Tensor:
-    removed = torch.ones(size, dtype=torch.bool)
-    removed[kept] = False
-    return removed
-
-
-def _blocks(model: CCT) -> list[Encoder]:
-    return [block for block in model.classifier.blocks if isinstance(block, Encoder)]
-
-
-def _fold_and_zero(layer: nn.Linear, removed: Tensor, means: Tensor) -> None:
-    """Replace the removed inputs of a layer by their means."""
-    layer.bias.add_(layer.weight[:, removed] @ means[removed].to(layer.weight.dtype))
-    layer.weight[:, removed] = 0.0
+def kept_units(model: CCT, kept: Sequence[KeptUnits]) -> dict[str, Tensor]:
+    """Indices of the kept units of every group of `CCT.unit_groups`, by the group's name."""
+    return {
+        activation_name(encoder, kind): indices
+        for encoder, (shape, units) in enumerate(zip(model.config.encoders, kept, strict=True))
+        for kind, indices in units.by_kind(shape).items()
+    }
 
 
 @torch.no_grad()
-def mask_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMeans]) -> CCT:
-    """A copy of the model in the same shapes, in which the removed units are replaced by their means."""
-    masked = copy.deepcopy(model)
-    for block, units, mean in zip(_blocks(masked), kept, means, strict=True):
-        shape = block.self_attn.shape
-        query_key_removed = _everything_but(units.query_key_nodes(shape), shape.heads * shape.query_key_dim)
-        value_removed = _everything_but(units.value_nodes(shape), shape.heads * shape.value_dim)
-        block.self_attn.qkv.weight[torch.cat((query_key_removed, query_key_removed, value_removed))] = 0.0
-        _fold_and_zero(block.self_attn.proj, value_removed, mean.heads_N)
-        hidden_removed = _everything_but(torch.tensor(units.feed_forward), shape.feed_forward)
-        _fold_and_zero(block.linear2, hidden_removed, mean.feed_forward_hidden_F)
+def mask_units(model: CCT, kept: Sequence[KeptUnits], means: Mapping[str, Tensor]) -> CCT:
+    """A copy of the model in the same shapes, in which the removed units are replaced by their means.
+
+    Args:
+        means: mean activation of every unit of the groups that something reads, by the group's name, over training
+            images and tokens.
+    """
+    masked, indices = copy.deepcopy(model), kept_units(model, kept)
+    for group in masked.unit_groups():
+        removed = torch.ones(group.units, dtype=torch.bool)
+        removed[indices[group.name]] = False
+        masked.linear(group.written_by).weight[group.rows][removed] = 0.0
+        if group.read_by is not None:
+            reader = masked.linear(group.read_by)
+            reader.bias.add_(reader.weight[:, removed] @ means[group.name][removed].to(reader.weight.dtype))
+            reader.weight[:, removed] = 0.0
     return masked
 
 
 @torch.no_grad()
 def remove_masked(masked: CCT, kept: Sequence[KeptUnits]) -> CCT:
     """The model that `mask_units` made, without the removed units: same function, smaller dense layers."""
-    config = replace(masked.config, encoders=tuple(units.shape for units in kept))
+    indices = kept_units(masked, kept)
     state = dict(masked.state_dict())
-    for index, (block, units) in enumerate(zip(_blocks(masked), kept, strict=True)):
-        prefix, shape = f"classifier.blocks.{index}.", block.self_attn.shape
-        query_key, value = units.query_key_nodes(shape), units.value_nodes(shape)
-        offset = shape.heads * shape.query_key_dim
-        hidden = torch.tensor(units.feed_forward)
-        state[f"{prefix}self_attn.qkv.weight"] = block.self_attn.qkv.weight[
-            torch.cat((query_key, offset + query_key, 2 * offset + value))
-        ]
-        state[f"{prefix}self_attn.proj.weight"] = block.self_attn.proj.weight[:, value]
-        state[f"{prefix}linear1.weight"] = block.linear1.weight[hidden]
-        state[f"{prefix}linear1.bias"] = block.linear1.bias[hidden]
-        state[f"{prefix}linear2.weight"] = block.linear2.weight[:, hidden]
-    small = CCT(config)
+    rows: dict[str, list[Tensor]] = {}  # kept, of each layer that writes units
+    for group in masked.unit_groups():
+        rows.setdefault(group.written_by, []).append(group.first_row + indices[group.name])
+        if group.read_by is not None:
+            state[f"{group.read_by}.weight"] = state[f"{group.read_by}.weight"][:, indices[group.name]]
+    for layer, pieces in rows.items():
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            if name in state:
+                state[name] = state[name][torch.cat(pieces)]
+    small = CCT(replace(masked.config, encoders=tuple(units.shape for units in kept)))
     small.load_state_dict(state)
     return small.eval()
 
 
-def pruned_masks(masks: Mapping[str, Tensor], kept: Sequence[KeptUnits]) -> dict[str, Tensor]:
-    """The ANDC masks of the pruned model: the columns of the kept hidden nodes, the classifier head as it is."""
-    columns = {f"classifier.blocks.{index}.linear2": list(units.feed_forward) for index, units in enumerate(kept)}
-    return {name: mask[:, columns[name]] if name in columns else mask for name, mask in masks.items()}
+def pruned_masks(masks: Masks, model: CCT, kept: Sequence[KeptUnits]) -> Masks:
+    """The masks of the pruned model: of each masked layer the columns of the units that it still reads.
+
+    Args:
+        model: before the removal.
+    """
+    indices = kept_units(model, kept)
+    columns = {group.read_by: indices[group.name] for group in model.unit_groups()}
+    return Masks({name: mask[:, columns[name]] if name in columns else mask for name, mask in masks.by_layer.items()})
 
 
 @torch.no_grad()

@@ -1,38 +1,42 @@
-"""Other ways to choose the connections that ANDC's layers keep: controls at the same number kept in each layer.
+"""What chooses the connections that masks keep: ANDC, and controls at the same number kept in each layer.
 
-A rule gives every connection a -> b of a layer a score, and the largest are kept:
+A score ranks every connection a -> b of a layer, and the largest are kept:
 - `random`: a random number;
 - `magnitude`: |W[b,a]|;
 - `wanda`: |W[b,a]| times the root mean square of a's value (arXiv:2306.11695, there compared within an output, here
   within the layer, as magnitude is);
 - `overlap`: how far a and b recognise the same labels, the sum over j of f_a[j] f_b[j], f a node's diagonal fields over
   its matrix's maximum, negative ones 0 [our choice]; for the classifier head f_a[b]. ANDC without a threshold;
-- products of `magnitude` and `wanda` with `overlap`, both over their means [our choice].
+- products of `magnitude` and `wanda` with `overlap` (`pruning.scores`).
 And `permuted`: ANDC's own mask with its nodes exchanged at random, so that each has the labels of another: rows and
-columns of a hidden layer's mask, columns of the classifier head's, whose rows are labels.
+columns of a feed-forward mask, columns of the classifier head's, whose rows are labels.
 
-A rule may be `gradual`: the share falls to the one asked for while the model learns (`studies.comparison`).
+A choice may be `gradual`: the share falls to the one asked for while the model learns (`studies.comparison`).
 
 Shape suffixes: as in `pruning.andc`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.anatomy import MaskableLayer
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, NodeMeasurement, relative_fields
-from headwise_exporter.pruning.andc import CLASSIFIER_LAYER, masked_layers
+from headwise_exporter.nodes.snp import NodeMeasurement, relative_fields
+from headwise_exporter.pruning.masks import Masks
+from headwise_exporter.pruning.scores import product
 
 ANDC, PERMUTED = "andc", "permuted"
-DENSE = "dense"  # no rule: everything is kept
+DENSE = "dense"  # everything is kept
 SCORES = ("random", "magnitude", "wanda", "overlap", "magnitude*overlap", "wanda*overlap")
 CHANCE = ("random", PERMUTED)  # the seed draws their masks
+MASK_BY = (ANDC, PERMUTED, *SCORES)
 GRADUAL = "gradual "  # prefix
-RULES = (ANDC, PERMUTED, *SCORES, *(GRADUAL + rule for rule in (ANDC, "wanda", "wanda*overlap")))
+COMPARED = (*MASK_BY, *(GRADUAL + choice for choice in (ANDC, "wanda", "wanda*overlap")))
 
 
 @dataclass(frozen=True)
@@ -46,85 +50,82 @@ class Evidence:
 
 @torch.no_grad()
 def input_scales(model: CCT, data: LabelledImages, batch_size: int | None = None) -> dict[str, Tensor]:
-    """Root mean square of every input of the layers that ANDC may mask, over images and tokens."""
-    taps = {
-        f"classifier.blocks.{index}.linear2": f"encoders.{index}.feed_forward_hidden"
-        for index in range(len(model.config.encoders))
-    } | {CLASSIFIER_LAYER: "pooled"}
+    """Root mean square of every input of the layers that masks may cut, over images and tokens."""
+    layers = model.maskable_layers()
     sums: dict[str, Tensor] = {}
-    values = dict.fromkeys(taps, 0)
+    values = dict.fromkeys((layer.name for layer in layers), 0)
     model.eval()
     with data.visited_by(model):
         for images_BCYX, _ in data.batches(batch_size):
             _, activations = model(images_BCYX)
-            for layer, tap in taps.items():
-                flat = activations[tap].flatten(0, -2).double()
-                sums[layer] = sums.get(layer, 0.0) + flat.square().sum(0).cpu()
-                values[layer] += len(flat)
-    return {layer: (total / values[layer]).sqrt() for layer, total in sums.items()}
+            for layer in layers:
+                flat = activations[layer.inputs].flatten(0, -2).double()
+                sums[layer.name] = sums.get(layer.name, 0.0) + flat.square().sum(0).cpu()
+                values[layer.name] += len(flat)
+    return {name: (total / values[name]).sqrt() for name, total in sums.items()}
 
 
-def _overlap(evidence: Evidence, layer: str) -> Tensor:
+def _overlap(nodes: Mapping[str, NodeMeasurement], layer: MaskableLayer) -> Tensor:
     def fields(tap: str) -> Tensor:
-        return relative_fields(evidence.nodes[tap]).clamp(min=0)
+        return relative_fields(nodes[tap]).clamp(min=0)
 
-    if layer == CLASSIFIER_LAYER:
-        return fields(CLASSIFIER_HEAD).T
-    encoder = f"encoders.{layer.split('.')[2]}"
-    return fields(f"{encoder}.feed_forward_out") @ fields(f"{encoder}.feed_forward_hidden").T
+    inputs_AK = fields(layer.inputs)
+    return inputs_AK.T if layer.outputs is None else fields(layer.outputs) @ inputs_AK.T
 
 
-def _score(rule: str, evidence: Evidence, layer: str, weight: Tensor, generator: torch.Generator) -> Tensor:
-    match rule:
+def _factor(evidence: Evidence, layer: MaskableLayer, generator: torch.Generator, name: str) -> Tensor:
+    weight = evidence.model.linear(layer.name).weight.detach().double().cpu()
+    match name:
         case "random":
             return torch.rand(weight.shape, generator=generator, dtype=torch.float64)
         case "magnitude":
             return weight.abs()
         case "wanda":
-            return weight.abs() * evidence.input_scale[layer]
+            return weight.abs() * evidence.input_scale[layer.name]
         case _:
-            return _overlap(evidence, layer)
+            return _overlap(evidence.nodes, layer)
 
 
-def scores(rule: str, evidence: Evidence, layer: str, generator: torch.Generator) -> Tensor:
-    """Score of every connection of a layer, in the shape of its weight.
+def scores(name: str, evidence: Evidence, layer: MaskableLayer, generator: torch.Generator) -> Tensor:
+    """Score of every connection of a layer (Z, A).
 
     Raises:
-        ValueError: the rule is none of `SCORES`.
+        ValueError: the name is none of `SCORES`.
     """
-    if rule not in SCORES:
-        raise ValueError(f"expected a rule of {', '.join(SCORES)}, found {rule!r}")
-    weight = evidence.model.get_parameter(f"{layer}.weight").detach().double().cpu()
-    factors = [_score(factor, evidence, layer, weight, generator) for factor in rule.split("*")]
-    return torch.stack([factor / factor.mean().clamp(min=1e-300) for factor in factors]).prod(0)
+    if name not in SCORES:
+        raise ValueError(f"expected a score of {', '.join(SCORES)}, found {name!r}")
+    return product(name, partial(_factor, evidence, layer, generator))
 
 
-def _largest(scores: Tensor, count: int) -> Tensor:
-    kept = torch.zeros(scores.numel(), dtype=torch.bool)
-    kept[scores.flatten().argsort(descending=True, stable=True)[:count]] = True
-    return kept.view(scores.shape)
+def _largest(scores_ZA: Tensor, count: int) -> Tensor:
+    kept = torch.zeros(scores_ZA.numel(), dtype=torch.bool)
+    kept[scores_ZA.flatten().argsort(descending=True, stable=True)[:count]] = True
+    return kept.view(scores_ZA.shape)
 
 
-def _permuted(layer: str, mask: Tensor, generator: torch.Generator) -> Tensor:
+def _permuted(layer: MaskableLayer, mask: Tensor, generator: torch.Generator) -> Tensor:
     mask = mask[:, torch.randperm(mask.shape[1], generator=generator)]
-    return mask if layer == CLASSIFIER_LAYER else mask[torch.randperm(mask.shape[0], generator=generator)]
+    return mask if layer.outputs is None else mask[torch.randperm(mask.shape[0], generator=generator)]
 
 
-def masks_by(rule: str, andc_masks: Mapping[str, Tensor], evidence: Evidence, seed: int = 0) -> dict[str, Tensor]:
-    """Masks that keep as many connections of each layer as ANDC's do, chosen by a rule; or all, for `dense`.
+def choose_masks(mask_by: str, andc: Masks, evidence: Evidence, seed: int = 0) -> Masks:
+    """Masks that keep as many connections of each layer as ANDC's do, chosen otherwise; or all, for `dense`.
 
     Raises:
-        ValueError: the rule, but for a `gradual` before it, is none of `RULES`.
+        ValueError: `mask_by`, but for a `gradual` before it, is none of `MASK_BY` nor `dense`.
     """
-    rule = rule.removeprefix(GRADUAL)
+    mask_by = mask_by.removeprefix(GRADUAL)
+    if mask_by == ANDC:
+        return andc
+    if mask_by == DENSE:
+        return Masks({name: torch.ones_like(mask) for name, mask in andc.by_layer.items()})
     generator = torch.Generator().manual_seed(seed)
-    if rule == ANDC:
-        return dict(andc_masks)
-    if rule == DENSE:
-        return {layer: torch.ones_like(mask) for layer, mask in andc_masks.items()}
-    if rule == PERMUTED:
-        return {layer: _permuted(layer, mask, generator) for layer, mask in andc_masks.items()}
-    return {
-        layer: _largest(scores(rule, evidence, layer, generator), int(andc_masks[layer].sum()))
-        for layer in masked_layers(evidence.model, andc_masks)
-    }
+    layers = {layer.name: layer for layer in evidence.model.maskable_layers()}
+    if mask_by == PERMUTED:
+        return Masks({name: _permuted(layers[name], mask, generator) for name, mask in andc.by_layer.items()})
+    return Masks(
+        {
+            name: _largest(scores(mask_by, evidence, layers[name], generator), int(mask.sum()))
+            for name, mask in andc.by_layer.items()
+        }
+    )

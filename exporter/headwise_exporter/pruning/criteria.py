@@ -6,7 +6,7 @@ Criteria, each a score for a node n with activation a_n, read by column w_n of t
 - `taylor`: mean over images of the squared first-order change of the loss when a_n becomes its mean
   (arXiv:1906.10771, with the mean in place of zero because the mean is what compaction folds);
 - `snp`: the diagonal field of n on the labels of its clusters, sum over j in D_n of M_n[j,j] [our choice];
-- products of each of the first three with `snp`, both over their means [our choice];
+- products of each of the first three with `snp` (`pruning.scores`);
 - `taylor*distinct`: nodes of the same clusters may be redundant, so `distinct` is 1 minus the largest cosine of n's SNP
   matrix with that of a node whose `snp` score is larger [our choice].
 A head's score is the sum over its nodes, taken before dimensions are chosen. Query/key pairs carry no field of their
@@ -17,21 +17,22 @@ Scores are compared within an encoder and a kind of unit only; how many are kept
 Shape suffixes as in `model.cct`; N = H*V.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.model.cct import CCT, Encoder
+from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, HEADS, KEY, QUERY, UnitGroup, activation_name
+from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import NodeMeasurement, recognised_labels
-from headwise_exporter.pruning.compaction import Budget, KeptUnits, UnitMeans, top_indices
+from headwise_exporter.pruning.compaction import Budget, KeptUnits, top_indices
+from headwise_exporter.pruning.scores import product
 
 BASIC = ("magnitude", "variance", "taylor")
 CRITERIA = (*BASIC, "snp", *(f"{name}*snp" for name in BASIC), "taylor*distinct")
-NODES = ("heads", "feed_forward_hidden")  # tap points whose nodes can be removed
 
 
 class Moments:
@@ -73,41 +74,29 @@ class Moments:
         return squared.clamp(min=0) / self.images
 
 
-@dataclass(frozen=True)
-class EncoderMoments:
-    """Moments of one encoder's removable units."""
-
-    heads: Moments
-    feed_forward_hidden: Moments
-    query: Moments
-    key: Moments
-
-    def means(self) -> UnitMeans:
-        """What compaction folds into the biases."""
-        return UnitMeans(self.heads.mean(), self.feed_forward_hidden.mean())
+GroupMoments = Mapping[str, Moments]  # by the name of the group of units
 
 
-def collect_moments(model: CCT, data: LabelledImages, batch_size: int | None = None) -> list[EncoderMoments]:
-    """One pass forward and back over training images, the model in evaluation mode, on the images' device."""
-    sizes = {"heads": "value_dim", "query": "query_key_dim", "key": "query_key_dim"}
-    collected = [
-        EncoderMoments(
-            feed_forward_hidden=Moments(shape.feed_forward),
-            **{tap: Moments(shape.heads * getattr(shape, size)) for tap, size in sizes.items()},
-        )
-        for shape in model.config.encoders
-    ]
+def collect_moments(model: CCT, data: LabelledImages, batch_size: int | None = None) -> dict[str, Moments]:
+    """Moments of every group of `CCT.unit_groups`, by the group's name.
+
+    One pass forward and back over training images, the model in evaluation mode, on the images' device.
+    """
+    collected = {group.name: Moments(group.units) for group in model.unit_groups()}
     model.eval()
-    taps = [(encoder, tap) for encoder in range(len(collected)) for tap in (*sizes, "feed_forward_hidden")]
     with data.visited_by(model):
         for images, labels in data.batches(batch_size):
             logits_BK, activations = model(images)
             loss = functional.cross_entropy(logits_BK, labels, reduction="sum")
-            values = [activations[f"encoders.{encoder}.{tap}"] for encoder, tap in taps]
-            gradients = torch.autograd.grad(loss, values)
-            for (encoder, tap), value, gradient in zip(taps, values, gradients, strict=True):
-                getattr(collected[encoder], tap).add(value.detach(), gradient)
+            gradients = torch.autograd.grad(loss, [activations[name] for name in collected])
+            for (name, moments), gradient in zip(collected.items(), gradients, strict=True):
+                moments.add(activations[name].detach(), gradient)
     return collected
+
+
+def mean_activations(moments: GroupMoments) -> dict[str, Tensor]:
+    """Mean activation of every unit, by the name of its group: what removal folds into the biases."""
+    return {name: moment.mean() for name, moment in moments.items()}
 
 
 def snp_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
@@ -130,72 +119,70 @@ def distinct_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
     return distinct_N.clamp(min=0)
 
 
-def _relative(scores: Tensor) -> Tensor:
-    return scores / scores.mean().clamp(min=1e-30)
-
-
-def _basic_scores(moments: Moments, incoming: Tensor, reader: nn.Linear) -> dict[str, Tensor]:
-    outgoing = reader.weight.detach().double().norm(dim=0)
-    return {
-        "magnitude": incoming.detach().double().norm(dim=1) * outgoing,
-        "variance": moments.variance() * outgoing.square(),
-        "taylor": moments.taylor(),
-    }
-
-
-def _node_scores(block: Encoder, moments: EncoderMoments, tap: str) -> dict[str, Tensor]:
-    attention = block.self_attn
-    if tap == "heads":
-        value_rows = attention.qkv.weight[-attention.sizes[2] :]
-        return _basic_scores(moments.heads, value_rows, attention.proj)
-    return _basic_scores(moments.feed_forward_hidden, block.linear1.weight, block.linear2)
+def _factor(
+    model: CCT,
+    group: UnitGroup,
+    reader: nn.Linear,
+    moments: Moments,
+    node: NodeMeasurement,
+    threshold: float,
+    name: str,
+) -> Tensor:
+    outgoing: Tensor = reader.weight.detach().double().norm(dim=0)
+    match name:
+        case "magnitude":
+            incoming: Tensor = model.linear(group.written_by).weight[group.rows].detach().double().norm(dim=1)
+            return incoming * outgoing
+        case "variance":
+            return moments.variance() * outgoing.square()
+        case "taylor":
+            return moments.taylor()
+        case "snp":
+            return snp_scores(node, threshold)
+        case _:
+            return distinct_scores(node, threshold)
 
 
 def scores(
     model: CCT,
-    moments: Sequence[EncoderMoments],
-    measurements: Mapping[str, NodeMeasurement],
+    moments: GroupMoments,
+    nodes: Mapping[str, NodeMeasurement],
     threshold: float,
     criterion: str,
-) -> list[dict[str, Tensor]]:
-    """Score of every node of `heads` (H*V,) and `feed_forward_hidden` (F,), one table for each encoder.
+) -> dict[str, Tensor]:
+    """Score of every unit of the groups that something reads, by the group's name.
 
     Raises:
         ValueError: the criterion is none of `CRITERIA`.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"expected a criterion of {', '.join(CRITERIA)}, found {criterion!r}")
-    table: list[dict[str, Tensor]] = []
-    for index, (block, moment) in enumerate(zip(model.classifier.blocks, moments, strict=True)):
-        assert isinstance(block, Encoder)  # noqa: S101 - tells mypy what nn.ModuleList holds
-        row: dict[str, Tensor] = {}
-        for tap in NODES:
-            name = f"encoders.{index}.{tap}"
-            available = _node_scores(block, moment, tap)
-            available["snp"] = snp_scores(measurements[name], threshold)
-            available["distinct"] = distinct_scores(measurements[name], threshold)
-            factors = [_relative(available[factor]) for factor in criterion.split("*")]
-            row[tap] = torch.stack(factors).prod(0)
-        table.append(row)
-    return table
+    return {
+        group.name: product(
+            criterion,
+            partial(
+                _factor, model, group, model.linear(group.read_by), moments[group.name], nodes[group.name], threshold
+            ),
+        )
+        for group in model.unit_groups()
+        if group.read_by is not None
+    }
 
 
-def choose(
-    model: CCT, scores: Sequence[Mapping[str, Tensor]], moments: Sequence[EncoderMoments], budget: Budget
-) -> list[KeptUnits]:
+def choose(model: CCT, scores: Mapping[str, Tensor], moments: GroupMoments, budget: Budget) -> list[KeptUnits]:
     """The units with the largest scores that each encoder keeps within the budget."""
     chosen = []
-    for shape, score, moment in zip(model.config.encoders, scores, moments, strict=True):
-        kept = budget.kept(shape)
-        value_HV = score["heads"].unflatten(0, (shape.heads, -1))
-        pair_HQ = (moment.query.energy() * moment.key.energy()).unflatten(0, (shape.heads, -1))
+    for encoder, shape in enumerate(model.config.encoders):
+        kept, name = budget.kept(shape), partial(activation_name, encoder)
+        value_HV = scores[name(HEADS)].unflatten(0, (shape.heads, -1))
+        pair_HQ = (moments[name(QUERY)].energy() * moments[name(KEY)].energy()).unflatten(0, (shape.heads, -1))
         heads = top_indices(value_HV.sum(1), kept.heads)
         chosen.append(
             KeptUnits(
                 heads=heads,
                 query_key=tuple(top_indices(pair_HQ[head], kept.query_key_dim) for head in heads),
                 value=tuple(top_indices(value_HV[head], kept.value_dim) for head in heads),
-                feed_forward=top_indices(score["feed_forward_hidden"], kept.feed_forward),
+                feed_forward=top_indices(scores[name(FEED_FORWARD_HIDDEN)], kept.feed_forward),
             )
         )
     return chosen

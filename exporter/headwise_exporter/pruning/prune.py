@@ -1,47 +1,55 @@
-"""Prune a trained model: ANDC masks, then removal of units, each followed by fine-tuning.
+"""Prune a trained model: masks over its connections, then removal of units, each followed by fine-tuning.
 
-dense -> masks by the rule -> fine-tuning of the masked layers and the classifier head (the masked model)
+dense -> masks -> fine-tuning of the masked layers and the classifier head (the masked model)
       -> units removed by a criterion -> fine-tuning of everything, masks in force (the pruned model)
 
-The rules are ANDC's, and `wanda*overlap`: in each layer as many connections as ANDC keeps by both its rules, but
-those of the largest weights and inputs between nodes that recognise the same labels (`pruning.connections`). With
-rule `auto` the model under the masks of each rule, and without any, is evaluated, and the best of them goes on to
-removal; the masked model that is reported is that of both of ANDC's rules, literal ANDC, whatever it costs. With
-criterion `auto` every criterion of `pruning.criteria` makes its own pruned model, and the best wins. Best is the
-highest validation accuracy, the lower validation loss deciding between equals [our choice]. Masks and scores rest on
-training images alone (`stages.build.pruning_measurements`); test images play no part.
+`layers` says where masks go, `mask_by` what chooses the connections that they keep (`pruning.connections`). Where one
+of them is `auto`, the model under each of `CANDIDATES` that fits the other, and without masks, is fine-tuned and
+evaluated, and the best of them goes on to removal; the masked model that is reported is that of ANDC in both groups of
+layers, literal ANDC, whatever it costs. With criterion `auto` every criterion of `pruning.criteria` makes its own
+pruned model, and the best wins. Best is the highest validation accuracy, the lower validation loss deciding between
+equals [our choice]. Masks and scores rest on training images alone (`nodes.measurements.pruning_measurements`); no test
+image is looked at.
 """
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
 
-from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, PruningProvenance, RuleResult
-from torch import Tensor
-from torch.nn import functional
+from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, MaskResult, PruningProvenance
 
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import Measurements
-from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, recognised_labels
-from headwise_exporter.pruning import andc, connections, criteria
+from headwise_exporter.nodes.measurements import Measurements
+from headwise_exporter.nodes.snp import THRESHOLD, recognised_labels
+from headwise_exporter.pruning import criteria
+from headwise_exporter.pruning.andc import andc_masks, andc_masks_keeping
 from headwise_exporter.pruning.compaction import (
+    Budget,
     KeptUnits,
-    UnitMeans,
     largest_difference,
     mask_units,
     pruned_masks,
     remove_masked,
 )
-from headwise_exporter.recipes import PruneSettings
-from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings, predict, train
+from headwise_exporter.pruning.connections import ANDC, MASK_BY, Evidence, choose_masks, input_scales
+from headwise_exporter.pruning.masks import LAYERS, Layers, Masks
+from headwise_exporter.training.evaluation import evaluate
+from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings, train
 
 AUTO: Final = "auto"
-WEIGHED: Final = "wanda*overlap"  # where nothing can be trained the best of all rules on CIFAR-100: docs/results.md
+NONE: Final = "none"  # in place of what chooses connections: no masks
+LITERAL: tuple[Layers, str] = ("both", ANDC)  # of the masked model that is reported where there is a choice
+# Layers and what chooses their connections. Where nothing is trained `wanda*overlap` is the best: docs/results.md.
+CANDIDATES: tuple[tuple[Layers, str], ...] = (
+    ("classifier_head", ANDC),
+    ("feed_forward", ANDC),
+    LITERAL,
+    ("both", NONE),
+    ("both", "wanda*overlap"),
+)
 SCALE_IMAGES = 5000  # training images that the size of inputs is taken from
-RULES = (*andc.RULES, WEIGHED)
-LITERAL: andc.Rule = "both"  # of the masked model that is reported where the rule is chosen
 REMOVAL_TOLERANCE = 1e-5  # between the logits of a pruned model and of its masked original
 
 
@@ -50,22 +58,61 @@ class PruningError(Exception):
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One criterion's pruned model on the validation images."""
+class PruneSettings:
+    """How a trained model is masked and made smaller.
 
-    criterion: str
-    validation_accuracy: float
-    validation_loss: float
-    kept: list[KeptUnits]
-    model: CCT
+    Raises:
+        ValueError: unknown layers, choice of connections or criterion.
+    """
+
+    layers: Layers | Literal["auto"] = AUTO  # where masks go; auto: the best on validation
+    mask_by: str = AUTO  # one of `connections.MASK_BY`, none, or auto: the best on validation
+    threshold: float = THRESHOLD  # at which a field counts as recognition
+    keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
+    criterion: str = AUTO  # one of `criteria.CRITERIA`, or auto: the best on validation
+    budget: Budget = field(default_factory=Budget)
+    epochs: int = 12  # of each fine-tuning
+    images: int | None = None  # of the training split, drawn at random; all by default
+    batch_size: int | None = None  # of each fine-tuning; the dense model's by default
+    learning_rate: float = 3e-4  # peak of each fine-tuning
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("layers", (AUTO, *LAYERS)),
+            ("mask_by", (AUTO, NONE, *MASK_BY)),
+            ("criterion", (AUTO, *criteria.CRITERIA)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"expected {name} to be one of {', '.join(known)}, found {getattr(self, name)!r}")
+
+    def mask_candidates(self) -> list[tuple[Layers, str]]:
+        """Layers and choice of connections of every masked model that is tried."""
+        fitting = [
+            (layers, mask_by)
+            for layers, mask_by in CANDIDATES
+            if (self.layers in (AUTO, layers) or mask_by == NONE) and self.mask_by in (AUTO, mask_by)
+        ]
+        return fitting or [("both" if self.layers == AUTO else self.layers, self.mask_by)]
 
 
 @dataclass(frozen=True)
 class Masked:
-    """One rule's model under its masks, after the fine-tuning, on the validation images."""
+    """A model under its masks, after fine-tuning, on the validation images."""
 
-    rule: str  # one of `RULES`
-    masks: dict[str, Tensor]
+    layers: Layers
+    mask_by: str
+    masks: Masks
+    model: CCT
+    validation_accuracy: float
+    validation_loss: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One criterion's pruned model on the validation images."""
+
+    criterion: str
+    kept: list[KeptUnits]
     model: CCT
     validation_accuracy: float
     validation_loss: float
@@ -78,21 +125,21 @@ Evaluated = TypeVar("Evaluated", Masked, Candidate)
 class Pruned:
     """The masked and the pruned model, and how they came about."""
 
-    masked: Masked  # by the rule asked for, or by both
+    masked: Masked  # that is reported: the one that was asked for, or literal ANDC
     base: Masked  # that units were removed from
-    rules: list[Masked]
+    tried: list[Masked]
     chosen: Candidate
     candidates: list[Candidate]
     nodes_without_cluster: int  # among those whose connections are under masks
 
 
-def train_masked(model: CCT, masks: dict[str, Tensor], data: LabelledImages, training: TrainingSettings) -> CCT:
-    """A copy of the model under the masks, after the fine-tuning."""
+def train_masked(model: CCT, masks: Masks, data: LabelledImages, training: TrainingSettings) -> CCT:
+    """A copy of the model under the masks, after fine-tuning; as it is without masks."""
     masked = copy.deepcopy(model)
-    andc.apply_masks(masked, masks)
+    masks.apply(masked)
     if masks:
-        learning = andc.learning_parameters(masked, masks)
-        train(masked, data, training, parameters=learning, after_step=andc.reapply(masked, masks))
+        learning = masks.learning_parameters(masked)
+        train(masked, data, training, parameters=learning, after_step=masks.reapply(masked))
     return masked
 
 
@@ -100,13 +147,13 @@ def _best(candidates: Sequence[Evaluated]) -> Evaluated:
     return max(candidates, key=lambda candidate: (candidate.validation_accuracy, -candidate.validation_loss))
 
 
-def remove_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMeans]) -> CCT:
+def remove_units(model: CCT, kept: Sequence[KeptUnits], moments: criteria.GroupMoments) -> CCT:
     """The pruned model, checked against the masked one on random images.
 
     Raises:
         PruningError: the two differ by more than rounding.
     """
-    masked = mask_units(model, kept, means)
+    masked = mask_units(model, kept, criteria.mean_activations(moments))
     small = remove_masked(masked, kept)
     difference = largest_difference(masked, small)
     if not difference <= REMOVAL_TOLERANCE:
@@ -118,9 +165,23 @@ def remove_units(model: CCT, kept: Sequence[KeptUnits], means: Sequence[UnitMean
 
 
 def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
-    """How the pruned models came about, as the manifest tells it."""
+    """How the pruned models came about, as the manifest states it."""
     return PruningProvenance(
-        rule=pruned.masked.rule,
+        layers=pruned.masked.layers,
+        mask_by=pruned.masked.mask_by,
+        pruned_layers=pruned.base.layers,
+        pruned_mask_by=pruned.base.mask_by,
+        mask_chosen=len(pruned.tried) > 1,
+        masks=[
+            MaskResult(
+                layers=masked.layers,
+                mask_by=masked.mask_by,
+                validation_accuracy=masked.validation_accuracy,
+                validation_loss=masked.validation_loss,
+                kept_connections=masked.masks.kept_share(),
+            )
+            for masked in pruned.tried
+        ],
         threshold=settings.threshold,
         criterion=pruned.chosen.criterion,
         criterion_chosen=settings.criterion == AUTO,
@@ -132,48 +193,87 @@ def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
             )
             for candidate in pruned.candidates
         ],
-        layers=[
+        layer_masks=[
             LayerMask(layer=name, connections=mask.numel(), kept=int(mask.sum()))
-            for name, mask in pruned.masked.masks.items()
+            for name, mask in pruned.masked.masks.by_layer.items()
         ],
         nodes_without_cluster=pruned.nodes_without_cluster,
-        compact_rule=pruned.base.rule,
-        compact_rule_chosen=settings.rule == AUTO,
-        rules=[
-            RuleResult(
-                rule=masked.rule,
-                validation_accuracy=masked.validation_accuracy,
-                validation_loss=masked.validation_loss,
-                kept_connections=andc.kept_share(masked.masks),
-            )
-            for masked in pruned.rules
-        ],
     )
 
 
-def _nodes_without_cluster(measurements: Measurements, threshold: float) -> int:
-    masked = (node for name, node in measurements.nodes.items() if name == CLASSIFIER_HEAD or "feed_forward" in name)
-    return sum(int((~recognised_labels(node, threshold).any(1)).sum()) for node in masked)
+def _nodes_without_cluster(model: CCT, measurements: Measurements, threshold: float) -> int:
+    """Nodes at either end of a maskable layer that recognise no label."""
+    layers = model.maskable_layers()
+    taps = {tap for layer in layers for tap in (layer.inputs, layer.outputs) if tap is not None}
+    recognised = (recognised_labels(measurements.nodes[tap], threshold) for tap in taps)
+    return sum(int((~labels_NK.any(1)).sum()) for labels_NK in recognised)
 
 
-def _evaluate(model: CCT, data: LabelledImages) -> tuple[float, float]:
-    logits_NK, labels_N = predict(model, data), data.labels_N
-    accuracy = float((logits_NK.argmax(1) == labels_N).double().mean())
-    return accuracy, float(functional.cross_entropy(logits_NK, labels_N))
+def make_masks(
+    model: CCT, measurements: Measurements, data: LabelledImages, layers: Layers, mask_by: str, settings: PruneSettings
+) -> Masks:
+    """The masks of a choice; none for `none`.
 
-
-def _masks(
-    model: CCT, measurements: Measurements, data: LabelledImages, rule: str, settings: PruneSettings
-) -> dict[str, Tensor]:
-    nodes, layers = measurements.nodes, andc.rule_named(LITERAL if rule == WEIGHED else rule)
+    Args:
+        data: training images, from which the size of inputs is taken.
+    """
+    if mask_by == NONE:
+        return Masks()
     if settings.keep is None:
-        masks = andc.masks(model, nodes, layers, settings.threshold)
+        masks = andc_masks(model, measurements.nodes, layers, settings.threshold)
     else:
-        masks = andc.masks_keeping(model, nodes, layers, settings.keep)
-    if rule != WEIGHED:
+        masks = andc_masks_keeping(model, measurements.nodes, layers, settings.keep)
+    if mask_by == ANDC:
         return masks
-    scales = connections.input_scales(model, data.sample(SCALE_IMAGES))
-    return connections.masks_by(rule, masks, connections.Evidence(model, nodes, scales))
+    evidence = Evidence(model, measurements.nodes, input_scales(model, data.sample(SCALE_IMAGES)))
+    return choose_masks(mask_by, masks, evidence)
+
+
+def _masked_models(
+    model: CCT,
+    measurements: Measurements,
+    train_data: LabelledImages,
+    validation_data: LabelledImages,
+    settings: PruneSettings,
+    fine_tuning: TrainingSettings,
+    on_step: Callable[[str], None],
+) -> list[Masked]:
+    tried = []
+    for layers, mask_by in settings.mask_candidates():
+        masks = make_masks(model, measurements, train_data, layers, mask_by, settings)
+        masked = train_masked(model, masks, train_data, fine_tuning)
+        evaluation = evaluate(masked, validation_data)
+        tried.append(Masked(layers, mask_by, masks, masked, evaluation.accuracy, evaluation.loss))
+        on_step(f"masks by {mask_by}")
+    return tried
+
+
+def _pruned_models(
+    base: Masked,
+    measurements: Measurements,
+    train_data: LabelledImages,
+    validation_data: LabelledImages,
+    settings: PruneSettings,
+    fine_tuning: TrainingSettings,
+    on_step: Callable[[str], None],
+) -> list[Candidate]:
+    moments = criteria.collect_moments(base.model, train_data)
+    candidates = []
+    for criterion in criteria.CRITERIA if settings.criterion == AUTO else (settings.criterion,):
+        scores = criteria.scores(base.model, moments, measurements.nodes, settings.threshold, criterion)
+        kept = criteria.choose(base.model, scores, moments, settings.budget)
+        small = remove_units(base.model, kept, moments)
+        masks = pruned_masks(base.masks, base.model, kept)
+        train(small, train_data, fine_tuning, after_step=masks.reapply(small))
+        evaluation = evaluate(small, validation_data)
+        candidates.append(Candidate(criterion, kept, small, evaluation.accuracy, evaluation.loss))
+        on_step(f"criterion {criterion}")
+    return candidates
+
+
+def steps(settings: PruneSettings) -> int:
+    """How often `prune` calls `on_step`."""
+    return len(settings.mask_candidates()) + (len(criteria.CRITERIA) if settings.criterion == AUTO else 1)
 
 
 def prune(
@@ -185,36 +285,22 @@ def prune(
     training: TrainingSettings,
     on_step: Callable[[str], None] = lambda description: None,
 ) -> Pruned:
-    """Mask and prune a trained model.
+    """Mask a trained model and remove units from it.
 
     Args:
         model: the dense model; it is not changed.
         measurements: on other images than `validation_data`.
         training: that of the dense model, from which fine-tuning takes what it does not set itself.
-        on_step: told after each fine-tuning, or rule without masks.
+        on_step: called after each masked model and each criterion.
 
     Raises:
-        ValueError: unknown rule or criterion.
         PruningError: a pruned model is not the masked one.
     """
-    short = fine_tuning_settings(training, settings.epochs, settings.learning_rate, settings.batch_size)
-    rules = []
-    for rule in RULES if settings.rule == AUTO else (settings.rule,):
-        masks = _masks(model, measurements, train_data, rule, settings)
-        masked = train_masked(model, masks, train_data, short)
-        rules.append(Masked(rule, masks, masked, *_evaluate(masked, validation_data)))
-        on_step(f"rule {rule}")
-    reported = next(masked for masked in rules if settings.rule != AUTO or masked.rule == LITERAL)
-    base = _best(rules)
-    moments = criteria.collect_moments(base.model, train_data)
-    means = [moment.means() for moment in moments]
-    candidates = []
-    for criterion in criteria.CRITERIA if settings.criterion == AUTO else (settings.criterion,):
-        scores = criteria.scores(base.model, moments, measurements.nodes, settings.threshold, criterion)
-        kept = criteria.choose(base.model, scores, moments, settings.budget)
-        small = remove_units(base.model, kept, means)
-        train(small, train_data, short, after_step=andc.reapply(small, pruned_masks(base.masks, kept)))
-        candidates.append(Candidate(criterion, *_evaluate(small, validation_data), kept, small))
-        on_step(f"criterion {criterion}")
-    without = _nodes_without_cluster(measurements, settings.threshold) if reported.masks else 0
-    return Pruned(reported, base, rules, _best(candidates), candidates, without)
+    fine_tuning = fine_tuning_settings(training, settings.epochs, settings.learning_rate, settings.batch_size)
+    data = (train_data, validation_data, settings, fine_tuning, on_step)
+    tried = _masked_models(model, measurements, *data)
+    reported = next((masked for masked in tried if (masked.layers, masked.mask_by) == LITERAL), tried[0])
+    base = _best(tried)
+    candidates = _pruned_models(base, measurements, *data)
+    without = _nodes_without_cluster(model, measurements, settings.threshold) if reported.masks else 0
+    return Pruned(reported, base, tried, _best(candidates), candidates, without)

@@ -15,57 +15,65 @@ A stage whose inputs have not changed is skipped (`stages.stage`).
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from google.protobuf import json_format
-from headwise.bundle import file_sha256
-from headwise.v1.bundle_pb2 import PruningProvenance
+from headwise.bundle import MANIFEST, file_sha256
 
 from headwise_exporter import distributed
-from headwise_exporter.data import datasets
-from headwise_exporter.data.base import Dataset, DatasetSettings, SplitName
-from headwise_exporter.data.images import LabelledImages, labelled_images
-from headwise_exporter.export.manifest import Accuracy, accuracy
+from headwise_exporter.data.base import Dataset, SplitName
+from headwise_exporter.data.images import split_images
+from headwise_exporter.export.bundle import next_version, write_bundle
+from headwise_exporter.export.manifest import BundleContents, MeasuredModel
 from headwise_exporter.files import write_json
 from headwise_exporter.model.cct import CCT, CCTConfig
-from headwise_exporter.model.checkpoints import (
+from headwise_exporter.model.checkpoints import load_model, save_model
+from headwise_exporter.model.initial_weights import load_initial_weights, weights_path
+from headwise_exporter.nodes.findings import FindingsSettings, findings, further_seeds, pool_heads
+from headwise_exporter.nodes.measurements import (
     Measurements,
     load_measurements,
-    load_model,
+    measure_model,
+    pruning_measurements,
     save_measurements,
-    save_model,
 )
-from headwise_exporter.model.initial_weights import load_initial_weights, weights_path
-from headwise_exporter.nodes.findings import FindingsSettings, findings
-from headwise_exporter.nodes.snp import THRESHOLD, Probe, ProbeSettings, measure, pool_nodes, train_probes
-from headwise_exporter.progress import Advance, Progress, silent
-from headwise_exporter.pruning.compaction import KeptUnits
-from headwise_exporter.pruning.criteria import CRITERIA
-from headwise_exporter.pruning.prune import AUTO, RULES, provenance, prune
-from headwise_exporter.recipes import Recipe, from_record, override
-from headwise_exporter.stages.stage import Stage, carry_out, is_current
+from headwise_exporter.nodes.snp import THRESHOLD, PooledNodes, ProbeSettings, pool_nodes
+from headwise_exporter.progress import Advance, Progress
+from headwise_exporter.pruning.prune import provenance, prune, steps
+from headwise_exporter.recipes import Recipe
+from headwise_exporter.stages.run import (
+    DENSE,
+    DENSE_MEASUREMENTS,
+    FINDINGS,
+    MASKED,
+    PRUNED,
+    PRUNED_MEASUREMENTS,
+    PRUNING,
+    REPORT,
+    TRAINING,
+    RunError,
+    pruning_provenance,
+    trained_recipe,
+    training_record,
+)
+from headwise_exporter.stages.stage import Stage, carry_out, is_current, write_stage_record
+from headwise_exporter.training.evaluation import Accuracy, accuracy
 from headwise_exporter.training.log import training_log
 from headwise_exporter.training.loop import Step, TrainingError, train
-
-DENSE, MASKED, PRUNED = "dense.safetensors", "masked.safetensors", "pruned.safetensors"
-DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS = "dense.measurements.safetensors", "pruned.measurements.safetensors"
-TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
-REPORT = "report/report.html"
-PRUNING_IMAGES = 100  # training images of a label that masks and scores rest on
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
 FINDINGS_STAGE = Stage("findings", (DENSE, TRAINING, DENSE_MEASUREMENTS), (FINDINGS,))
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, PRUNED, PRUNING, PRUNED_MEASUREMENTS))
-
-
-class RunError(Exception):
-    """A run's folder lacks what a stage needs."""
+EXPORT_STAGE = Stage(
+    "export",
+    (DENSE, TRAINING, MASKED, PRUNED, PRUNING, DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS, REPORT),
+    ("export.json",),
+)
 
 
 def dataset_fingerprint(dataset: Dataset) -> str:
@@ -76,11 +84,6 @@ def dataset_fingerprint(dataset: Dataset) -> str:
             digest.update(image_YXC.tobytes())
         digest.update(split.labels_N.tobytes())
     return digest.hexdigest()
-
-
-def split_images(dataset: Dataset, name: SplitName) -> LabelledImages:
-    """One split, with the data set's own normalisation, for the device that there is."""
-    return labelled_images(dataset.split(name), dataset.mean, dataset.std).to(distributed.training_device())
 
 
 def _shown_steps(advance: Advance) -> Callable[[Step], None]:
@@ -114,7 +117,7 @@ def train_stage(
 
     Args:
         initial_weights: as `model.initial_weights` takes them; random ones by default.
-        say: told in one line what was taken from the initial weights.
+        say: called with one line that says what was taken from the initial weights.
 
     Raises:
         CheckpointError: the initial weights cannot be read or do not fit.
@@ -171,63 +174,6 @@ def train_stage(
     return True
 
 
-def run_record(path: Path, what: str, stage: str) -> dict[str, Any]:
-    """A JSON file of a run's folder.
-
-    Args:
-        what: it says there is.
-        stage: command that makes it.
-
-    Raises:
-        RunError: there is none.
-    """
-    try:
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path.parent} has no {what}: expected {path.name}. Run `exporter {stage}` first.") from None
-    return record
-
-
-def training_record(run: Path) -> dict[str, Any]:
-    """What `train` recorded of itself.
-
-    Raises:
-        RunError: the run has no trained model.
-    """
-    return run_record(run / TRAINING, "trained model", "train")
-
-
-def trained_dataset(run: Path, progress: Progress = silent) -> Dataset:
-    """The data set that the run's model was trained on.
-
-    Raises:
-        RunError: the run has no trained model.
-        DatasetError: the data set is not where it was.
-    """
-    return datasets.load(DatasetSettings(**training_record(run)["dataset"]), progress)
-
-
-def trained_recipe(run: Path, assignments: Sequence[str] = ()) -> Recipe:
-    """The recipe that the run's model was trained by, with other settings for what is done next (`NAME=VALUE`).
-
-    Raises:
-        RunError: the run has no trained model.
-        RecipeError: it was trained by another release, or there is no such setting.
-    """
-    return override(from_record(training_record(run)["recipe"]), assignments)
-
-
-def _probes(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> dict[str, Probe]:
-    with progress(title, settings.epochs) as advance:
-        data = split_images(dataset, "train").sample(settings.images)
-        return train_probes(model, data, settings, lambda epoch: advance("probes"))
-
-
-def _measured(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
-    probes = _probes(model, dataset, settings, progress, title)
-    return Measurements(probes, measure(model, probes, split_images(dataset, "validation")))
-
-
 def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress: Progress) -> bool:
     """Train the probes of the dense model and measure its nodes; True when there was something to do."""
 
@@ -238,10 +184,16 @@ def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress
     return carry_out(run, MEASURE_STAGE, asdict(settings), produce)
 
 
+def _measured(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
+    train_data, held_out = (split_images(dataset, name) for name in ("train", "validation"))
+    with progress(title, settings.epochs) as advance:
+        return measure_model(model, train_data, held_out, settings, lambda epoch: advance("probes"))
+
+
 def findings_stage(
     run: Path, settings: FindingsSettings, probes: ProbeSettings, dataset: Dataset, progress: Progress
 ) -> bool:
-    """Say what the dense model's nodes and heads know, and how sure that is; True when there was something to do.
+    """What the dense model's nodes and heads know, and how sure that is; True when there was something to do.
 
     Raises:
         CheckpointError: the run was not measured.
@@ -249,42 +201,17 @@ def findings_stage(
 
     def produce() -> None:
         model, measurements = load_model(run / DENSE), load_measurements(run / DENSE_MEASUREMENTS)
-        data = split_images(dataset, settings.split)
-        others = []
-        for seed in range(1, settings.probe_seeds):
-            seeded = replace(probes, seed=probes.seed + seed)
-            trained = _probes(model, dataset, seeded, progress, f"probes again, seed {seeded.seed}")
-            again = pool_nodes(model, trained, data)
-            others.append({tap: nodes for tap, nodes in again.items() if tap.endswith(".heads")})
-        pooled = pool_nodes(model, measurements.probes, data)
+        train_data, held_out = split_images(dataset, "train"), split_images(dataset, settings.split)
+        others: list[dict[str, PooledNodes]] = []
+        for further in further_seeds(probes, settings.probe_seeds):
+            with progress(f"probes again, seed {further.seed}", further.epochs) as advance:
+                others.append(pool_heads(model, train_data, held_out, further, lambda epoch: advance("probes")))
+        pooled = pool_nodes(model, measurements.probes, held_out)
         with progress("findings", len(pooled)) as advance:
-            found = findings(model, pooled, others, THRESHOLD, settings.draws, advance)
-        write_json(run / FINDINGS, {"split": settings.split, **found})
+            record = findings(model, pooled, others, THRESHOLD, settings.draws, advance)
+        write_json(run / FINDINGS, {"split": settings.split, **record})
 
     return carry_out(run, FINDINGS_STAGE, {"findings": asdict(settings), "probes": asdict(probes)}, produce)
-
-
-def run_findings(run: Path) -> dict[str, Any]:
-    """What `measure` found.
-
-    Raises:
-        RunError: the run was not measured.
-    """
-    return run_record(run / FINDINGS, "measured model", "measure")
-
-
-def pruning_measurements(run: Path, model: CCT, dataset: Dataset) -> Measurements:
-    """Nodes of the dense model measured on training images, at most `PRUNING_IMAGES` of each label.
-
-    Masks and scores that rest on the images they are judged on look better than they are, hence not on validation
-    images; and of those there may be too few of a label to tell what a node recognises.
-
-    Raises:
-        CheckpointError: the run was not measured.
-    """
-    probes = load_measurements(run / DENSE_MEASUREMENTS).probes
-    data = split_images(dataset, "train").sample_of_each_label(PRUNING_IMAGES)
-    return Measurements(probes, measure(model, probes, data))
 
 
 def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
@@ -293,14 +220,13 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
     identity = {"prune": asdict(settings), "probes": asdict(probes), "training": asdict(training)}
 
     def produce() -> None:
-        model = load_model(run / DENSE)
-        steps = len(RULES) if settings.rule == AUTO else 1
-        steps += len(CRITERIA) if settings.criterion == AUTO else 1
-        with progress("prune", steps) as advance:
+        model, train_data = load_model(run / DENSE), split_images(dataset, "train")
+        own_probes = load_measurements(run / DENSE_MEASUREMENTS).probes
+        with progress("prune", steps(settings)) as advance:
             pruned = prune(
                 model,
-                pruning_measurements(run, model, dataset),
-                split_images(dataset, "train").sample(settings.images),
+                pruning_measurements(model, own_probes, train_data),
+                train_data.sample(settings.images),
                 split_images(dataset, "validation"),
                 settings,
                 training,
@@ -311,9 +237,9 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
         save_model(run / MASKED, pruned.masked.model)
         save_model(run / PRUNED, small)
         save_measurements(run / PRUNED_MEASUREMENTS, measurements)
-        told = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
+        stated = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
         kept = [asdict(units) for units in pruned.chosen.kept]
-        write_json(run / PRUNING, {"settings": identity, "provenance": told, "kept": kept})
+        write_json(run / PRUNING, {"settings": identity, "provenance": stated, "kept": kept})
 
     return carry_out(run, PRUNE_STAGE, identity, produce)
 
@@ -330,20 +256,48 @@ def evaluate_run(run: Path, dataset: Dataset, split: SplitName) -> list[Accuracy
     return [accuracy(path.stem, load_model(path), split, data) for path in files]
 
 
-def pruning_record(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:
-    """How the run's pruned model came about, and what it keeps.
+def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
+    """What the run's bundle is made from.
 
     Raises:
-        RunError: the run has no pruned model.
+        CheckpointError, RunError: the run is not finished.
     """
-    record = run_record(run / PRUNING, "pruned model", "prune")
-    kept = [
-        KeptUnits(
-            tuple(units["heads"]),
-            tuple(map(tuple, units["query_key"])),
-            tuple(map(tuple, units["value"])),
-            tuple(units["feed_forward"]),
-        )
-        for units in record["kept"]
-    ]
-    return json_format.ParseDict(record["provenance"], PruningProvenance()), kept
+    dense, masked, pruned = (load_model(run / name) for name in (DENSE, MASKED, PRUNED))
+    pruning, kept = pruning_provenance(run)
+    if not (run / REPORT).is_file():
+        raise RunError(f"{run} has no report: expected {REPORT}. Run `exporter report` first.")
+    return BundleContents(
+        dense=MeasuredModel(dense, load_measurements(run / DENSE_MEASUREMENTS)),
+        masked=masked,
+        pruned=MeasuredModel(pruned, load_measurements(run / PRUNED_MEASUREMENTS)),
+        pruning=pruning,
+        kept=kept,
+        dataset=dataset,
+        test_data=split_images(dataset, "test"),
+        seed=trained_recipe(run).training.seed,
+        report=run / REPORT,
+    )
+
+
+def export_stage(run: Path, dataset: Dataset, repository: Path, name: str) -> tuple[Path, bool]:
+    """Export a finished run as the next version of a model, unless the bundle that the run was last exported to under
+    this name is what it would become again.
+
+    Returns:
+        The bundle's folder, and True when it was written now.
+
+    Raises:
+        CheckpointError, RunError: the run is not finished.
+        ExportError, OutputError: as `write_bundle`.
+    """
+    record = run / EXPORT_STAGE.writes[0]
+    settings = {"out": str(repository.resolve()), "name": name}
+    if is_current(run, EXPORT_STAGE, settings):
+        exported = json.loads(record.read_text("utf-8"))
+        folder = Path(exported["folder"])
+        if (folder / MANIFEST).is_file() and file_sha256(folder / MANIFEST) == exported["manifest_sha256"]:
+            return folder, False
+    folder = write_bundle(bundle_contents(run, dataset), repository, name, next_version(repository / name))
+    write_json(record, {"folder": str(folder.resolve()), "manifest_sha256": file_sha256(folder / MANIFEST)})
+    write_stage_record(run, EXPORT_STAGE, settings)
+    return folder, True

@@ -11,40 +11,42 @@ A study whose inputs have not changed is skipped (`stages.stage`).
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from headwise.bundle import file_sha256
 
 from headwise_exporter.data.base import Dataset, SplitName
+from headwise_exporter.data.images import split_images
 from headwise_exporter.files import write_json
-from headwise_exporter.model.checkpoints import load_measurements, load_model
+from headwise_exporter.model.checkpoints import load_model
+from headwise_exporter.nodes.measurements import load_measurements, pruning_measurements
 from headwise_exporter.progress import Progress
-from headwise_exporter.stages.build import (
+from headwise_exporter.stages.run import (
+    COMPARISON,
+    COMPARISON_SO_FAR,
     DENSE,
     DENSE_MEASUREMENTS,
     FINDINGS,
     PRUNING,
     REPORT,
+    REPORT_RECORD,
+    SUBSETS,
     TRAINING,
-    pruning_measurements,
+    pruning_record,
+    run_comparison,
     run_findings,
-    run_record,
-    split_images,
+    run_subsets,
     training_record,
 )
 from headwise_exporter.stages.stage import Stage, carry_out, plain
 from headwise_exporter.studies import comparison, subsets
 from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings
 
-COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
-SUBSETS = "subsets.json"
-
 COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
 SUBSETS_STAGE = Stage("subsets", (DENSE, TRAINING, DENSE_MEASUREMENTS), (SUBSETS,))
 REPORT_STAGE = Stage(
     "report",
     (TRAINING, FINDINGS, DENSE_MEASUREMENTS, PRUNING, COMPARISON, SUBSETS),
-    (REPORT, "report/report.json"),
+    (REPORT, REPORT_RECORD),
 )
 
 
@@ -65,9 +67,9 @@ def compare_stage(
         CheckpointError: the run was not measured.
         ValueError: unknown rule.
     """
-    short = fine_tuning_settings(training, settings.epochs, settings.learning_rate, settings.batch_size)
-    told = {"split": split, "training": asdict(short), **asdict(settings)}
-    identity = {**told, **{path: file_sha256(run / path) for path in (DENSE, DENSE_MEASUREMENTS)}}
+    fine_tuning = fine_tuning_settings(training, settings.epochs, settings.learning_rate, settings.batch_size)
+    inputs = {"split": split, "training": asdict(fine_tuning), **asdict(settings)}
+    identity = {**inputs, **{path: file_sha256(run / path) for path in (DENSE, DENSE_MEASUREMENTS)}}
 
     def produce() -> None:
         so_far = run / COMPARISON_SO_FAR
@@ -79,33 +81,24 @@ def compare_stage(
             def keep(row: comparison.Row) -> None:
                 rows.append(row)
                 write_json(so_far, {"identity": identity, "rows": [asdict(row) for row in rows]})
-                advance(f"{row.rule} {row.share:.0%}: {row.accuracy:.2%}")
+                advance(f"{row.mask_by} {row.share:.0%}: {row.accuracy:.2%}")
 
-            model = load_model(run / DENSE)
-            found = comparison.compare(
+            model, train_data = load_model(run / DENSE), split_images(dataset, "train")
+            compared = comparison.compare(
                 model,
-                pruning_measurements(run, model, dataset),
-                split_images(dataset, "train").sample(settings.images),
+                pruning_measurements(model, load_measurements(run / DENSE_MEASUREMENTS).probes, train_data),
+                train_data.sample(settings.images),
                 split_images(dataset, split),
                 settings,
-                short,
+                fine_tuning,
                 tuple(rows),
                 keep,
             )
-        record = comparison.as_record(settings, found)
-        write_json(run / COMPARISON, {"split": split, "training": asdict(short), **record})
+        record = comparison.as_record(settings, compared)
+        write_json(run / COMPARISON, {"split": split, "training": asdict(fine_tuning), **record})
         so_far.unlink(missing_ok=True)
 
-    return carry_out(run, COMPARE_STAGE, told, produce)
-
-
-def run_comparison(run: Path) -> dict[str, Any]:
-    """What `compare` found.
-
-    Raises:
-        RunError: nothing was compared.
-    """
-    return run_record(run / COMPARISON, "comparison", "compare")
+    return carry_out(run, COMPARE_STAGE, inputs, produce)
 
 
 def subsets_stage(
@@ -121,11 +114,11 @@ def subsets_stage(
 
     def produce() -> None:
         with progress("subsets", settings.subsets) as advance:
-            model = load_model(run / DENSE)
+            model, train_data = load_model(run / DENSE), split_images(dataset, "train")
             rows = subsets.remove_for_subsets(
                 model,
-                pruning_measurements(run, model, dataset),
-                split_images(dataset, "train"),
+                pruning_measurements(model, load_measurements(run / DENSE_MEASUREMENTS).probes, train_data),
+                train_data,
                 split_images(dataset, split),
                 settings,
                 advance,
@@ -133,15 +126,6 @@ def subsets_stage(
         write_json(run / SUBSETS, {"split": split, **subsets.as_record(settings, rows)})
 
     return carry_out(run, SUBSETS_STAGE, {"split": split, **asdict(settings)}, produce)
-
-
-def run_subsets(run: Path) -> dict[str, Any]:
-    """What `subsets` found.
-
-    Raises:
-        RunError: nothing was removed for subsets.
-    """
-    return run_record(run / SUBSETS, "removal for subsets", "subsets")
 
 
 def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
@@ -152,29 +136,25 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
         CheckpointError: its measurements are gone.
         OutputError: the system refused a write.
     """
-    from headwise_exporter.studies.report import (  # slow to import, which `exporter --help` need not wait for
-        record,
-        write_report,
-    )
+    # Draws, and so is slow to import, which `exporter --help` need not wait for.
+    from headwise_exporter.studies.report import make_record, write_report
 
-    training, found = training_record(run), run_findings(run)
+    training, findings = training_record(run), run_findings(run)
 
     def produce() -> None:
         compared = run_comparison(run) if (run / COMPARISON).is_file() else None
-        removed = run_subsets(run) if (run / SUBSETS).is_file() else None
-        pruned = run_record(run / PRUNING, "pruned model", "prune") if (run / PRUNING).is_file() else None
         split: SplitName = compared["split"] if compared else "validation"
-        told = record(
+        record = make_record(
             dataset.name,
             training,
-            found,
+            findings,
             compared,
-            removed,
-            pruned and {**pruned["settings"], **pruned["provenance"]},
+            run_subsets(run) if (run / SUBSETS).is_file() else None,
+            pruning_record(run) if (run / PRUNING).is_file() else None,
             load_measurements(run / DENSE_MEASUREMENTS).nodes,
             dataset.label_names,
             split_images(dataset, split).labels_N.cpu(),
         )
-        write_report((run / REPORT).parent, told)
+        write_report((run / REPORT).parent, record)
 
     return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

@@ -1,10 +1,10 @@
 """ANDC against its controls: as many connections kept in each layer, the same fine-tuning, the same images.
 
-For each share of the connections, seed and rule of `pruning.connections`: masks, the accuracy at once, and after the
+For each share of the connections, seed and choice of `pruning.connections`: masks, the accuracy at once, and after the
 fine-tuning. `dense` is the model without masks after the same training of the same layers. The seed draws the random
-masks and the order and augmentation of that training. With a `gradual` rule the share falls to the one asked for in ten
-stages over the first half of that training, along a cubic (arXiv:1710.01878), each stage's masks chosen from the
-weights of that moment. Two rules are compared on the same images by McNemar's exact test over those that one of them
+masks and the order and augmentation of that training. Where masks are `gradual` the share falls to the one asked for in
+ten stages over the first half of that training, along a cubic (arXiv:1710.01878), each stage's masks chosen from the
+weights of that moment. Two choices are compared on the same images by McNemar's exact test over those that one of them
 alone gets right, seed by seed.
 """
 
@@ -16,17 +16,26 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import Measurements
-from headwise_exporter.pruning import andc
-from headwise_exporter.pruning.connections import ANDC, CHANCE, DENSE, GRADUAL, RULES, Evidence, input_scales, masks_by
-from headwise_exporter.training.loop import TrainingSettings, predict, train
+from headwise_exporter.nodes.measurements import Measurements
+from headwise_exporter.pruning.andc import andc_masks_keeping
+from headwise_exporter.pruning.connections import (
+    ANDC,
+    CHANCE,
+    COMPARED,
+    DENSE,
+    GRADUAL,
+    Evidence,
+    choose_masks,
+    input_scales,
+)
+from headwise_exporter.pruning.masks import Layers, Masks
+from headwise_exporter.training.evaluation import Evaluation, evaluate
+from headwise_exporter.training.loop import TrainingSettings, train
 
-STAGES = 10  # of a gradual rule
-Masks = Mapping[str, Tensor]
+STAGES = 10  # of gradual masks
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,9 @@ class ComparisonSettings:
     """What is compared."""
 
     shares: tuple[float, ...] = (0.5, 0.25, 0.1, 0.05)  # of each masked layer's connections
-    rules: tuple[str, ...] = RULES
+    mask_by: tuple[str, ...] = COMPARED
     seeds: int = 3
-    rule: andc.Rule = "both"  # which layers are masked
+    layers: Layers = "both"
     epochs: int = 1  # of the fine-tuning
     images: int | None = None  # of the training split, drawn at random; all by default
     batch_size: int | None = None  # of the fine-tuning; the dense model's by default
@@ -49,10 +58,10 @@ class Row:
 
     share: float  # asked for
     seed: int
-    rule: str
+    mask_by: str
     kept: float  # share of the masked layers' connections that is kept
     images: int
-    masked_accuracy: float  # at once; of a gradual rule under the masks of its first stage
+    masked_accuracy: float  # at once; where masks are gradual, under those of the first stage
     accuracy: float  # after the fine-tuning
     wrong: tuple[int, ...]  # images that it then gets wrong, so that any two rows can be paired
 
@@ -61,17 +70,21 @@ Case = tuple[float, int, str]
 
 
 def cases(settings: ComparisonSettings) -> Iterator[Case]:
-    """Share, seed and rule of every row, in order."""
+    """Share, seed and choice of masks of every row, in order."""
     for seed in range(settings.seeds):
         yield 1.0, seed, DENSE
     for share in settings.shares:
         for seed in range(settings.seeds):
-            for rule in settings.rules:
-                yield share, seed, rule
+            for mask_by in settings.mask_by:
+                yield share, seed, mask_by
 
 
-def _wrong(model: CCT, data: LabelledImages) -> Tensor:
-    return (predict(model, data).argmax(1) != data.labels_N).cpu()
+def make_row(case: Case, kept: float, masked_accuracy: float, evaluation: Evaluation) -> Row:
+    """The row of a case from what its model came to."""
+    share, seed, mask_by = case
+    wrong = tuple(torch.nonzero(~evaluation.correct_N).flatten().tolist())
+    images = evaluation.images
+    return Row(share, seed, mask_by, kept, images, masked_accuracy, 1 - len(wrong) / images, wrong)
 
 
 def compare(
@@ -89,20 +102,20 @@ def compare(
     Args:
         training: of the fine-tuning; its seed is replaced.
         done: rows of an earlier call with the same arguments, which are taken as they are.
-        on_row: told each new row.
+        on_row: called with each new row.
 
     Raises:
-        ValueError: unknown rule.
+        ValueError: unknown choice of masks.
     """
     evidence = Evidence(model, measurements.nodes, input_scales(model, train_data))
-    known = {(row.share, row.seed, row.rule): row for row in done}
+    known = {(row.share, row.seed, row.mask_by): row for row in done}
     rows = []
     for case in cases(settings):
         if case not in known:
-            share, seed, rule = case
-            same = known[share, 0, rule] if seed and rule not in CHANCE else None
+            share, seed, mask_by = case
+            same = known[share, 0, mask_by] if seed and mask_by not in CHANCE else None
             at_once = same.masked_accuracy if same else None
-            known[case] = _row(case, settings.rule, evidence, train_data, evaluated, training, at_once)
+            known[case] = _row(case, settings.layers, evidence, train_data, evaluated, training, at_once)
             on_row(known[case])
         rows.append(known[case])
     return rows
@@ -121,48 +134,45 @@ def mask_in_stages(model: CCT, stages: Sequence[Callable[[], Masks]], steps: int
     """
     starts = {max(1, round(stage * steps / 2 / len(stages))): choose for stage, choose in enumerate(stages) if stage}
     step, masks = 0, stages[0]()
-    andc.apply_masks(model, masks)
+    masks.apply(model)
 
     def after_step() -> None:
         nonlocal step, masks
         step += 1
         masks = starts[step]() if step in starts else masks
-        andc.apply_masks(model, masks)
+        masks.apply(model)
 
     return after_step
 
 
 def _row(
     case: Case,
-    layers: andc.Rule,
+    layers: Layers,
     evidence: Evidence,
     train_data: LabelledImages,
     evaluated: LabelledImages,
     training: TrainingSettings,
     at_once: float | None,
 ) -> Row:
-    share, seed, rule = case
+    share, seed, mask_by = case
     masked = copy.deepcopy(evidence.model)
     own = replace(evidence, model=masked)
-    andc_masks = [
-        andc.masks_keeping(masked, evidence.nodes, layers, stage_share)
-        for stage_share in falling_shares(share, STAGES if rule.startswith(GRADUAL) else 1)
+    andc = [
+        andc_masks_keeping(masked, evidence.nodes, layers, stage_share)
+        for stage_share in falling_shares(share, STAGES if mask_by.startswith(GRADUAL) else 1)
     ]
-    stages = [partial(masks_by, rule, stage_masks, own, seed) for stage_masks in andc_masks]
+    stages = [partial(choose_masks, mask_by, stage_masks, own, seed) for stage_masks in andc]
     after_step = mask_in_stages(masked, stages, training.epochs * math.ceil(len(train_data) / training.batch_size))
     if at_once is None:
-        at_once = 1 - float(_wrong(masked, evaluated).double().mean())
-    learning = andc.learning_parameters(masked, andc_masks[-1])
+        at_once = evaluate(masked, evaluated).accuracy
+    learning = andc[-1].learning_parameters(masked)
     train(masked, train_data, replace(training, seed=seed), parameters=learning, after_step=after_step)
-    wrong_N = _wrong(masked, evaluated)
-    wrong = tuple(torch.nonzero(wrong_N).flatten().tolist())
-    images, kept = len(evaluated), andc.kept_share(stages[-1]())
-    return Row(share, seed, rule, kept, images, at_once, 1 - len(wrong) / images, wrong)
+    return make_row(case, stages[-1]().kept_share(), at_once, evaluate(masked, evaluated))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean accuracy of one rule minus another's, over the seeds."""
+    """Mean accuracy under one choice of masks minus that under another, over the seeds."""
 
     mean: float
     lowest: float  # of a seed
@@ -171,12 +181,12 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class RuleResult:
-    """One rule at one share, over the seeds."""
+class Result:
+    """One choice of masks at one share, over the seeds."""
 
     share: float  # asked for
     kept: float
-    rule: str
+    mask_by: str
     masked_accuracies: tuple[float, ...]  # at once, seed by seed
     accuracies: tuple[float, ...]  # after the fine-tuning
     to_dense: Difference
@@ -198,28 +208,28 @@ def _difference(rows: Sequence[Row], others: Sequence[Row]) -> Difference:
     return Difference(sum(paired) / len(paired), min(paired), max(paired), tuple(p_values))
 
 
-def results(rows: Sequence[Row]) -> list[RuleResult]:
-    """Every rule at every share against the dense model and against ANDC, in the order of the rows."""
+def results(rows: Sequence[Row]) -> list[Result]:
+    """Every choice of masks at every share against the dense model and against ANDC, in the order of the rows."""
     grouped: dict[tuple[float, str], list[Row]] = {}
     for row in rows:
-        grouped.setdefault((row.share, row.rule), []).append(row)
+        grouped.setdefault((row.share, row.mask_by), []).append(row)
     return [
-        RuleResult(
+        Result(
             share=share,
             kept=group[0].kept,
-            rule=rule,
+            mask_by=mask_by,
             masked_accuracies=tuple(row.masked_accuracy for row in group),
             accuracies=tuple(row.accuracy for row in group),
             to_dense=_difference(group, grouped[1.0, DENSE]),
-            to_andc=None if rule == DENSE else _difference(group, grouped[share, ANDC]),
-            to_factor=_difference(group, factor) if (factor := _factor_rows(grouped, share, rule)) else None,
+            to_andc=None if mask_by == DENSE else _difference(group, grouped[share, ANDC]),
+            to_factor=_difference(group, factor) if (factor := _factor_rows(grouped, share, mask_by)) else None,
         )
-        for (share, rule), group in grouped.items()
+        for (share, mask_by), group in grouped.items()
     ]
 
 
-def _factor_rows(grouped: Mapping[tuple[float, str], list[Row]], share: float, rule: str) -> list[Row] | None:
-    return grouped.get((share, rule.split("*")[0])) if "*" in rule else None
+def _factor_rows(grouped: Mapping[tuple[float, str], list[Row]], share: float, mask_by: str) -> list[Row] | None:
+    return grouped.get((share, mask_by.split("*")[0])) if "*" in mask_by else None
 
 
 def row_from(values: dict[str, Any]) -> Row:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
 from headwise_exporter.pruning.connections import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -26,7 +27,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#D55E00",
     "#CC79A7",
 )
-KINDS = {"heads": BLUE, "feed_forward_hidden": ORANGE, "feed_forward_out": GREEN}
+KINDS = {HEADS: BLUE, FEED_FORWARD_HIDDEN: ORANGE, FEED_FORWARD_OUT: GREEN}
 STYLES = (
     (BLACK, "o"),
     (SKY, "v"),
@@ -38,7 +39,7 @@ STYLES = (
     (YELLOW, "*"),
     ("#777777", "<"),
 )
-RULE_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
+MASK_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headwise",  # the same figures give the same file
@@ -86,7 +87,7 @@ def along_encoders(findings: Record) -> Figure:
     """Signal-to-noise ratio with its interval, and the probe's accuracy, encoder by encoder."""
     drawn, (ratio_axes, accuracy_axes) = figure(7, 3.2, 2)
     for kind, colour in KINDS.items():
-        taps = [tap for tap in findings["tap_points"] if tap["name"].endswith(f".{kind}")]
+        taps = [tap for tap in findings["tap_points"] if tap["kind"] == kind]
         name = kind.replace("_", " ")
         known = [
             (i, tap["figures"]["snr"], tap["uncertainties"]["snr"])
@@ -202,34 +203,34 @@ def sharpness(findings: Record) -> Figure:
 def accuracy_by_share(comparison: Record) -> Figure:
     """Accuracy after the fine-tuning against the share kept: mean of the seeds, lowest to highest as a band."""
     drawn, axes = figure(8, 4.2)
-    by_rule: dict[str, list[Any]] = {}
+    by_choice: dict[str, list[Any]] = {}
     for result in comparison["results"]:
-        by_rule.setdefault(result["rule"], []).append(result)
-    for rule, found in by_rule.items():
-        if rule == DENSE:
-            axes.axhline(100 * np.mean(found[0]["accuracies"]), color=BLACK, linewidth=0.8, linestyle=":")
+        by_choice.setdefault(result["mask_by"], []).append(result)
+    for mask_by, results in by_choice.items():
+        if mask_by == DENSE:
+            axes.axhline(100 * np.mean(results[0]["accuracies"]), color=BLACK, linewidth=0.8, linestyle=":")
             axes.annotate(
                 "dense",
-                (1, 100 * np.mean(found[0]["accuracies"])),
+                (1, 100 * np.mean(results[0]["accuracies"])),
                 xycoords=("axes fraction", "data"),
                 ha="right",
                 va="bottom",
             )
             continue
-        colour, marker = RULE_STYLES[rule.removeprefix(GRADUAL)]
-        shares = [100 * result["kept"] for result in found]
-        percents = [100 * np.asarray(result["accuracies"]) for result in found]
+        colour, marker = MASK_STYLES[mask_by.removeprefix(GRADUAL)]
+        shares = [100 * result["kept"] for result in results]
+        percents = [100 * np.asarray(result["accuracies"]) for result in results]
         axes.plot(
             shares,
             [p.mean() for p in percents],
-            marker + ("--" if rule.startswith(GRADUAL) else "-"),
+            marker + ("--" if mask_by.startswith(GRADUAL) else "-"),
             color=colour,
-            label=rule,
-            linewidth=2 if rule == ANDC else 1,
+            label=mask_by,
+            linewidth=2 if mask_by == ANDC else 1,
         )
         axes.fill_between(shares, [p.min() for p in percents], [p.max() for p in percents], color=colour, alpha=0.15)
     axes.set(xscale="log", xlabel="connections kept in each masked layer %", ylabel="accuracy %")
-    ticks = sorted({round(100 * result["kept"], 1) for result in comparison["results"] if result["rule"] == ANDC})
+    ticks = sorted({round(100 * result["kept"], 1) for result in comparison["results"] if result["mask_by"] == ANDC})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     drawn.legend(frameon=False, title="kept by", loc="outside right upper")
@@ -245,10 +246,10 @@ def accuracy_for_subsets(subsets: Record) -> Figure:
     by_criterion: dict[str, list[Any]] = {}
     for result in subsets["results"]:
         by_criterion.setdefault(result["criterion"], []).append(result)
-    for (colour, marker), (criterion, found) in zip(STYLES, by_criterion.items(), strict=False):
-        shares = [100 * result["share"] for result in found]
-        axes.plot(shares, [100 * result["accuracy"] for result in found], marker + "-", color=colour, label=criterion)
-        low, high = ([100 * result[end] for result in found] for end in ("low", "high"))
+    for (colour, marker), (criterion, results) in zip(STYLES, by_criterion.items(), strict=False):
+        shares = [100 * result["share"] for result in results]
+        axes.plot(shares, [100 * result["accuracy"] for result in results], marker + "-", color=colour, label=criterion)
+        low, high = ([100 * result[end] for result in results] for end in ("low", "high"))
         axes.fill_between(shares, low, high, color=colour, alpha=0.12)
     axes.set(xlabel="hidden nodes kept in each encoder %", ylabel="accuracy among the subset %")
     drawn.legend(frameon=False, title="kept by", loc="outside right upper")
@@ -279,7 +280,7 @@ def histograms(findings: Record, encoder: int) -> Figure:
     axes: Axes
     for axes, key, name in zip(pair, ("nodes_by_clusters", "nodes_by_noise"), ("clusters", "noise"), strict=True):
         for kind, colour in KINDS.items():
-            [tap] = [tap for tap in findings["tap_points"] if tap["name"] == f"encoders.{encoder}.{kind}"]
+            [tap] = [tap for tap in findings["tap_points"] if (tap["encoder"], tap["kind"]) == (encoder, kind)]
             counts = np.asarray(tap[key])
             edges = np.unique(np.linspace(0, len(counts), min(len(counts), 24) + 1).round().astype(int))
             sums = [100 * counts[low:high].sum() / counts.sum() for low, high in pairwise(edges)]

@@ -1,8 +1,8 @@
-"""One page about a run: what was claimed, what was found, and the figures; and the figures and numbers behind it.
+"""One page about a run: the claims, the verdicts and the figures; and the numbers behind them.
 
 report/report.html   self-contained: figures inside, no script, no request to anywhere
 report/*.svg, *.png  each figure
-report/report.json   verdicts, and the records that they were judged on
+report/report.json   verdicts, and the records that they rest on
 """
 
 import io
@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from headwise_exporter.files import atomic_write, write_json
+from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, activation_name
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
 from headwise_exporter.pruning.connections import ANDC, DENSE
 from headwise_exporter.studies import plots
@@ -30,7 +31,6 @@ from headwise_exporter.studies.wording import FILTERS
 
 SHOWN_NODES = 3
 PNG_DOTS_PER_INCH = 150
-EXAMPLE_TAP = "feed_forward_hidden"
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ def example_nodes(node: NodeMeasurement, threshold: float = THRESHOLD) -> list[d
 
     Each has its number, label means and weights (K each; their outer product is its matrix), and its clusters.
     """
-    found = statistics(node, threshold)
-    candidates = found.has_cluster_N.nonzero().flatten()
+    node_statistics = statistics(node, threshold)
+    candidates = node_statistics.has_cluster_N.nonzero().flatten()
     if not len(candidates):
         return []
-    order = candidates[found.labels_NK[candidates].sum(1).argsort(stable=True)]
+    order = candidates[node_statistics.labels_NK[candidates].sum(1).argsort(stable=True)]
     examples = []
     for quarter in range(1, SHOWN_NODES + 1):
         index = int(order[(len(order) - 1) * quarter // (SHOWN_NODES + 1)])
-        cluster_K = found.cluster_NK[index]
+        cluster_K = node_statistics.cluster_NK[index]
         examples.append(
             {
                 "node": index,
@@ -76,8 +76,8 @@ def label_changes(comparison: Mapping[str, Any], labels_N: Tensor, labels: int, 
     """Accuracy of each label under ANDC at a share minus that of the dense model, mean of the seeds."""
     counts_K = torch.bincount(labels_N, minlength=labels)
 
-    def wrong(rule: str, share: float) -> Tensor:
-        rows = [row["wrong"] for row in comparison["rows"] if (row["rule"], row["share"]) == (rule, share)]
+    def wrong(mask_by: str, share: float) -> Tensor:
+        rows = [row["wrong"] for row in comparison["rows"] if (row["mask_by"], row["share"]) == (mask_by, share)]
         images = torch.tensor([image for row in rows for image in row], dtype=torch.long)
         return torch.bincount(labels_N[images], minlength=labels).double() / len(rows)
 
@@ -85,7 +85,7 @@ def label_changes(comparison: Mapping[str, Any], labels_N: Tensor, labels: int, 
     return list(changes_K.tolist())
 
 
-def record(
+def make_record(
     name: str,
     training: Mapping[str, Any],
     findings: dict[str, Any],
@@ -102,7 +102,8 @@ def record(
         name: what the page is about.
         labels_N: of the images that were compared, by their index.
     """
-    examples = example_nodes(nodes[f"encoders.{len(findings['heads']) - 1}.{EXAMPLE_TAP}"], findings["threshold"])
+    last = activation_name(len(findings["heads"]) - 1, FEED_FORWARD_HIDDEN)
+    examples = example_nodes(nodes[last], findings["threshold"])
     changes = None
     if comparison is not None:
         share = min(comparison["settings"]["shares"])
@@ -123,17 +124,17 @@ def record(
     }
 
 
-def pictures(told: Mapping[str, Any]) -> list[Picture]:
+def pictures(record: Mapping[str, Any]) -> list[Picture]:
     """Every figure of a record, in the order of the page."""
-    findings, names = told["findings"], told["label_names"]
+    findings, names = record["findings"], record["label_names"]
     last = len(findings["heads"]) - 1
-    made = []
-    training = told["training"]
+    shown = []
+    training = record["training"]
     if training["epochs"]:  # none where weights were taken as they are
         own = training["recipe"]["training"]["epochs"] > 0
         text = "" if own else f"Of {training['initial_weights']}, whose weights the run took as they are."
-        made.append(Picture("training", "Training", text, plots.training_curve(training)))
-    made += [
+        shown.append(Picture("training", "Training", text, plots.training_curve(training)))
+    shown += [
         Picture(
             "encoders",
             "Along the encoders",
@@ -154,8 +155,8 @@ def pictures(told: Mapping[str, Any]) -> list[Picture]:
             plots.sharpness(findings),
         ),
     ]
-    if examples := told["examples"]:
-        made.append(
+    if examples := record["examples"]:
+        shown.append(
             Picture(
                 "matrices",
                 f"Single nodes of the last feed-forward layer (encoder {last})",
@@ -164,12 +165,12 @@ def pictures(told: Mapping[str, Any]) -> list[Picture]:
                 plots.snp_matrices(examples, names),
             )
         )
-    if comparison := told["comparison"]:
-        changes = told["label_changes"]
+    if comparison := record["comparison"]:
+        changes = record["label_changes"]
         kept = f"ANDC at {changes['share']:.0%} of the connections"
         most = plots.MOST_CHANGES
-        shown = f"; of {len(names)} labels the {most} that lost most and the {most} that gained most, or lost least"
-        made += [
+        named = f"; of {len(names)} labels the {most} that lost most and the {most} that gained most, or lost least"
+        shown += [
             Picture(
                 "shares",
                 "ANDC against its controls",
@@ -180,13 +181,13 @@ def pictures(told: Mapping[str, Any]) -> list[Picture]:
             Picture(
                 "labels",
                 "Labels that lost and gained",
-                f"{kept} against the dense model after the same training{shown if len(names) > 2 * most else ''}.",
+                f"{kept} against the dense model after the same training{named if len(names) > 2 * most else ''}.",
                 plots.label_changes(changes["changes_K"], names, f"ANDC at {changes['share']:.0%} minus dense"),
             ),
         ]
-    if subsets := told["subsets"]:
+    if subsets := record["subsets"]:
         settings = subsets["settings"]
-        made.append(
+        shown.append(
             Picture(
                 "subsets",
                 f"Hidden nodes that {settings['labels']} labels need",
@@ -195,7 +196,7 @@ def pictures(told: Mapping[str, Any]) -> list[Picture]:
                 plots.accuracy_for_subsets(subsets),
             )
         )
-    return made
+    return shown
 
 
 def _clusters(example: Mapping[str, Any], label_names: Sequence[str]) -> str:
@@ -221,39 +222,39 @@ def _code(text: str) -> Markup:
     )
 
 
-def judged(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its headline and verdicts in front."""
-    findings, comparison = told["findings"], told["comparison"]
-    found = [asdict(verdict) for verdict in verdicts(findings, comparison)]
-    return {**told, "headline": headline(comparison), "verdicts": found}
+def with_verdicts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its headline and verdicts."""
+    findings, comparison = record["findings"], record["comparison"]
+    reached = [asdict(verdict) for verdict in verdicts(findings, comparison)]
+    return {**record, "headline": headline(comparison), "verdicts": reached}
 
 
-def page(told: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
-    """The HTML page of a judged record; its figures are drawn as SVG."""
+def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
+    """The HTML page of a record with its verdicts; its figures are drawn as SVG."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(code=_code, **FILTERS)
     template = environment.from_string((files("headwise_exporter.studies") / "report.html.jinja").read_text("utf-8"))
     return template.render(
         version=version("headwise"),
         pictures=[(picture, Markup(content)) for picture, content in drawn],
-        **told,
+        **record,
     )
 
 
-def write_report(folder: Path, told: Mapping[str, Any]) -> Path:
-    """Draw, judge and write everything of a `record`; returns the page.
+def write_report(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Reach the verdicts, draw and write everything of a record; returns the page.
 
     Raises:
         OutputError: the system refused a write.
     """
-    told = judged(told)
-    drawn = [(picture, svg(picture.figure)) for picture in pictures(told)]
+    record = with_verdicts(record)
+    drawn = [(picture, svg(picture.figure)) for picture in pictures(record)]
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", content)
         with atomic_write(folder / f"{picture.name}.png") as temporary:
             picture.figure.savefig(temporary, format="png", dpi=PNG_DOTS_PER_INCH)
-    write_json(folder / "report.json", told)
-    _write(folder / "report.html", page(told, drawn))
+    write_json(folder / "report.json", record)
+    _write(folder / "report.html", page(record, drawn))
     return folder / "report.html"
 
 

@@ -7,26 +7,28 @@ S's logits. Criteria, each comparing nodes within an encoder:
 - `snp`: positive diagonal fields on S, the sum over j in S of max(M_n[j,j], 0);
 - `contrast`: how far the node's SNP matrix tells the labels of S apart: the norm of its part S x S without what is
   common to a row or to a column. Of a matrix of rank one that is |S| std(means over S) std(weights to S) [our choice];
-- products of `magnitude`, `variance` and `taylor` with `contrast`, both over their means [our choice].
+- products of `magnitude`, `variance` and `taylor` with `contrast` (`pruning.scores`).
 The SNP criteria need no pass over the images of S: one measurement of the model serves every subset.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, UnitGroup
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import Measurements
+from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement
 from headwise_exporter.pruning import criteria
-from headwise_exporter.pruning.compaction import KeptUnits, UnitMeans, mask_units, top_indices
-from headwise_exporter.training.loop import predict
+from headwise_exporter.pruning.compaction import KeptUnits, mask_units, top_indices
+from headwise_exporter.pruning.scores import product
+from headwise_exporter.training.evaluation import predict
 
-TAP = "feed_forward_hidden"
 BASELINE = "taylor"
 CRITERIA = (
     "random",
@@ -75,9 +77,7 @@ def draw_subsets(labels: int, settings: SubsetSettings) -> list[tuple[int, ...]]
 
 def of_labels(data: LabelledImages, labels: Sequence[int]) -> LabelledImages:
     """The images of these labels."""
-    chosen = torch.isin(data.labels_N, torch.tensor(labels, device=data.device)).nonzero().flatten()
-    pixels = data.images_NYXC[chosen.to(data.images_NYXC.device)]
-    return replace(data, images_NYXC=pixels, labels_N=data.labels_N[chosen])
+    return data.chosen(torch.isin(data.labels_N, torch.tensor(labels, device=data.device)).nonzero().flatten())
 
 
 def accuracy_among(model: CCT, data: LabelledImages, labels: Sequence[int]) -> float:
@@ -100,28 +100,27 @@ def positive_fields(node: NodeMeasurement, labels: Sequence[int]) -> Tensor:
 
 
 def _factor(
-    name: str,
-    model: CCT,
-    moments: Sequence[criteria.EncoderMoments],
-    nodes: Mapping[str, NodeMeasurement],
+    group: UnitGroup,
+    basic: Mapping[str, Mapping[str, Tensor]],
+    node: NodeMeasurement,
     labels: Sequence[int],
     generator: torch.Generator,
-) -> list[Tensor]:
-    hidden = [nodes[f"encoders.{index}.{TAP}"] for index in range(len(model.config.encoders))]
+    name: str,
+) -> Tensor:
     match name:
         case "random":
-            return [torch.rand(node.weight_KN.shape[1], generator=generator, dtype=torch.float64) for node in hidden]
+            return torch.rand(group.units, generator=generator, dtype=torch.float64)
         case "snp":
-            return [positive_fields(node, labels) for node in hidden]
+            return positive_fields(node, labels)
         case "contrast":
-            return [contrast(node, labels) for node in hidden]
+            return contrast(node, labels)
         case _:
-            return [row[TAP] for row in criteria.scores(model, moments, nodes, THRESHOLD, name)]
+            return basic[name][group.name]
 
 
 def scores(
     model: CCT,
-    moments: Sequence[criteria.EncoderMoments],
+    moments: criteria.GroupMoments,
     nodes: Mapping[str, NodeMeasurement],
     labels: Sequence[int],
     criterion: str,
@@ -134,12 +133,19 @@ def scores(
     """
     if criterion not in CRITERIA:
         raise ValueError(f"expected a criterion of {', '.join(CRITERIA)}, found {criterion!r}")
-    factors = [_factor(name, model, moments, nodes, labels, generator) for name in criterion.split("*")]
-    relative = [[score_F / score_F.mean().clamp(min=1e-30) for score_F in factor] for factor in factors]
-    return [torch.stack(encoder).prod(0) for encoder in zip(*relative, strict=True)]
+    basic = {
+        name: criteria.scores(model, moments, nodes, THRESHOLD, name)
+        for name in criterion.split("*")
+        if name in criteria.BASIC
+    }
+    return [
+        product(criterion, partial(_factor, group, basic, nodes[group.name], labels, generator))
+        for group in model.unit_groups()
+        if group.kind == FEED_FORWARD_HIDDEN
+    ]
 
 
-def keep_hidden(model: CCT, scores: Sequence[Tensor], means: Sequence[UnitMeans], share: float) -> CCT:
+def keep_hidden(model: CCT, scores: Sequence[Tensor], means: Mapping[str, Tensor], share: float) -> CCT:
     """The model in which all but a share of each encoder's hidden nodes are replaced by their means."""
     kept = []
     for shape, score_F in zip(model.config.encoders, scores, strict=True):
@@ -168,7 +174,7 @@ def remove_for_subsets(
         seen = of_labels(train_data, labels).sample(settings.images, settings.seed)
         held_out = of_labels(evaluated, labels)
         moments = criteria.collect_moments(model, seen)
-        means = [moment.means() for moment in moments]
+        means = criteria.mean_activations(moments)
         dense = accuracy_among(model, held_out, labels)
         generator = torch.Generator().manual_seed(settings.seed + number)
         for criterion in CRITERIA:

@@ -1,4 +1,4 @@
-"""The four claims of arXiv:2501.12900, judged on one run's figures.
+"""Verdicts on the four claims of arXiv:2501.12900, from one run's figures.
 
 Each verdict says what it rests on. The bars are our choice, set before a figure was seen:
 
@@ -7,7 +7,7 @@ Each verdict says what it rests on. The bars are our choice, set before a figure
 2. Sharpening: for each kind of tap point the ratio rises from the first encoder to the last, their intervals apart;
    "in part" where that holds for some kinds.
 3. Pruning costs nothing: after the fine-tuning ANDC is within half a point of the dense model after the same
-   training, or above it, at every share that was tried; "in part" where at some. Whether another rule is better at the
+   training, or above it, at every share that was tried; "in part" where at some. Whether other masks are better at the
    same share is said beside it and does not enter.
 4. Heads are experts: sharper than nodes re-dealt among the heads at p < 0.05, corrected by Holm for the number of
    heads; "holds" for three quarters of them or more, "in part" for a quarter or more.
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
 from headwise_exporter.pruning.connections import ANDC, DENSE, GRADUAL, PERMUTED
 from headwise_exporter.studies.wording import mean_percent, points, spread
 
@@ -24,7 +25,7 @@ FEW_LABELS = 0.25  # share of all labels
 FREE = 0.005  # of accuracy
 SIGNIFICANT = 0.05
 MOST, SOME = 0.75, 0.25  # share of the heads
-KINDS = ("heads", "feed_forward_hidden", "feed_forward_out")
+KINDS = (HEADS, FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT)
 
 Finding = Literal["holds", "holds in part", "does not hold here", "not tested"]
 
@@ -45,7 +46,7 @@ def _graded(passed: int, of: int, most: float = 1.0, some: float = 0.0) -> Findi
 
 
 def _encoder_taps(findings: dict[str, Any]) -> list[dict[str, Any]]:
-    return [tap for tap in findings["tap_points"] if tap["name"].startswith("encoders.")]
+    return [tap for tap in findings["tap_points"] if tap["encoder"] is not None]
 
 
 def _snr(tap: dict[str, Any]) -> str:
@@ -79,14 +80,14 @@ def few_labels(findings: dict[str, Any]) -> Verdict:
 
 def sharpening(findings: dict[str, Any]) -> Verdict:
     """Claim 2."""
-    passed, told = 0, []
+    passed, sentences = 0, []
     for kind in KINDS:
-        taps = [tap for tap in _encoder_taps(findings) if tap["name"].endswith(f".{kind}")]
+        taps = [tap for tap in _encoder_taps(findings) if tap["kind"] == kind]
         first, last = (tap["uncertainties"].get("snr") for tap in (taps[0], taps[-1]))
         silent = taps[-1]["figures"]["snr"] is None  # no noise at all
         passed += bool(first and (last["low"] > first["high"] if last else silent))
-        told.append(f"{kind}: {' → '.join(_snr(tap) for tap in taps)}.")
-    return Verdict("The signal-to-noise ratio rises along the encoders", _graded(passed, len(KINDS)), tuple(told))
+        sentences.append(f"{kind}: {' → '.join(_snr(tap) for tap in taps)}.")
+    return Verdict("The signal-to-noise ratio rises along the encoders", _graded(passed, len(KINDS)), tuple(sentences))
 
 
 def _clear(difference: dict[str, Any]) -> bool:
@@ -99,19 +100,21 @@ def _andc_wins(result: dict[str, Any]) -> bool:
     return _clear(result["to_andc"]) and bool(result["to_andc"]["mean"] < 0)
 
 
-def better_rules(results: Sequence[dict[str, Any]]) -> dict[float, dict[str, float]]:
-    """For each share the rules that beat ANDC in every seed at p < 0.05, each with its mean advantage."""
-    found: dict[float, dict[str, float]] = {}
+def better_masks(results: Sequence[dict[str, Any]]) -> dict[float, dict[str, float]]:
+    """For each share the masks that beat ANDC in every seed at p < 0.05, each with its mean advantage."""
+    better: dict[float, dict[str, float]] = {}
     for result in results:
         if result["to_andc"] is not None and _clear(result["to_andc"]) and result["to_andc"]["mean"] > 0:
-            found.setdefault(result["share"], {})[result["rule"]] = result["to_andc"]["mean"]
-    return found
+            better.setdefault(result["share"], {})[result["mask_by"]] = result["to_andc"]["mean"]
+    return better
 
 
-def _beaten(results: Sequence[dict[str, Any]], rule: str) -> str:
-    theirs = [result for result in results if result["rule"] == rule]
+def _beaten(results: Sequence[dict[str, Any]], mask_by: str) -> str:
+    theirs = [result for result in results if result["mask_by"] == mask_by]
     beaten = [f"{result['share']:.0%}" for result in theirs if _andc_wins(result)]
-    return f"It beats `{rule}` masks in every seed at p < 0.05 at {', '.join(beaten) or 'no share'}." if theirs else ""
+    if not theirs:
+        return ""
+    return f"It beats `{mask_by}` masks in every seed at p < 0.05 at {', '.join(beaten) or 'no share'}."
 
 
 def _at_once(result: dict[str, Any]) -> float:
@@ -121,24 +124,24 @@ def _at_once(result: dict[str, Any]) -> float:
 
 def _with_overlap(results: Sequence[dict[str, Any]]) -> list[str]:
     """What the overlap of SNPs adds to a score that is blind to labels, after the fine-tuning and before it."""
-    before = {(result["share"], result["rule"]): _at_once(result) for result in results}
+    before = {(result["share"], result["mask_by"]): _at_once(result) for result in results}
     products: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         if result["to_factor"] is not None:
-            products.setdefault(result["rule"], []).append(result)
-    told = []
-    for rule, found in products.items():
-        factor = rule.split("*")[0]
+            products.setdefault(result["mask_by"], []).append(result)
+    sentences = []
+    for mask_by, shares in products.items():
+        factor = mask_by.split("*")[0]
         gains = [
             f"{points(difference['mean'])}{'*' if _clear(difference) else ''} at {share:.0%}"
-            for share, difference in ((result["share"], result["to_factor"]) for result in found)
+            for share, difference in ((result["share"], result["to_factor"]) for result in shares)
         ]
-        line = f"`{rule}` minus `{factor}`, points: {', '.join(gains)} (* in every seed at p < 0.05)"
-        if not rule.startswith(GRADUAL):
-            at_once = [points(before[result["share"], rule] - before[result["share"], factor]) for result in found]
+        line = f"`{mask_by}` minus `{factor}`, points: {', '.join(gains)} (* in every seed at p < 0.05)"
+        if not mask_by.startswith(GRADUAL):
+            at_once = [points(before[result["share"], mask_by] - before[result["share"], factor]) for result in shares]
             line += f"; before any training {', '.join(at_once)}"
-        told.append(line + ".")
-    return told
+        sentences.append(line + ".")
+    return sentences
 
 
 def free_pruning(comparison: dict[str, Any] | None) -> Verdict:
@@ -147,29 +150,29 @@ def free_pruning(comparison: dict[str, Any] | None) -> Verdict:
     if comparison is None:
         return Verdict(claim, "not tested", ("Run `exporter compare`.",))
     results = comparison["results"]
-    by_andc = [result for result in results if result["rule"] == ANDC]
+    by_andc = [result for result in results if result["mask_by"] == ANDC]
     passed = sum(result["to_dense"]["mean"] >= -FREE for result in by_andc)
-    whole = next(result for result in results if result["rule"] == DENSE)
-    told = [
+    whole = next(result for result in results if result["mask_by"] == DENSE)
+    sentences = [
         "Against the dense model after the same fine-tuning, which goes from "
         f"{mean_percent(whole['masked_accuracies'])} to {mean_percent(whole['accuracies'])} % in it:"
     ]
-    told += [
+    sentences += [
         f"At {result['kept']:.0%} of the connections, points over the seeds: {spread(result['to_dense'])}; "
         f"before any training {points(_at_once(result) - _at_once(whole))}."
         for result in by_andc
     ]
-    told += [_beaten(results, rule) for rule in ("random", PERMUTED)]
-    told += _with_overlap(results)
-    better = better_rules(results)
-    told += [
+    sentences += [_beaten(results, mask_by) for mask_by in ("random", PERMUTED)]
+    sentences += _with_overlap(results)
+    better = better_masks(results)
+    sentences += [
         f"Better than ANDC at {share:.0%}, points: "
-        f"{', '.join(f'`{rule}` {points(gain)}' for rule, gain in rules.items())}."
-        for share, rules in better.items()
+        f"{', '.join(f'`{mask_by}` {points(gain)}' for mask_by, gain in gains.items())}."
+        for share, gains in better.items()
     ]
     if not better:
-        told.append("Better than ANDC at the same share: no rule that was tried.")
-    return Verdict(claim, _graded(passed, len(by_andc)), tuple(sentence for sentence in told if sentence))
+        sentences.append("Better than ANDC at the same share: no masks that were tried.")
+    return Verdict(claim, _graded(passed, len(by_andc)), tuple(sentence for sentence in sentences if sentence))
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:
@@ -187,7 +190,7 @@ def expert_heads(findings: dict[str, Any]) -> Verdict:
     heads = findings["heads"]
     p_values = [p for encoder in heads for p in encoder["p_value_H"]]
     sharp = sum(holm(p_values))
-    told = [f"{sharp} of {len(p_values)} heads are sharper than the null (Holm, 0.05)."]
+    sentences = [f"{sharp} of {len(p_values)} heads are sharper than the null (Holm, 0.05)."]
     for encoder in heads:
         pairs = zip(encoder["sharpness_H"], encoder["null_mean_H"], strict=True)
         line = f"Encoder {encoder['encoder']}: " + ", ".join(f"{own:.2f} against {null:.2f}" for own, null in pairs)
@@ -198,9 +201,11 @@ def expert_heads(findings: dict[str, Any]) -> Verdict:
         if seeds := encoder["seeds"]:
             shares = ", ".join(f"{seed['agreement']:.0%} ({seed['by_chance']:.0%} by chance)" for seed in seeds)
             line += f"; probes trained again name the same expert for {shares}"
-        told.append(line + ".")
+        sentences.append(line + ".")
     return Verdict(
-        "Each head becomes the expert of a subset of labels", _graded(sharp, len(p_values), MOST, SOME), tuple(told)
+        "Each head becomes the expert of a subset of labels",
+        _graded(sharp, len(p_values), MOST, SOME),
+        tuple(sentences),
     )
 
 
@@ -216,15 +221,15 @@ def headline(comparison: dict[str, Any] | None) -> str:
     others: dict[float, list[str]] = {}
     equal: dict[float, list[str]] = {}
     for result in comparison["results"]:
-        if result["rule"] in (ANDC, DENSE):
+        if result["mask_by"] in (ANDC, DENSE):
             continue
-        others.setdefault(result["share"], []).append(result["rule"])
+        others.setdefault(result["share"], []).append(result["mask_by"])
         if not _andc_wins(result):
-            equal.setdefault(result["share"], []).append(result["rule"])
+            equal.setdefault(result["share"], []).append(result["mask_by"])
     if not equal:
-        return "At every share that was tried ANDC is better than every other rule."
-    told = [
-        f"{share:.0%} than {'any other rule' if rules == others[share] else ', '.join(rules)}"
-        for share, rules in equal.items()
+        return "At every share that was tried ANDC is better than all other masks."
+    nowhere = [
+        f"{share:.0%} than {'any other masks' if names == others[share] else ', '.join(names)}"
+        for share, names in equal.items()
     ]
-    return f"At the same share of connections ANDC is no better at {'; at '.join(told)}."
+    return f"At the same share of connections ANDC is no better at {'; at '.join(nowhere)}."

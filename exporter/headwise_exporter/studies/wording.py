@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from headwise_exporter.pruning.connections import GRADUAL
 
+NO_MASKS = "none"
+LAYERS = {"classifier_head": "classifier head", "feed_forward": "feed-forward layers", "both": "both groups of layers"}
 SMALLEST_P_VALUE = 0.001  # that is written out
 
 
@@ -24,18 +26,18 @@ def points(difference: float) -> str:
 
 
 def spread(difference: Mapping[str, Any] | None) -> str:
-    """Mean difference of the seeds with the lowest and the highest, from an `studies.comparison.Difference`."""
+    """Mean difference of the seeds with the lowest and the highest, from a `studies.comparison.Difference`."""
     if difference is None:
         return ""
     return f"{points(difference['mean'])} ({points(difference['lowest'])} to {points(difference['highest'])})"
 
 
 def at_once(result: Mapping[str, Any]) -> str:
-    """Mean accuracy before the fine-tuning, of an `studies.comparison.RuleResult`.
+    """Mean accuracy before the fine-tuning, of a `studies.comparison.Result`.
 
-    Nothing for a gradual rule, whose first masks keep more than its share.
+    Nothing where masks are gradual: the first of them keep more than the share.
     """
-    return "" if result["rule"].startswith(GRADUAL) else mean_percent(result["masked_accuracies"])
+    return "" if result["mask_by"].startswith(GRADUAL) else mean_percent(result["masked_accuracies"])
 
 
 def p_value(value: float) -> str:
@@ -44,7 +46,7 @@ def p_value(value: float) -> str:
 
 
 def fine_tuning(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str:
-    """How masked models were trained shortly.
+    """How models were fine-tuned.
 
     Args:
         settings: `epochs`, `images` (None for all), `batch_size` (None for that of the training), `learning_rate`.
@@ -58,6 +60,12 @@ def fine_tuning(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str
     )
 
 
+def masks(layers: str, mask_by: str) -> str:
+    """Where masks go and what chooses the connections that they keep."""
+    return NO_MASKS if mask_by == NO_MASKS else f"{mask_by}, {LAYERS[layers]}"
+
+
 FILTERS: Final[dict[str, Callable[..., str]]] = {
-    function.__name__: function for function in (percent, mean_percent, points, spread, at_once, p_value, fine_tuning)
+    function.__name__: function
+    for function in (percent, mean_percent, points, spread, at_once, p_value, fine_tuning, masks)
 }

@@ -1,1 +1,4 @@
-"""."""
+"""Training, fine-tuning and evaluation of a model.
+
+May import `data`, `model` and what lies below them.
+"""

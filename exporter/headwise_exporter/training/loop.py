@@ -30,6 +30,7 @@ from headwise_exporter.data.augmentation import AugmentationSettings, prepare
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT
+from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
 
 CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
@@ -324,7 +325,7 @@ def _accuracy(run: _Run, data: LabelledImages) -> float:
     """Of the weights that would be the result if the training ended here."""
     if run.average:
         run.average.swap()
-    accuracy = float((predict(run.model, data).argmax(1) == data.labels_N).double().mean())
+    accuracy = evaluate(run.model, data).accuracy
     if run.average:
         run.average.swap()
     return accuracy
@@ -335,14 +336,6 @@ def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, validation: L
     rate_now = learning_rate_at(epoch + 1, run.settings)
     run.result.epochs.append(Epoch(epoch + 1, run.loss_sum / images, rate_now, rate, accuracy))
     run.loss_sum = 0.0
-
-
-@torch.no_grad()
-def predict(model: CCT, data: LabelledImages, batch_size: int | None = None) -> Tensor:
-    """Logits (N, K) in evaluation mode, on the device of the images."""
-    model.eval()
-    with data.visited_by(model):
-        return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
 
 
 def fine_tuning_settings(

@@ -1,0 +1,136 @@
+"""What a run's folder contains: the names of its files, and what is read from them.
+
+    dense.safetensors, masked.safetensors, pruned.safetensors              models
+    dense.measurements.safetensors, pruned.measurements.safetensors        their probes and nodes
+    training.json findings.json pruning.json comparison.json subsets.json  records
+    report/                                                                the page and its figures
+
+`stages.build` and `stages.study` say which stage makes which.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from headwise.v1.bundle_pb2 import PruningProvenance
+
+from headwise_exporter.data import datasets
+from headwise_exporter.data.base import Dataset, DatasetSettings
+from headwise_exporter.progress import Progress, silent
+from headwise_exporter.pruning.compaction import KeptUnits
+from headwise_exporter.recipes import Recipe, from_record, override
+
+DENSE, MASKED, PRUNED = "dense.safetensors", "masked.safetensors", "pruned.safetensors"
+DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS = "dense.measurements.safetensors", "pruned.measurements.safetensors"
+TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
+COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
+SUBSETS = "subsets.json"
+REPORT, REPORT_RECORD = "report/report.html", "report/report.json"
+
+
+class RunError(Exception):
+    """A run's folder lacks what a stage needs."""
+
+
+def run_record(path: Path, what: str, stage: str) -> dict[str, Any]:
+    """A JSON file of a run's folder.
+
+    Args:
+        what: it says there is.
+        stage: command that makes it.
+
+    Raises:
+        RunError: there is none.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} has no {what}: expected {path.name}. Run `exporter {stage}` first.") from None
+    return record
+
+
+def training_record(run: Path) -> dict[str, Any]:
+    """What `train` recorded of itself.
+
+    Raises:
+        RunError: the run has no trained model.
+    """
+    return run_record(run / TRAINING, "trained model", "train")
+
+
+def trained_dataset(run: Path, progress: Progress = silent) -> Dataset:
+    """The data set that the run's model was trained on.
+
+    Raises:
+        RunError: the run has no trained model.
+        DatasetError: the data set is not where it was.
+    """
+    return datasets.load(DatasetSettings(**training_record(run)["dataset"]), progress)
+
+
+def trained_recipe(run: Path, assignments: Sequence[str] = ()) -> Recipe:
+    """The recipe that the run's model was trained by, with other settings for what is done next (`NAME=VALUE`).
+
+    Raises:
+        RunError: the run has no trained model.
+        RecipeError: it was trained by another release, or there is no such setting.
+    """
+    return override(from_record(training_record(run)["recipe"]), assignments)
+
+
+def run_findings(run: Path) -> dict[str, Any]:
+    """What `measure` recorded of nodes and heads.
+
+    Raises:
+        RunError: the run was not measured.
+    """
+    return run_record(run / FINDINGS, "measured model", "measure")
+
+
+def run_comparison(run: Path) -> dict[str, Any]:
+    """What `compare` recorded.
+
+    Raises:
+        RunError: nothing was compared.
+    """
+    return run_record(run / COMPARISON, "comparison", "compare")
+
+
+def run_subsets(run: Path) -> dict[str, Any]:
+    """What `subsets` recorded.
+
+    Raises:
+        RunError: nothing was removed for subsets.
+    """
+    return run_record(run / SUBSETS, "removal for subsets", "subsets")
+
+
+def pruning_record(run: Path) -> dict[str, Any]:
+    """What `prune` recorded: its settings and its provenance, as plain values.
+
+    Raises:
+        RunError: the run has no pruned model.
+    """
+    record = run_record(run / PRUNING, "pruned model", "prune")
+    return {**record["settings"], **record["provenance"]}
+
+
+def pruning_provenance(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:
+    """How the run's pruned model came about, and what it keeps.
+
+    Raises:
+        RunError: the run has no pruned model.
+    """
+    record = run_record(run / PRUNING, "pruned model", "prune")
+    kept = [
+        KeptUnits(
+            tuple(units["heads"]),
+            tuple(map(tuple, units["query_key"])),
+            tuple(map(tuple, units["value"])),
+            tuple(units["feed_forward"]),
+        )
+        for units in record["kept"]
+    ]
+    return json_format.ParseDict(record["provenance"], PruningProvenance()), kept

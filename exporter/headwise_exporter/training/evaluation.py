@@ -1,0 +1,82 @@
+"""What a model gives for images, and how often its first label is right.
+
+Shape suffixes: N images, K labels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from headwise.v1.bundle_pb2 import Interval
+from torch import Tensor
+from torch.nn import functional
+
+from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.model.cct import CCT
+
+
+@torch.no_grad()
+def predict(model: CCT, data: LabelledImages, batch_size: int | None = None) -> Tensor:
+    """Logits (N, K) in evaluation mode, on the device of the images."""
+    model.eval()
+    with data.visited_by(model):
+        return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model came to on labelled images."""
+
+    correct_N: Tensor  # Boolean, on the CPU: whether the first label of each image is right
+    loss: float  # mean cross-entropy
+
+    @property
+    def images(self) -> int:
+        """Images that were evaluated."""
+        return len(self.correct_N)
+
+    @property
+    def correct(self) -> int:
+        """Images whose first label is right."""
+        return int(self.correct_N.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose first label is right."""
+        return self.correct / self.images
+
+
+def evaluate(model: CCT, data: LabelledImages) -> Evaluation:
+    """Run the model on all images."""
+    logits_NK, labels_N = predict(model, data), data.labels_N
+    loss = float(functional.cross_entropy(logits_NK, labels_N))
+    return Evaluation((logits_NK.argmax(1) == labels_N).cpu(), loss)
+
+
+def wilson_interval(correct: int, images: int) -> Interval:
+    """95 % interval of a share, by Wilson's score."""
+    from scipy.stats import binomtest  # slow to import, which `exporter --help` need not wait for
+
+    bounds = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    return Interval(low=float(bounds.low), high=float(bounds.high))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of a model on one split of a data set."""
+
+    model: str
+    split: str
+    images: int
+    correct: int
+    accuracy: float
+    interval_low: float  # 95 %, by Wilson's score
+    interval_high: float
+
+
+def accuracy(name: str, model: CCT, split: str, data: LabelledImages) -> Accuracy:
+    """Evaluate a model, with an interval."""
+    evaluation = evaluate(model, data)
+    interval = wilson_interval(evaluation.correct, evaluation.images)
+    return Accuracy(
+        name, split, evaluation.images, evaluation.correct, evaluation.accuracy, interval.low, interval.high
+    )
