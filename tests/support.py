@@ -22,9 +22,10 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.bundle import write_bundle
 from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, cct
 from headwise_exporter.nodes.findings import FindingsSettings
-from headwise_exporter.nodes.snp import ProbeSettings
-from headwise_exporter.recipes import ModelSettings, PruneSettings, Recipe
-from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage, train_stage
+from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings
+from headwise_exporter.pruning.prune import PruneSettings
+from headwise_exporter.recipes import ModelSettings, Recipe
+from headwise_exporter.stages.build import bundle_contents, findings_stage, measure_stage, prune_stage, train_stage
 from headwise_exporter.stages.study import report_stage
 from headwise_exporter.training.loop import TrainingSettings
 from torch import Tensor
@@ -61,11 +62,23 @@ def random_images(labels: Tensor, seed: int = 0) -> LabelledImages:
     return LabelledImages(pixels, labels, (0.5,), (0.29,))
 
 
+def random_nodes(model: CCT, seed: int = 0) -> dict[str, NodeMeasurement]:
+    """Every node of every tap point recognises a random set of labels, the first of each tap point none."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes = {}
+    for tap in model.tap_points():
+        active_KN = (torch.rand(10, tap.nodes, generator=generator) < 0.2).double()
+        active_KN[:, 0] = 0.0
+        strength_N = 0.5 + torch.rand(tap.nodes, generator=generator)  # of no consequence
+        nodes[tap.name] = NodeMeasurement(active_KN * strength_N, active_KN, correct=1, images=2)
+    return nodes
+
+
 def few_images(dataset: Dataset, images: int) -> Dataset:
     """The data set with at most so many images in its training split."""
-    split = dataset.train
+    train = dataset.train
     return replace(
-        dataset, train=Split(split.images_NYXC[:images], split.labels_N[:images], split.source_indices_N[:images])
+        dataset, train=Split(train.images_NYXC[:images], train.labels_N[:images], train.source_indices_N[:images])
     )
 
 
@@ -77,7 +90,7 @@ def small_recipe() -> Recipe:
         training=TrainingSettings(epochs=3, warm_up_epochs=1, learning_rate=3e-3),
         probes=ProbeSettings(epochs=2),
         findings=FindingsSettings(draws=5),
-        prune=PruneSettings(rule="both", criterion="variance*snp", epochs=1),
+        prune=PruneSettings(layers="both", mask_by="andc", criterion="variance*snp", epochs=1),
     )
 
 
@@ -94,7 +107,7 @@ def make_run(run: Path) -> Dataset:
 
 def make_bundle(run: Path, repository: Path) -> Path:
     """A bundle `repository/digits/1` by way of the real exporter."""
-    return write_bundle(run, make_run(run), repository, "digits", 1)
+    return write_bundle(bundle_contents(run, make_run(run)), repository, "digits", 1)
 
 
 def copied_graphs(bundle: Path) -> Callable[..., None]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headwise_exporter.training.evaluation import wilson_interval
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.initial_weights import load_initial_weights, shipped_checkpoints
 from headwise_exporter.pruning.connections import ANDC
 from headwise_exporter.recipes import RECIPES, Recipe, describe, from_record
 from headwise_exporter.studies.verdicts import FREE
+from headwise_exporter.training.evaluation import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 RECORDED = {"digits": "digits", "cifar100": "cifar100_cpu", "flowers102": "flowers102_cpu"}  # data set: recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 from headwise_exporter.data.datasets import DATASETS
 from headwise_exporter.model.cct import CCT, cct_7_3x1, cct_7_7x2, count_macs
-from headwise_exporter.recipes import RECIPES, RecipeError, describe, find_recipe, from_record, override
+from headwise_exporter.recipes import DEFAULTS, RECIPES, RecipeError, describe, find_recipe, from_record, override
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -20,6 +20,13 @@ def test_recipe_gives_a_model_for_its_data_set(name: str) -> None:
     images = torch.zeros(1, channels, config.image_size, config.image_size)
     assert CCT(config).eval()(images)[0].isfinite().all()
     assert recipe.protocol is None or recipe.protocol in source.protocols
+
+
+def test_kind_of_data_set_without_a_default_says_so() -> None:
+    """A recipe that is added does not become a default by itself, and one that is missing is a clear error."""
+    with pytest.raises(RecipeError, match=r"expected a recipe for mnist \(there is none\), found none that is its def"):
+        find_recipe("mnist")
+    assert set(DEFAULTS) == set(DATASETS)
 
 
 def test_every_kind_of_data_set_has_a_recipe() -> None:

@@ -2,8 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from headwise.bundle import FORMAT_VERSION, BundleError, check_files, file_sha256, read_manifest, write_manifest
+from headwise.bundle import (
+    FORMAT_VERSION,
+    BundleError,
+    check_files,
+    completeness_residuals,
+    file_sha256,
+    golden_differences,
+    read_golden_set,
+    read_manifest,
+    write_manifest,
+)
 from headwise.v1.bundle_pb2 import Bundle, File
 
 
@@ -67,3 +78,35 @@ def test_hash_is_sha256(folder: Path) -> None:
     """Of the empty file, the published value."""
     (folder / "empty").write_bytes(b"")
     assert file_sha256(folder / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_golden_set_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Inputs and outputs by name."""
+    arrays = {"images": np.zeros((2, 8, 8, 1), np.uint8), "logits": np.ones((2, 3), np.float32)}
+    np.savez(tmp_path / "golden.npz", allow_pickle=False, **arrays)
+    golden = read_golden_set(tmp_path)
+    assert list(golden) == list(arrays)
+    np.testing.assert_array_equal(golden["logits"], arrays["logits"])
+
+
+def test_difference_to_the_golden_set_is_the_largest_of_each_output() -> None:
+    """By name, and not a number where an output has one: no tolerance passes that."""
+    golden = {"logits": np.zeros((2, 3)), "biases": np.zeros(3)}
+    differences = golden_differences({"logits": np.array([[0, 0.5, 0], [0, 0, -2.0]])}, golden)
+    assert differences == {"logits": 2.0}
+    assert np.isnan(golden_differences({"biases": np.array([0, np.nan, 0])}, golden)["biases"])
+
+
+def test_residual_is_what_the_parts_miss_the_logit_by() -> None:
+    """For each image the worst over the labels; every part counts."""
+    generator = np.random.default_rng(0)
+    shapes = {"heads": (3, 5, 4), "feed_forwards": (3, 2, 4), "embedding": (3, 4), "biases": (3, 4)}
+    outputs = {name: generator.standard_normal(shape) for name, shape in shapes.items()}
+    outputs["logits"] = (
+        outputs["heads"].sum(1) + outputs["feed_forwards"].sum(1) + outputs["embedding"] + outputs["biases"]
+    )
+    assert completeness_residuals(outputs).max() < 1e-12
+    for name in shapes:
+        changed = {**outputs, name: outputs[name].copy()}
+        changed[name][1, ..., 2] += 0.25 / (shapes[name][1] if len(shapes[name]) == 3 else 1)
+        np.testing.assert_allclose(completeness_residuals(changed), [0, 0.25, 0], atol=1e-12)

@@ -62,7 +62,7 @@ class PruneSettings:
     """How a trained model is masked and made smaller.
 
     Raises:
-        ValueError: unknown layers, choice of connections or criterion.
+        ValueError: unknown layers, choice of connections or criterion, or a share outside 0 .. 1.
     """
 
     layers: Layers | Literal["auto"] = AUTO  # where masks go; auto: the best on validation
@@ -84,6 +84,10 @@ class PruneSettings:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"expected {name} to be one of {', '.join(known)}, found {getattr(self, name)!r}")
+        for name in ("threshold", "keep"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"expected {name} in 0 .. 1, found {value}")
 
     def mask_candidates(self) -> list[tuple[Layers, str]]:
         """Layers and choice of connections of every masked model that is tried."""

@@ -7,21 +7,22 @@ from pathlib import Path
 from support import exporter
 
 
-def test_comparison_has_a_row_for_each_share_and_rule(built: Path, tmp_path: Path) -> None:
+def test_comparison_has_a_row_for_each_share_and_choice_of_masks(built: Path, tmp_path: Path) -> None:
     """ANDC is there even if it was not asked for."""
     run = shutil.copytree(built / "run", tmp_path / "run")
-    arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--by", "random", "--seeds", "1")
-    shown = exporter(*arguments, "--images", "100")
+    arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--mask-by", "random", "--seeds", "1")
+    few = ("--set", "prune.images=100")
+    shown = exporter(*arguments, *few)
     assert shown.exit_code == 0, shown.output
     for expected in ("359 validation images", "dense", "andc", "random", "McNemar"):
         assert expected in shown.output
-    told = json.loads(exporter(*arguments, "--images", "100", "--json").stdout)
-    assert [(row["share"], row["rule"]) for row in told["rows"][1:]] == [
-        (share, rule) for share in (0.5, 0.1) for rule in ("andc", "random")
+    record = json.loads(exporter(*arguments, *few, "--json").stdout)
+    assert [(row["share"], row["mask_by"]) for row in record["rows"][1:]] == [
+        (share, mask_by) for share in (0.5, 0.1) for mask_by in ("andc", "random")
     ]
 
 
-def test_short_training_takes_other_settings_than_the_recipes(built: Path, tmp_path: Path) -> None:
+def test_fine_tuning_takes_other_settings_than_the_recipes(built: Path, tmp_path: Path) -> None:
     """By their names, for this command alone; the record says which. Unknown ones are refused."""
     run = shutil.copytree(built / "run", tmp_path / "run")
     arguments = (
@@ -30,16 +31,16 @@ def test_short_training_takes_other_settings_than_the_recipes(built: Path, tmp_p
         run,
         "--share",
         "0.5",
-        "--by",
+        "--mask-by",
         "random",
         "--seeds",
         "1",
-        "--images",
-        "100",
+        "--set",
+        "prune.images=100",
         "--json",
     )
-    told = json.loads(exporter(*arguments, "--set", "prune.batch_size=50").stdout)
-    assert told["training"]["batch_size"] == told["settings"]["batch_size"] == 50
+    record = json.loads(exporter(*arguments, "--set", "prune.batch_size=50").stdout)
+    assert record["training"]["batch_size"] == record["settings"]["batch_size"] == 50
     assert json.loads(exporter(*arguments).stdout)["training"]["batch_size"] == 64
     for command in (arguments[:3], ("prune", "--run", run)):
         refused = exporter(*command, "--set", "prune.luck=1")
@@ -55,8 +56,8 @@ def test_removal_for_subsets_is_shown_beside_taylor(built: Path, tmp_path: Path)
     assert shown.exit_code == 0, shown.output
     for expected in ("taylor*contrast", "Wilcoxon"):
         assert expected in shown.output
-    told = json.loads(exporter(*arguments, "--json").stdout)
-    assert {len(row["labels"]) for row in told["rows"]} == {3}
+    record = json.loads(exporter(*arguments, "--json").stdout)
+    assert {len(row["labels"]) for row in record["rows"]} == {3}
     assert exporter("subsets", "--run", run, "--labels", "11").exit_code == 2
 
 
@@ -69,8 +70,8 @@ def test_report_is_a_page_in_the_runs_folder(built: Path, tmp_path: Path) -> Non
     assert (run / "report/report.html").is_file()
 
 
-def test_unknown_connection_rule_is_refused_before_anything_is_trained(built: Path) -> None:
+def test_unknown_choice_of_masks_is_refused_before_anything_is_trained(built: Path) -> None:
     """With the known ones."""
-    result = exporter("compare", "--run", built / "run", "--by", "luck")
+    result = exporter("compare", "--run", built / "run", "--mask-by", "luck")
     assert result.exit_code == 2
     assert "wanda" in result.output

@@ -13,10 +13,10 @@ from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import labelled_images
 from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
-from headwise_exporter.model.cct import CCT, CCTConfig
+from headwise_exporter.model.cct import CCT, CCTConfig, InputNormalisation
 from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.nodes.snp import Probe
-from headwise_exporter.pruning.compaction import KeptUnits, UnitMeans, mask_units
+from headwise_exporter.pruning.compaction import KeptUnits, mask_units
 from hypothesis import given, settings
 from torch import Tensor
 
@@ -44,8 +44,8 @@ def split_of(model: CCT) -> ExactSplit:
 @torch.no_grad()
 def explain(model: CCT, images: Tensor) -> dict[str, Tensor]:
     """The outputs of the model's split."""
-    found: dict[str, Tensor] = split_of(model)(images)
-    return found
+    outputs: dict[str, Tensor] = split_of(model)(images)
+    return outputs
 
 
 def total(outputs: dict[str, Tensor]) -> Tensor:
@@ -68,7 +68,7 @@ def test_logits_are_those_of_classify() -> None:
     """The split carries the very logits that Classify gives."""
     model, images = support.random_model(), random_images()
     with torch.no_grad():
-        expected = Classify(model.double(), MEAN, STD).double()(images)
+        expected = Classify(InputNormalisation(MEAN, STD), model.double()).double()(images)
     torch.testing.assert_close(explain(model, images)["logits"], expected)
 
 
@@ -191,7 +191,8 @@ def test_masking_a_head_leaves_its_mean_in_the_bias() -> None:
     dims = tuple(range(8))
     keep_all = KeptUnits((0, 1, 2, 3), (dims,) * 4, (dims,) * 4, tuple(range(48)))
     kept = [replace(keep_all, heads=(0, 1, 3), query_key=(dims,) * 3, value=(dims,) * 3), keep_all]
-    outputs = explain(mask_units(model, kept, [UnitMeans(torch.ones(32), torch.zeros(48))] * 2), random_images())
+    means = {group.name: torch.ones(group.units) * (group.kind == "heads") for group in model.unit_groups()}
+    outputs = explain(mask_units(model, kept, means), random_images())
     assert torch.equal(outputs["heads"][:, 2], torch.zeros(5, 10, dtype=torch.float64))
     torch.testing.assert_close(total(outputs), outputs["logits"])
 

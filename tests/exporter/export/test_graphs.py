@@ -24,17 +24,10 @@ def split() -> ExactSplit:
 
 
 @pytest.fixture(scope="module")
-def probes(split: ExactSplit) -> list[Probe]:
-    """The same probes once more."""
-    torch.manual_seed(0)
-    return [Probe(shape.heads * shape.value_dim, 10) for shape in split.model.config.encoders]
-
-
-@pytest.fixture(scope="module")
-def folder(split: ExactSplit, probes: list[Probe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(split: ExactSplit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported graphs."""
     folder = tmp_path_factory.mktemp("graphs")
-    export_graphs(split.model, probes, MEAN, STD, folder)
+    export_graphs(split, folder)
     return folder
 
 
@@ -49,7 +42,7 @@ def test_graphs_compute_what_torch_does_at_any_batch(folder: Path, split: ExactS
     images = random_images(batch)
     with torch.no_grad():
         expected = split(torch.from_numpy(images))
-        logits = Classify(split.model, MEAN, STD)(torch.from_numpy(images))
+        logits = Classify(split.normalise, split.model)(torch.from_numpy(images))
     explained = run_graph(folder / "explain.onnx", images)
     assert tuple(explained) == OUTPUTS
     for name, value in explained.items():
@@ -111,8 +104,8 @@ def test_difference_to_the_golden_set_is_named(folder: Path, split: ExactSplit) 
     with torch.no_grad():
         golden = {name: value.numpy().copy() for name, value in split(torch.from_numpy(images)).items()}
     golden["images"] = images
-    found = check_graphs(folder, golden, 1e-3)
-    assert set(found) == {"classify.onnx:logits", *(f"explain.onnx:{name}" for name in OUTPUTS)}
+    differences = check_graphs(folder, golden, 1e-3)
+    assert set(differences) == {"classify.onnx:logits", *(f"explain.onnx:{name}" for name in OUTPUTS)}
     golden["biases"] += 0.5
     with pytest.raises(ExportError, match=r"explain.onnx:biases differs from torch by 0.5"):
         check_graphs(folder, golden, 1e-3)

@@ -6,39 +6,33 @@ import pytest
 import torch
 from headwise.bundle import read_manifest
 from headwise.v1.bundle_pb2 import LayerMask, PruningProvenance
-from headwise_exporter.export.manifest import kept_share, tap_point_metrics, wilson_interval
+from headwise_exporter.export.manifest import kept_share, tap_point_metrics
 from headwise_exporter.nodes.snp import NodeMeasurement
-
-
-def test_wilson_interval_is_the_textbooks() -> None:
-    """Newcombe (1998), table I: 81 of 263 gives 0.2553 to 0.3662."""
-    found = wilson_interval(81, 263)
-    assert (found.low, found.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
 
 
 def test_kept_share_is_over_all_masked_connections() -> None:
     """Layers weigh by their connections; without masks everything is kept."""
     layers = [LayerMask(layer="a", connections=10, kept=5), LayerMask(layer="b", connections=30, kept=3)]
-    assert kept_share(PruningProvenance(layers=layers)) == pytest.approx(0.2)
+    assert kept_share(PruningProvenance(layer_masks=layers)) == pytest.approx(0.2)
     assert kept_share(PruningProvenance()) == 1.0
 
 
 def test_tap_point_without_noise_has_no_ratio() -> None:
     """Where nothing but the diagonal is recognised the ratio is left out rather than infinite."""
     node = NodeMeasurement(torch.eye(4).double(), torch.eye(4).double(), correct=3, images=4)
-    found = tap_point_metrics("x", node, 0.3)
-    assert not found.HasField("snr")
-    assert (found.clusters_per_node, found.cluster_size, found.noise_per_node) == (1, 1, 0)
-    assert found.nodes_without_cluster == 0
+    metrics = tap_point_metrics("x", node, 0.3)
+    assert not metrics.HasField("snr")
+    assert (metrics.clusters_per_node, metrics.cluster_size, metrics.noise_per_node) == (1, 1, 0)
+    assert metrics.nodes_without_cluster == 0
 
 
 def test_means_leave_out_nodes_without_a_cluster_and_say_so() -> None:
     """Of two nodes, one without a cluster: means over the other, over both, and their number."""
     label_means = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double()
     weight = torch.tensor([[1.0, -1.0], [0.0, -1.0]]).double()
-    found = tap_point_metrics("x", NodeMeasurement(label_means, weight, correct=1, images=2), 0.3)
-    assert (found.nodes, found.nodes_without_cluster) == (2, 1)
-    assert (found.clusters_per_node, found.clusters_per_node_all) == (1.0, 0.5)
+    metrics = tap_point_metrics("x", NodeMeasurement(label_means, weight, correct=1, images=2), 0.3)
+    assert (metrics.nodes, metrics.nodes_without_cluster) == (2, 1)
+    assert (metrics.clusters_per_node, metrics.clusters_per_node_all) == (1.0, 0.5)
 
 
 def test_manifest_has_every_figure(bundle: Path) -> None:

@@ -114,7 +114,7 @@ def test_activations_have_their_shapes() -> None:
     """Every intermediate has its documented name and shape, also where encoders differ."""
     config = support.uneven(support.small_config())
     _, activations = CCT(config).eval()(torch.zeros(2, 1, 8, 8))
-    expected = {"embedding": (2, 16, 32), "norm_scale": (2, 16), "pooling_weights": (2, 16), "pooled": (2, 32)}
+    expected = {"embedding": (2, 16, 32), "norm_scale": (2, 16), "pooling_weights": (2, 16), "classifier_head": (2, 32)}
     for index, shape in enumerate(config.encoders):
         sizes = {
             "query": shape.heads * shape.query_key_dim,

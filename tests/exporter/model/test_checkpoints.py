@@ -1,4 +1,4 @@
-"""Models and measurements as files."""
+"""Tensors and models as files."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,11 @@ import support
 import torch
 from headwise_exporter.model.checkpoints import (
     CheckpointError,
-    Measurements,
-    load_measurements,
     load_model,
-    save_measurements,
+    load_tensors,
     save_model,
+    save_tensors,
 )
-from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, ProbeSettings, measure, statistics, train_probes
 from safetensors.torch import save_file
 
 
@@ -26,24 +24,6 @@ def test_model_comes_back_as_it_was(tmp_path: Path) -> None:
     assert loaded.config == model.config
     assert not loaded.training
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
-
-
-def test_measurements_come_back_without_looking_at_an_image(tmp_path: Path) -> None:
-    """Matrices, clusters and probes are those that were saved."""
-    model = support.random_model()
-    data = support.random_images(torch.arange(20) % 10)
-    probes = train_probes(model, data, ProbeSettings(epochs=1))
-    saved = Measurements(probes, measure(model, probes, data))
-    save_measurements(tmp_path / "s.safetensors", saved)
-    loaded = load_measurements(tmp_path / "s.safetensors")
-    assert list(loaded.nodes) == list(saved.nodes)
-    assert CLASSIFIER_HEAD not in loaded.probes
-    for name, node in saved.nodes.items():
-        assert torch.equal(loaded.nodes[name].matrices(), node.matrices())
-        assert loaded.nodes[name].accuracy() == node.accuracy()
-        assert torch.equal(statistics(loaded.nodes[name]).cluster_NK, statistics(node).cluster_NK)
-    values = torch.randn(2, 16, 32)
-    assert torch.equal(loaded.probes["encoders.0.heads"](values), probes["encoders.0.heads"](values))
 
 
 def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -70,12 +50,12 @@ def test_damaged_file_is_an_error(tmp_path: Path) -> None:
 
 def test_file_of_another_kind_is_named(tmp_path: Path) -> None:
     """Measurements are not a model, and a foreign file is neither."""
-    save_measurements(tmp_path / "s.safetensors", Measurements({}, {}))
+    save_tensors(tmp_path / "s.safetensors", {}, "measurements")
     with pytest.raises(CheckpointError, match=r"expected model .*found measurements"):
         load_model(tmp_path / "s.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="found something else"):
-        load_measurements(tmp_path / "foreign.safetensors")
+        load_tensors(tmp_path / "foreign.safetensors", "measurements")
 
 
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path: Path) -> None:

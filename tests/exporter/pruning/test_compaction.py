@@ -10,14 +10,17 @@ from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, count_macs
 from headwise_exporter.pruning.compaction import (
     Budget,
     KeptUnits,
-    UnitMeans,
     largest_difference,
     mask_units,
     pruned_masks,
     remove_masked,
     top_indices,
 )
+from headwise_exporter.pruning.masks import Masks
 from hypothesis import given, settings
+from torch import Tensor
+
+Means = dict[str, Tensor]  # of every unit, by the name of its group
 
 
 def subset(draw: st.DrawFn, size: int, count: int) -> tuple[int, ...]:
@@ -39,14 +42,13 @@ def kept_units(draw: st.DrawFn, shape: EncoderShape) -> KeptUnits:
 
 
 @st.composite
-def removals(draw: st.DrawFn) -> tuple[CCT, list[KeptUnits], list[UnitMeans]]:
+def removals(draw: st.DrawFn) -> tuple[CCT, list[KeptUnits], Means]:
     """A random model, what to keep of each encoder, and any means."""
     config = draw(st.sampled_from([support.small_config(), support.uneven(support.small_config())]))
     model = support.random_model(config, seed=draw(st.integers(0, 10)))
     kept = [draw(kept_units(shape)) for shape in config.encoders]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10)))
-    sizes = [(shape.heads * shape.value_dim, shape.feed_forward) for shape in config.encoders]
-    means = [UnitMeans(*(torch.randn(size, generator=generator) for size in pair)) for pair in sizes]
+    means = {group.name: torch.randn(group.units, generator=generator) for group in model.unit_groups()}
     return model, kept, means
 
 
@@ -63,14 +65,14 @@ def everything(config: CCTConfig) -> list[KeptUnits]:
     ]
 
 
-def zero_means(config: CCTConfig) -> list[UnitMeans]:
+def zero_means(model: CCT) -> Means:
     """Means of 0 for all units."""
-    return [UnitMeans(torch.zeros(s.heads * s.value_dim), torch.zeros(s.feed_forward)) for s in config.encoders]
+    return {group.name: torch.zeros(group.units) for group in model.unit_groups()}
 
 
 @settings(deadline=None, max_examples=40)
 @given(removals())
-def test_pruned_model_is_the_masked_model(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
+def test_pruned_model_is_the_masked_model(removal: tuple[CCT, list[KeptUnits], Means]) -> None:
     """Whatever is removed, the smaller model gives the masked model's logits on random images, to 1e-5."""
     model, kept, means = removal
     masked = mask_units(model, kept, means)
@@ -82,7 +84,7 @@ def test_pruned_model_is_the_masked_model(removal: tuple[CCT, list[KeptUnits], l
 
 @settings(deadline=None, max_examples=20)
 @given(removals())
-def test_pruned_model_has_the_shapes_that_were_kept(removal: tuple[CCT, list[KeptUnits], list[UnitMeans]]) -> None:
+def test_pruned_model_has_the_shapes_that_were_kept(removal: tuple[CCT, list[KeptUnits], Means]) -> None:
     """Sizes, parameters and multiply-accumulates follow from what is kept, and never grow."""
     model, kept, means = removal
     small = remove_masked(mask_units(model, kept, means), kept)
@@ -95,7 +97,7 @@ def test_keeping_everything_changes_nothing() -> None:
     """With all units kept the pruned model has the dense model's weights."""
     model = support.random_model()
     kept = everything(model.config)
-    small = remove_masked(mask_units(model, kept, zero_means(model.config)), kept)
+    small = remove_masked(mask_units(model, kept, zero_means(model)), kept)
     for name, value in model.state_dict().items():
         assert torch.equal(small.state_dict()[name], value)
 
@@ -107,8 +109,8 @@ def test_constant_unit_folds_into_the_bias_without_loss() -> None:
     with torch.no_grad():
         model.classifier.blocks[0].linear1.weight[constant] = 0.0
         bias = model.classifier.blocks[0].linear1.bias[constant]
-    means = zero_means(model.config)
-    means[0].feed_forward_hidden_F[constant] = torch.nn.functional.gelu(bias.detach())
+    means = zero_means(model)
+    means["encoders.0.feed_forward_hidden"][constant] = torch.nn.functional.gelu(bias.detach())
     kept = everything(model.config)
     remaining = tuple(index for index in range(48) if index != constant)
     kept[0] = replace(kept[0], feed_forward=remaining)
@@ -118,11 +120,12 @@ def test_constant_unit_folds_into_the_bias_without_loss() -> None:
 
 def test_masks_follow_the_kept_columns() -> None:
     """The ANDC mask of a second feed-forward layer loses the removed nodes' columns, the classifier head's stays."""
-    kept = [replace(units, feed_forward=(1, 3)) for units in everything(support.small_config())]
-    masks = {"classifier.blocks.1.linear2": torch.arange(4).repeat(2, 1), "classifier.fc": torch.ones(10, 32)}
-    found = pruned_masks(masks, kept)
-    assert found["classifier.blocks.1.linear2"].tolist() == [[1, 3], [1, 3]]
-    assert found["classifier.fc"] is masks["classifier.fc"]
+    model = support.random_model()
+    kept = [replace(units, feed_forward=(1, 3)) for units in everything(model.config)]
+    masks = Masks({"classifier.blocks.1.linear2": torch.arange(4).repeat(2, 1), "classifier.fc": torch.ones(10, 32)})
+    pruned = pruned_masks(masks, model, kept).by_layer
+    assert pruned["classifier.blocks.1.linear2"].tolist() == [[1, 3], [1, 3]]
+    assert pruned["classifier.fc"] is masks.by_layer["classifier.fc"]
 
 
 def test_original_model_is_not_changed() -> None:
@@ -130,7 +133,7 @@ def test_original_model_is_not_changed() -> None:
     model = support.random_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     kept = [replace(units, feed_forward=(0,)) for units in everything(model.config)]
-    mask_units(model, kept, zero_means(model.config))
+    mask_units(model, kept, zero_means(model))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -3,22 +3,25 @@
 import pytest
 import support
 import torch
+from headwise_exporter.model.anatomy import CLASSIFIER_HEAD, MaskableLayer
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import CLASSIFIER_HEAD, ProbeSettings, measure, relative_fields, train_probes
-from headwise_exporter.pruning import andc
+from headwise_exporter.nodes.snp import ProbeSettings, measure, relative_fields, train_probes
+from headwise_exporter.pruning.andc import andc_masks_keeping
 from headwise_exporter.pruning.connections import (
     ANDC,
+    DENSE,
+    MASK_BY,
     PERMUTED,
-    RULES,
     SCORES,
     Evidence,
+    choose_masks,
     input_scales,
-    masks_by,
     scores,
 )
+from headwise_exporter.pruning.masks import Masks
 from torch import Tensor
 
-LAYER = "classifier.blocks.1.linear2"
+HEAD = "classifier.fc"
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,19 @@ def evidence() -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def andc_masks(evidence: Evidence) -> dict[str, Tensor]:
+def andc(evidence: Evidence) -> Masks:
     """A quarter of every layer's connections."""
-    return andc.masks_keeping(evidence.model, evidence.nodes, "both", 0.25)
+    return andc_masks_keeping(evidence.model, evidence.nodes, "both", 0.25)
+
+
+def layer_named(model: CCT, name: str) -> MaskableLayer:
+    """One of the layers that masks may cut."""
+    return next(layer for layer in model.maskable_layers() if layer.name == name)
+
+
+def score(name: str, evidence: Evidence, layer: str = "classifier.blocks.1.linear2") -> Tensor:
+    """Score of every connection of a layer."""
+    return scores(name, evidence, layer_named(evidence.model, layer), torch.Generator())
 
 
 def weight(model: CCT, layer: str) -> Tensor:
@@ -41,27 +54,30 @@ def weight(model: CCT, layer: str) -> Tensor:
     return model.get_parameter(f"{layer}.weight").detach().abs().double()
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_every_rule_keeps_as_many_connections_in_each_layer(
-    rule: str, evidence: Evidence, andc_masks: dict[str, Tensor]
-) -> None:
+@pytest.mark.parametrize("mask_by", MASK_BY)
+def test_every_choice_keeps_as_many_connections_in_each_layer(mask_by: str, evidence: Evidence, andc: Masks) -> None:
     """Controls at the same kept number, layer by layer."""
-    found = masks_by(rule, andc_masks, evidence)
-    assert list(found) == list(andc_masks)
-    for layer, mask in found.items():
-        assert mask.shape == andc_masks[layer].shape
-        assert mask.sum() == andc_masks[layer].sum()
+    masks = choose_masks(mask_by, andc, evidence).by_layer
+    assert list(masks) == list(andc.by_layer)
+    for layer, mask in masks.items():
+        assert mask.shape == andc.by_layer[layer].shape
+        assert mask.sum() == andc.by_layer[layer].sum()
 
 
-def test_andc_is_left_as_it_is(evidence: Evidence, andc_masks: dict[str, Tensor]) -> None:
-    """The rule that the others are compared with."""
-    for layer, mask in masks_by(ANDC, andc_masks, evidence).items():
-        assert torch.equal(mask, andc_masks[layer])
+def test_dense_keeps_every_connection(evidence: Evidence, andc: Masks) -> None:
+    """Of the layers that would be masked."""
+    assert choose_masks(DENSE, andc, evidence).kept_share() == 1.0
 
 
-def test_magnitude_keeps_the_largest_weights(evidence: Evidence, andc_masks: dict[str, Tensor]) -> None:
+def test_andc_is_left_as_it_is(evidence: Evidence, andc: Masks) -> None:
+    """The masks that the others are compared with."""
+    for layer, mask in choose_masks(ANDC, andc, evidence).by_layer.items():
+        assert torch.equal(mask, andc.by_layer[layer])
+
+
+def test_magnitude_keeps_the_largest_weights(evidence: Evidence, andc: Masks) -> None:
     """No weight that goes is larger than one that stays."""
-    for layer, mask in masks_by("magnitude", andc_masks, evidence).items():
+    for layer, mask in choose_masks("magnitude", andc, evidence).by_layer.items():
         assert weight(evidence.model, layer)[mask].min() >= weight(evidence.model, layer)[~mask].max()
 
 
@@ -70,8 +86,9 @@ def test_wanda_weighs_each_weight_with_the_size_of_its_input(evidence: Evidence)
     with torch.no_grad():
         values = evidence.model(support.random_images(torch.arange(60) % 10).normalised(slice(None)))[1]
     scale_F = values["encoders.1.feed_forward_hidden"].flatten(0, 1).double().square().mean(0).sqrt()
-    found, expected = scores("wanda", evidence, LAYER, torch.Generator()), weight(evidence.model, LAYER) * scale_F
-    torch.testing.assert_close(found / found.mean(), expected / expected.mean(), rtol=1e-5, atol=1e-6)
+    wanda = score("wanda", evidence)
+    expected = weight(evidence.model, "classifier.blocks.1.linear2") * scale_F
+    torch.testing.assert_close(wanda / wanda.mean(), expected / expected.mean(), rtol=1e-5, atol=1e-6)
 
 
 def test_overlap_is_the_product_of_the_positive_relative_fields(evidence: Evidence) -> None:
@@ -80,41 +97,39 @@ def test_overlap_is_the_product_of_the_positive_relative_fields(evidence: Eviden
         relative_fields(evidence.nodes[f"encoders.1.feed_forward_{tap}"]).clamp(min=0) for tap in ("hidden", "out")
     )
     expected = torch.stack([(hidden_FK * target_K).sum(1) for target_K in out_DK])
-    found = scores("overlap", evidence, LAYER, torch.Generator())
-    torch.testing.assert_close(found / found.mean(), expected / expected.mean())
-    head_KN = scores("overlap", evidence, andc.CLASSIFIER_LAYER, torch.Generator())
+    overlap = score("overlap", evidence)
+    torch.testing.assert_close(overlap / overlap.mean(), expected / expected.mean())
+    head_KN = score("overlap", evidence, HEAD)
     fields_NK = relative_fields(evidence.nodes[CLASSIFIER_HEAD]).clamp(min=0)
     torch.testing.assert_close(head_KN / head_KN.mean(), fields_NK.T / fields_NK.mean())
 
 
 def test_product_is_the_product_of_its_factors(evidence: Evidence) -> None:
     """Up to a factor, which does not change the order."""
-    product, magnitude, overlap = (
-        scores(rule, evidence, LAYER, torch.Generator()) for rule in ("magnitude*overlap", "magnitude", "overlap")
-    )
+    product, magnitude, overlap = (score(name, evidence) for name in ("magnitude*overlap", "magnitude", "overlap"))
     torch.testing.assert_close(product, magnitude * overlap)
 
 
-def test_permuted_mask_has_the_same_rows_and_columns(evidence: Evidence, andc_masks: dict[str, Tensor]) -> None:
+def test_permuted_mask_has_the_same_rows_and_columns(evidence: Evidence, andc: Masks) -> None:
     """Nodes are exchanged as a whole: how many connections each has is the same, in another order."""
-    for layer, mask in masks_by(PERMUTED, andc_masks, evidence).items():
+    permuted = choose_masks(PERMUTED, andc, evidence).by_layer
+    for layer, mask in permuted.items():
         for axis in (0, 1):
-            counts, before = (one.sum(axis).sort().values for one in (mask, andc_masks[layer]))
+            counts, before = (one.sum(axis).sort().values for one in (mask, andc.by_layer[layer]))
             assert torch.equal(counts, before)
-        assert not torch.equal(mask, andc_masks[layer])
-    classifier_head = masks_by(PERMUTED, andc_masks, evidence)[andc.CLASSIFIER_LAYER]
-    assert torch.equal(classifier_head.sum(1), andc_masks[andc.CLASSIFIER_LAYER].sum(1))
+        assert not torch.equal(mask, andc.by_layer[layer])
+    assert torch.equal(permuted[HEAD].sum(1), andc.by_layer[HEAD].sum(1))
 
 
-@pytest.mark.parametrize("rule", ["random", PERMUTED])
-def test_chance_depends_on_the_seed(rule: str, evidence: Evidence, andc_masks: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("mask_by", ["random", PERMUTED])
+def test_chance_depends_on_the_seed(mask_by: str, evidence: Evidence, andc: Masks) -> None:
     """The same seed gives the same mask, another one another."""
-    first, second, third = (masks_by(rule, andc_masks, evidence, seed)[LAYER] for seed in (1, 1, 2))
+    first, second, third = (choose_masks(mask_by, andc, evidence, seed).by_layer[HEAD] for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 
 
-def test_unknown_rule_lists_the_known_ones(evidence: Evidence, andc_masks: dict[str, Tensor]) -> None:
-    """A rule that does not exist is refused."""
-    with pytest.raises(ValueError, match=f"expected a rule of {SCORES[0]}, .*found 'luck'"):
-        masks_by("luck", andc_masks, evidence)
+def test_unknown_choice_lists_the_known_ones(evidence: Evidence, andc: Masks) -> None:
+    """A score that does not exist is refused."""
+    with pytest.raises(ValueError, match=f"expected a score of {SCORES[0]}, .*found 'luck'"):
+        choose_masks("luck", andc, evidence)

@@ -9,7 +9,7 @@ from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, ProbeSetting
 from headwise_exporter.pruning.compaction import Budget
 from headwise_exporter.pruning.criteria import (
     CRITERIA,
-    EncoderMoments,
+    GroupMoments,
     choose,
     collect_moments,
     distinct_scores,
@@ -18,7 +18,7 @@ from headwise_exporter.pruning.criteria import (
 )
 from torch.nn import functional
 
-Measured = tuple[CCT, list[EncoderMoments], dict[str, NodeMeasurement], LabelledImages]
+Measured = tuple[CCT, GroupMoments, dict[str, NodeMeasurement], LabelledImages]
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +35,23 @@ def test_moments_are_those_of_all_images_and_tokens(measured: Measured) -> None:
     model, moments, _, data = measured
     with torch.no_grad():
         values = model(data.normalised(slice(None)))[1]["encoders.1.feed_forward_hidden"].flatten(0, 1).double()
-    found = moments[1].feed_forward_hidden
-    torch.testing.assert_close(found.mean(), values.mean(0), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found.energy(), values.square().mean(0), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found.variance(), values.var(0, correction=0), rtol=1e-4, atol=1e-5)
+    hidden = moments["encoders.1.feed_forward_hidden"]
+    torch.testing.assert_close(hidden.mean(), values.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(hidden.energy(), values.square().mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(hidden.variance(), values.var(0, correction=0), rtol=1e-4, atol=1e-5)
 
 
 def test_taylor_is_the_squared_first_order_change_image_by_image(measured: Measured) -> None:
     """The running sums give what each image's own gradient gives."""
     model, moments, _, data = measured
-    mean = moments[0].heads.mean()
+    mean = moments["encoders.0.heads"].mean()
     terms = []
     for images, labels in data.batches(1):
         logits, activations = model(images)
         value = activations["encoders.0.heads"]
         (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, labels), value)
         terms.append(((value.detach() - mean) * gradient).sum((0, 1)).double().square())
-    torch.testing.assert_close(moments[0].heads.taylor(), torch.stack(terms).mean(0), rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(moments["encoders.0.heads"].taylor(), torch.stack(terms).mean(0), rtol=1e-3, atol=1e-9)
 
 
 def test_snp_score_is_the_diagonal_field_on_recognised_labels(measured: Measured) -> None:
@@ -70,8 +70,8 @@ def test_node_that_repeats_a_stronger_one_is_not_distinct() -> None:
     """The stronger keeps its score, a node with another matrix too, and half a copy counts half."""
     means_KN = torch.tensor([[2.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]).double()
     weight_KN = torch.tensor([[1.0, 1.0, 0.0, 0.4], [0.0, 0.0, 1.0, 0.4], [0.0, 0.0, 0.0, 0.0]]).double()
-    found = distinct_scores(NodeMeasurement(means_KN, weight_KN, 1, 2), THRESHOLD)
-    torch.testing.assert_close(found, torch.tensor([1.0, 0.0, 1.0, 0.5]).double())
+    distinct = distinct_scores(NodeMeasurement(means_KN, weight_KN, 1, 2), THRESHOLD)
+    torch.testing.assert_close(distinct, torch.tensor([1.0, 0.0, 1.0, 0.5]).double())
 
 
 def test_distinct_is_one_minus_the_cosine_of_whole_matrices(measured: Measured) -> None:
@@ -94,19 +94,19 @@ def test_distinct_is_one_minus_the_cosine_of_whole_matrices(measured: Measured) 
 def test_every_criterion_scores_every_removable_node(measured: Measured, criterion: str) -> None:
     """One finite score for each node of the heads and of the hidden layer."""
     model, moments, nodes, _ = measured
-    for row, shape in zip(scores(model, moments, nodes, THRESHOLD, criterion), model.config.encoders, strict=True):
-        assert {tap: len(score) for tap, score in row.items()} == {
-            "heads": shape.heads * shape.value_dim,
-            "feed_forward_hidden": shape.feed_forward,
-        }
-        assert all(score.isfinite().all() for score in row.values())
+    by_group = scores(model, moments, nodes, THRESHOLD, criterion)
+    sizes = {"heads": 32, "feed_forward_hidden": 48}
+    expected = {f"encoders.{encoder}.{kind}": size for encoder in (0, 1) for kind, size in sizes.items()}
+    assert {name: len(score) for name, score in by_group.items()} == expected
+    assert all(score.isfinite().all() for score in by_group.values())
 
 
 def test_product_is_the_product_of_both(measured: Measured) -> None:
     """`taylor*snp` ranks as the two scores multiplied."""
     model, moments, nodes, _ = measured
     both, taylor, snp = (scores(model, moments, nodes, THRESHOLD, name) for name in ("taylor*snp", "taylor", "snp"))
-    torch.testing.assert_close(both[0]["heads"], taylor[0]["heads"] * snp[0]["heads"])
+    for name, score in both.items():
+        torch.testing.assert_close(score, taylor[name] * snp[name])
 
 
 def test_unread_node_is_worth_nothing(measured: Measured) -> None:
@@ -116,7 +116,7 @@ def test_unread_node_is_worth_nothing(measured: Measured) -> None:
     with torch.no_grad():
         model.classifier.blocks[0].linear2.weight[:, 7] = 0.0
     for criterion in ("magnitude", "variance"):
-        assert scores(model, moments, nodes, THRESHOLD, criterion)[0]["feed_forward_hidden"][7] == 0.0
+        assert scores(model, moments, nodes, THRESHOLD, criterion)["encoders.0.feed_forward_hidden"][7] == 0.0
 
 
 def test_unknown_criterion_lists_the_known_ones(measured: Measured) -> None:
@@ -129,8 +129,9 @@ def test_unknown_criterion_lists_the_known_ones(measured: Measured) -> None:
 def test_choice_keeps_the_best_heads_and_nodes(measured: Measured) -> None:
     """The heads with the largest sums, the nodes and dimensions with the largest scores, as many as the budget says."""
     model, moments, _, _ = measured
-    score = {"heads": torch.arange(32.0), "feed_forward_hidden": -torch.arange(48.0)}
-    kept = choose(model, [score, score], moments, Budget(feed_forward=1 / 6, heads=0.5, query_key=1.0, value=1.0))
+    by_kind = {"heads": torch.arange(32.0), "feed_forward_hidden": -torch.arange(48.0)}
+    by_group = {f"encoders.{encoder}.{kind}": score for encoder in (0, 1) for kind, score in by_kind.items()}
+    kept = choose(model, by_group, moments, Budget(feed_forward=1 / 6, heads=0.5, query_key=1.0, value=1.0))
     for units in kept:
         assert units.heads == (2, 3)
         assert units.feed_forward == tuple(range(8))

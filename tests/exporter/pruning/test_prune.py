@@ -8,17 +8,28 @@ import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.manifest import kept_share
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import Measurements
+from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import ProbeSettings, measure, statistics, train_probes
-from headwise_exporter.pruning import prune as pruning
+from headwise_exporter.pruning import prune as prune_module
 from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
-from headwise_exporter.pruning.criteria import CRITERIA
-from headwise_exporter.pruning.prune import RULES, Pruned, PruningError, provenance, prune, remove_units
-from headwise_exporter.recipes import PruneSettings
+from headwise_exporter.pruning.criteria import CRITERIA, collect_moments
+from headwise_exporter.pruning.prune import (
+    CANDIDATES,
+    LITERAL,
+    Pruned,
+    PruneSettings,
+    PruningError,
+    provenance,
+    prune,
+    remove_units,
+    steps,
+)
 from headwise_exporter.training.loop import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=5, batch_size=32)
-SETTINGS = PruneSettings(rule="both", criterion="magnitude", epochs=1, budget=Budget(0.5, 0.5, 1.0, 1.0))
+SETTINGS = PruneSettings(
+    layers="both", mask_by="andc", criterion="magnitude", epochs=1, budget=Budget(0.5, 0.5, 1.0, 1.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +65,11 @@ def test_dense_model_is_not_changed(dense: CCT, pruned: Pruned) -> None:
 
 def test_masks_hold_in_both_models(pruned: Pruned) -> None:
     """After their fine-tuning the masked and the pruned model have no weight where the masks keep none."""
-    for name, mask in pruned.masked.masks.items():
+    for name, mask in pruned.masked.masks.by_layer.items():
         assert not (pruned.masked.model.get_parameter(f"{name}.weight") * ~mask).any()
     for encoder, units in enumerate(pruned.chosen.kept):
         name = f"classifier.blocks.{encoder}.linear2"
-        mask = pruned.masked.masks[name][:, list(units.feed_forward)]
+        mask = pruned.masked.masks.by_layer[name][:, list(units.feed_forward)]
         assert not (pruned.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
 
 
@@ -72,75 +83,117 @@ def test_auto_takes_the_best_on_the_validation_images(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
     """Every criterion is tried, and none is better than the one chosen."""
-    steps: list[str] = []
+    notes: list[str] = []
     settings = replace(SETTINGS, criterion="auto")
-    found = prune(dense, measurements, data, data, settings, TRAINING, steps.append)
-    assert [candidate.criterion for candidate in found.candidates] == list(CRITERIA)
-    assert found.chosen.validation_accuracy == max(candidate.validation_accuracy for candidate in found.candidates)
-    equals = [c for c in found.candidates if c.validation_accuracy == found.chosen.validation_accuracy]
-    assert found.chosen.validation_loss == min(candidate.validation_loss for candidate in equals)
-    assert len(steps) == 1 + len(CRITERIA)
-    told = provenance(found, settings)
-    assert told.criterion_chosen
-    assert [candidate.criterion for candidate in told.candidates] == list(CRITERIA)
+    pruned = prune(dense, measurements, data, data, settings, TRAINING, notes.append)
+    assert [candidate.criterion for candidate in pruned.candidates] == list(CRITERIA)
+    assert pruned.chosen.validation_accuracy == max(candidate.validation_accuracy for candidate in pruned.candidates)
+    equals = [c for c in pruned.candidates if c.validation_accuracy == pruned.chosen.validation_accuracy]
+    assert pruned.chosen.validation_loss == min(candidate.validation_loss for candidate in equals)
+    assert len(notes) == steps(settings) == 1 + len(CRITERIA)
+    stated = provenance(pruned, settings)
+    assert stated.criterion_chosen
+    assert not stated.mask_chosen
+    assert [candidate.criterion for candidate in stated.candidates] == list(CRITERIA)
 
 
-def test_auto_rule_goes_on_with_the_best_and_reports_literal_andc(
+def test_auto_masks_go_on_with_the_best_and_report_literal_andc(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
-    """Every rule and none is evaluated, weighed overlap at ANDC's share; the masked model is that of both rules."""
-    steps: list[str] = []
-    settings = replace(SETTINGS, rule="auto")
-    found = prune(dense, measurements, data, data, settings, TRAINING, steps.append)
-    assert [masked.rule for masked in found.rules] == list(RULES)
-    assert found.base.validation_accuracy == max(masked.validation_accuracy for masked in found.rules)
-    assert found.masked.rule == "both"
-    told = provenance(found, settings)
-    assert (told.rule, told.compact_rule, told.compact_rule_chosen) == ("both", found.base.rule, True)
-    assert [result.rule for result in told.rules] == list(RULES)
-    assert kept_share(told) == pytest.approx(told.rules[RULES.index("both")].kept_connections)
-    assert told.rules[RULES.index("none")].kept_connections == 1.0
-    assert told.rules[-1].kept_connections == pytest.approx(told.rules[RULES.index("both")].kept_connections)
-    assert len(steps) == len(RULES) + 1
-    for name, mask in pruned_masks(found.base.masks, found.chosen.kept).items():
-        assert not (found.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
+    """Every candidate and none is evaluated, weighed overlap at ANDC's share; the masked model is literal ANDC's."""
+    notes: list[str] = []
+    settings = replace(SETTINGS, layers="auto", mask_by="auto")
+    pruned = prune(dense, measurements, data, data, settings, TRAINING, notes.append)
+    assert [(masked.layers, masked.mask_by) for masked in pruned.tried] == list(CANDIDATES)
+    assert pruned.base.validation_accuracy == max(masked.validation_accuracy for masked in pruned.tried)
+    assert (pruned.masked.layers, pruned.masked.mask_by) == LITERAL
+    stated = provenance(pruned, settings)
+    assert (stated.layers, stated.mask_by) == LITERAL
+    assert (stated.pruned_layers, stated.pruned_mask_by) == (pruned.base.layers, pruned.base.mask_by)
+    assert stated.mask_chosen
+    kept = {(masks.layers, masks.mask_by): masks.kept_connections for masks in stated.masks}
+    assert list(kept) == list(CANDIDATES)
+    assert kept_share(stated) == pytest.approx(kept[LITERAL])
+    assert kept["both", "none"] == 1.0
+    assert kept["both", "wanda*overlap"] == pytest.approx(kept[LITERAL])
+    assert len(notes) == steps(settings) == len(CANDIDATES) + 1
+    for name, mask in pruned_masks(pruned.base.masks, dense, pruned.chosen.kept).by_layer.items():
+        assert not (pruned.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
+
+
+@pytest.mark.parametrize(
+    ("layers", "mask_by", "expected"),
+    [
+        ("both", "andc", [("both", "andc")]),
+        ("feed_forward", "magnitude", [("feed_forward", "magnitude")]),
+        ("auto", "magnitude", [("both", "magnitude")]),
+        ("auto", "andc", [("classifier_head", "andc"), ("feed_forward", "andc"), ("both", "andc")]),
+        ("classifier_head", "auto", [("classifier_head", "andc"), ("both", "none")]),
+        ("auto", "none", [("both", "none")]),
+        ("auto", "auto", list(CANDIDATES)),
+    ],
+)
+def test_masks_that_are_tried_fit_what_was_asked_for(
+    layers: str, mask_by: str, expected: list[tuple[str, str]]
+) -> None:
+    """One of each where both are named; where one is left to choose, every candidate that fits the other."""
+    settings = PruneSettings(layers=layers, mask_by=mask_by)  # type: ignore[arg-type]  # of a table
+    assert settings.mask_candidates() == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "all"}, "expected layers to be one of auto, feed_forward, classifier_head, both, found 'all'"),
+        ({"mask_by": "luck"}, "expected mask_by to be one of auto, none, andc, .*found 'luck'"),
+        ({"criterion": "luck"}, "expected criterion to be one of auto, magnitude, .*found 'luck'"),
+    ],
+)
+def test_unknown_setting_lists_the_known_ones(changes: dict[str, str], message: str) -> None:
+    """Before anything is pruned."""
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **changes)  # type: ignore[arg-type]  # of a table
 
 
 def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned, measurements: Measurements) -> None:
     """Kept connections are those of the masks; nodes without a cluster are counted where a mask reads them."""
-    told = provenance(pruned, SETTINGS)
-    assert (told.rule, told.criterion, told.criterion_chosen) == ("both", "magnitude", False)
-    assert {layer.layer: layer.kept for layer in told.layers} == {
-        name: int(mask.sum()) for name, mask in pruned.masked.masks.items()
+    stated = provenance(pruned, SETTINGS)
+    assert (stated.layers, stated.mask_by) == ("both", "andc")
+    assert (stated.criterion, stated.criterion_chosen) == ("magnitude", False)
+    assert {layer.layer: layer.kept for layer in stated.layer_masks} == {
+        name: int(mask.sum()) for name, mask in pruned.masked.masks.by_layer.items()
     }
     expected = sum(
         int((~statistics(node).has_cluster_N).sum())
         for name, node in measurements.nodes.items()
         if "feed_forward" in name or name == "classifier_head"
     )
-    assert told.nodes_without_cluster == expected
+    assert stated.nodes_without_cluster == expected
 
 
 def test_share_of_connections_is_kept_where_one_is_asked_for(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
     """`keep` goes before the threshold."""
-    found = prune(dense, measurements, data, data, replace(SETTINGS, rule="layer", keep=0.1), TRAINING)
-    assert kept_share(provenance(found, SETTINGS)) == pytest.approx(0.1, abs=0.03)
+    settings = replace(SETTINGS, layers="feed_forward", keep=0.1)
+    pruned = prune(dense, measurements, data, data, settings, TRAINING)
+    assert kept_share(provenance(pruned, settings)) == pytest.approx(0.1, abs=0.03)
 
 
 def test_without_masks_nothing_is_trained_before_removal(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
-    """The rule `none` leaves the masked model as the dense one."""
-    found = prune(dense, measurements, data, data, replace(SETTINGS, rule="none"), TRAINING)
-    assert largest_difference(dense, found.masked.model) == 0.0
-    assert provenance(found, replace(SETTINGS, rule="none")).nodes_without_cluster == 0
+    """`none` leaves the masked model as the dense one."""
+    settings = replace(SETTINGS, mask_by="none")
+    pruned = prune(dense, measurements, data, data, settings, TRAINING)
+    assert largest_difference(dense, pruned.masked.model) == 0.0
+    assert provenance(pruned, settings).nodes_without_cluster == 0
 
 
-def test_pruned_model_that_differs_is_refused(dense: CCT, pruned: Pruned, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruned_model_that_differs_is_refused(
+    dense: CCT, pruned: Pruned, data: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The equality of masked and pruned model is checked on every removal, not trusted."""
-    monkeypatch.setattr(pruning, "remove_masked", lambda masked, kept: support.random_model(seed=9))
-    means = [pruning.UnitMeans(torch.zeros(32), torch.zeros(48))] * 2
+    monkeypatch.setattr(prune_module, "remove_masked", lambda masked, kept: support.random_model(seed=9))
     with pytest.raises(PruningError, match=r"expected the pruned model to equal the masked one to 1e-05"):
-        remove_units(dense, pruned.chosen.kept, means)
+        remove_units(dense, pruned.chosen.kept, collect_moments(dense, data))

@@ -4,7 +4,6 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import support
 import torch
@@ -12,30 +11,22 @@ from headwise.bundle import file_sha256
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
-from headwise_exporter.model.checkpoints import load_measurements, load_model
+from headwise_exporter.data.images import split_images
+from headwise_exporter.model.checkpoints import CheckpointError, load_model
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.heads import agreement, recognising_nodes
+from headwise_exporter.nodes.measurements import load_measurements
 from headwise_exporter.nodes.snp import ProbeSettings, measure, recognised_labels, statistics, train_probes
 from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.stages.build import (
-    DENSE,
-    DENSE_MEASUREMENTS,
-    PRUNED,
-    PRUNING_IMAGES,
-    RunError,
+    bundle_contents,
     dataset_fingerprint,
     findings_stage,
     measure_stage,
     prune_stage,
-    pruning_measurements,
-    pruning_record,
-    run_findings,
-    split_images,
     train_stage,
-    trained_dataset,
-    trained_recipe,
-    training_record,
 )
+from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, PRUNED, RunError, run_findings
 
 
 @pytest.fixture
@@ -76,71 +67,36 @@ def test_lost_result_is_made_again_and_is_the_same(run: Path) -> None:
     assert file_sha256(run / PRUNED) == before
 
 
-def test_run_remembers_its_data_set_and_settings(run: Path) -> None:
-    """A stage alone needs the run's folder and nothing else."""
-    record = training_record(run)
-    assert (record["dataset"]["name"], record["recipe"]["training"]["epochs"]) == ("digits", 3)
-    assert trained_recipe(run) == support.small_recipe()
-    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
-    assert trained_dataset(run).name == "digits"
-
-
-def test_pruning_is_remembered(run: Path) -> None:
-    """Provenance and kept units come back from the file."""
-    provenance, kept = pruning_record(run)
-    assert (provenance.rule, provenance.criterion) == ("both", "variance*snp")
-    assert [len(units.heads) for units in kept] == [3, 3]
-
-
 def test_findings_say_what_the_measurements_hold(run: Path) -> None:
     """Every tap point with its figures, and every head with its images, as they follow from the saved label means."""
-    found, nodes = run_findings(run), load_measurements(run / DENSE_MEASUREMENTS).nodes
-    assert [tap["name"] for tap in found["tap_points"]] == list(nodes)
-    for tap in found["tap_points"]:
+    findings, nodes = run_findings(run), load_measurements(run / DENSE_MEASUREMENTS).nodes
+    assert [tap["name"] for tap in findings["tap_points"]] == list(nodes)
+    for tap in findings["tap_points"]:
         assert tap["figures"] == asdict(summarise(statistics(nodes[tap["name"]])))
         assert tap["sweep"][2]["clusters_per_node"] == tap["figures"]["clusters_per_node"]  # at 0.3
         assert sum(tap["nodes_by_clusters"]) == sum(tap["nodes_by_noise"]) == tap["nodes"]
         signal = tap["uncertainties"]["signal"]
         assert signal["low"] <= signal["high"]
-    assert [len(encoder["sharpness_H"]) for encoder in found["heads"]] == [4, 4]
-    for encoder in found["heads"]:
+    assert [len(encoder["sharpness_H"]) for encoder in findings["heads"]] == [4, 4]
+    for encoder in findings["heads"]:
         correct = nodes[f"encoders.{encoder['encoder']}.heads"].correct
         assert sum(encoder["together_K"]) == correct
-        assert sum(encoder["images_K"]) == found["images"]
+        assert sum(encoder["images_K"]) == findings["images"]
 
 
-def test_findings_on_another_part_with_more_probes(run: Path) -> None:
+def test_findings_on_another_split_with_more_probes(run: Path) -> None:
     """They leave the measurements as they are, and say how far probes of another seed name the same experts."""
     before, data, probes = file_sha256(run / DENSE_MEASUREMENTS), load(DatasetSettings("digits")), ProbeSettings(2)
     assert findings_stage(run, FindingsSettings("test", draws=2, probe_seeds=2), probes, data, progress)
-    found = run_findings(run)
-    assert (found["split"], found["images"]) == ("test", 360)
+    findings = run_findings(run)
+    assert (findings["split"], findings["images"]) == ("test", 360)
     model, test = load_model(run / DENSE), split_images(data, "test")
     again = measure(model, train_probes(model, split_images(data, "train"), replace(probes, seed=1)), test)
-    for index, encoder in enumerate(found["heads"]):
+    for index, encoder in enumerate(findings["heads"]):
         others_HK = recognising_nodes(recognised_labels(again[f"encoders.{index}.heads"]), 4)
         expected = agreement(torch.tensor(encoder["recognising_nodes_HK"]), others_HK)
         assert encoder["seeds"] == [asdict(expected)]
     assert file_sha256(run / DENSE_MEASUREMENTS) == before
-
-
-def test_pruning_rests_on_training_images(run: Path) -> None:
-    """At most so many of a label, so that validation and test images judge what they had no part in."""
-    data, model = load(DatasetSettings("digits")), load_model(run / DENSE)
-    found, saved = pruning_measurements(run, model, data), load_measurements(run / DENSE_MEASUREMENTS)
-    images = split_images(data, "train").sample_of_each_label(PRUNING_IMAGES)
-    assert len(images) == np.minimum(np.bincount(data.train.labels_N), PRUNING_IMAGES).sum()
-    for name, node in measure(model, saved.probes, images).items():
-        torch.testing.assert_close(found.nodes[name].label_means_KN, node.label_means_KN)
-        assert found.nodes[name].images == len(images)
-
-
-def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:
-    """An empty run names the stage to run first."""
-    with pytest.raises(RunError, match=r"has no trained model: expected training.json. Run `exporter train` first"):
-        training_record(tmp_path)
-    with pytest.raises(RunError, match=r"has no pruned model: expected pruning.json. Run `exporter prune` first"):
-        pruning_record(tmp_path)
 
 
 def test_fingerprint_is_of_every_pixel_and_label() -> None:
@@ -150,3 +106,16 @@ def test_fingerprint_is_of_every_pixel_and_label() -> None:
     assert dataset_fingerprint(load(DatasetSettings("digits"))) == before
     digits.test.images_NYXC[0, 0, 0, 0] ^= 1
     assert dataset_fingerprint(digits) != before
+
+
+def test_exporting_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
+    """An empty run is an error that names the first file that is not there."""
+    with pytest.raises(CheckpointError, match=r"expected model at .*dense.safetensors, found no such file"):
+        bundle_contents(tmp_path, load(DatasetSettings("digits")))
+
+
+def test_run_without_a_report_is_not_exported(run: Path) -> None:
+    """Every bundle has the page of its run."""
+    (run / "report/report.html").unlink()
+    with pytest.raises(RunError, match="Run `exporter report` first"):
+        bundle_contents(run, load(DatasetSettings("digits")))

@@ -12,16 +12,15 @@ import torch
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
-from headwise_exporter.model.checkpoints import load_measurements, save_measurements
-from headwise_exporter.stages.build import DENSE_MEASUREMENTS
-from headwise_exporter.stages.study import (
+from headwise_exporter.nodes.measurements import load_measurements, save_measurements
+from headwise_exporter.stages.run import (
     COMPARISON,
     COMPARISON_SO_FAR,
-    compare_stage,
+    DENSE_MEASUREMENTS,
     run_comparison,
     run_subsets,
-    subsets_stage,
 )
+from headwise_exporter.stages.study import compare_stage, subsets_stage
 from headwise_exporter.studies import comparison
 from headwise_exporter.studies.comparison import ComparisonSettings
 from headwise_exporter.studies.subsets import CRITERIA, SubsetSettings
@@ -36,7 +35,7 @@ def run(built: Path, tmp_path: Path) -> Path:
 
 
 TRAINING = small_recipe().training
-SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), rules=("andc", "random"), seeds=2, images=100)
+SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), mask_by=("andc", "random"), seeds=2, images=100)
 
 
 def counted_trainings(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> Callable[[], int]:
@@ -72,13 +71,13 @@ def test_stopped_comparison_goes_on_after_its_last_row(run: Path, monkeypatch: p
 def test_rows_of_another_comparison_are_not_taken(run: Path) -> None:
     """What was stopped with other settings starts over."""
     data = load(DatasetSettings("digits"))
-    (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"rule": "luck"}]}), "utf-8")
+    (run / COMPARISON_SO_FAR).write_text(json.dumps({"identity": {}, "rows": [{"mask_by": "luck"}]}), "utf-8")
     compare_stage(run, replace(SMALL_COMPARISON, seeds=1), TRAINING, "validation", data, progress)
-    assert [row["rule"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
+    assert [row["mask_by"] for row in run_comparison(run)["rows"]] == ["dense", "andc", "random"]
 
 
 def test_rows_on_other_measurements_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masks rest on the measurements: measured anew, a stopped comparison starts over."""
+    """Masks rest on the measurements: measured again, a stopped comparison starts over."""
     data, settings = load(DatasetSettings("digits")), replace(SMALL_COMPARISON, seeds=1)
     trainings = counted_trainings(monkeypatch, stop_at=3)
     with pytest.raises(KeyboardInterrupt):
@@ -95,6 +94,6 @@ def test_removal_for_subsets_is_done_once(run: Path) -> None:
     """Every criterion at every share, and the same settings again have nothing to do."""
     data, settings = load(DatasetSettings("digits")), SubsetSettings(labels=3, subsets=2, images=40)
     assert subsets_stage(run, settings, "validation", data, progress)
-    found = run_subsets(run)
-    assert len(found["results"]) == len(CRITERIA) * len(settings.shares)
+    removal = run_subsets(run)
+    assert len(removal["results"]) == len(CRITERIA) * len(settings.shares)
     assert not subsets_stage(run, settings, "validation", data, progress)

@@ -7,8 +7,9 @@ import support
 import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import Measurements
+from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import ProbeSettings, measure, train_probes
+from headwise_exporter.pruning.masks import Masks
 from headwise_exporter.studies.comparison import (
     ComparisonSettings,
     Difference,
@@ -21,12 +22,15 @@ from headwise_exporter.studies.comparison import (
     results,
     row_from,
 )
-from headwise_exporter.training.loop import TrainingSettings, predict
+from headwise_exporter.training.evaluation import evaluate
+from headwise_exporter.training.loop import TrainingSettings
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random", "gradual wanda"), seeds=2, rule="layer")
+SETTINGS = ComparisonSettings(
+    shares=(0.5, 0.1), mask_by=("andc", "random", "gradual wanda"), seeds=2, layers="feed_forward"
+)
 TRAINING = TrainingSettings(epochs=1, batch_size=32)
 
 
@@ -51,20 +55,20 @@ def measurements(dense: CCT, data: LabelledImages) -> Measurements:
 
 @pytest.fixture(scope="module")
 def rows(dense: CCT, measurements: Measurements, data: LabelledImages) -> list[Row]:
-    """Of two shares, two seeds and three rules."""
+    """Of two shares, two seeds and three choices of masks."""
     return compare(dense, measurements, data, data, SETTINGS, TRAINING)
 
 
 def test_every_case_has_a_row(rows: list[Row]) -> None:
-    """In the order of shares, seeds and rules."""
-    assert [(row.share, row.seed, row.rule) for row in rows] == list(cases(SETTINGS))
+    """In the order of shares, seeds and masks."""
+    assert [(row.share, row.seed, row.mask_by) for row in rows] == list(cases(SETTINGS))
     assert len(rows) == 2 + 12
 
 
-def test_rules_keep_the_same_share(rows: list[Row]) -> None:
-    """Close to the one asked for, and the same for all rules."""
+def test_masks_keep_the_same_share(rows: list[Row]) -> None:
+    """Close to the one asked for, and the same for all."""
     for row in rows:
-        assert row.kept == (1.0 if row.rule == "dense" else pytest.approx(row.share, abs=0.03))
+        assert row.kept == (1.0 if row.mask_by == "dense" else pytest.approx(row.share, abs=0.03))
         assert row.kept == next(other.kept for other in rows if other.share == row.share)
 
 
@@ -86,8 +90,8 @@ def test_rows_that_are_done_are_not_done_again(
 ) -> None:
     """A comparison that goes on where it stopped gives the rows of one that did not stop."""
     new: list[Row] = []
-    found = compare(dense, measurements, data, data, SETTINGS, TRAINING, rows[:13], new.append)
-    assert found == rows
+    resumed = compare(dense, measurements, data, data, SETTINGS, TRAINING, rows[:13], new.append)
+    assert resumed == rows
     assert new == rows[13:]
 
 
@@ -96,9 +100,9 @@ def test_row_survives_json(rows: list[Row]) -> None:
     assert row_from({**asdict(rows[0]), "wrong": list(rows[0].wrong)}) == rows[0]
 
 
-def row(rule: str, seed: int, wrong: tuple[int, ...]) -> Row:
+def row(mask_by: str, seed: int, wrong: tuple[int, ...]) -> Row:
     """On 10 images."""
-    return Row(1.0 if rule == "dense" else 0.5, seed, rule, 0.5, 10, 0.1, 1 - len(wrong) / 10, wrong)
+    return Row(1.0 if mask_by == "dense" else 0.5, seed, mask_by, 0.5, 10, 0.1, 1 - len(wrong) / 10, wrong)
 
 
 def test_result_is_over_the_seeds_against_dense_and_andc() -> None:
@@ -106,7 +110,7 @@ def test_result_is_over_the_seeds_against_dense_and_andc() -> None:
     rows = [row("dense", seed, ()) for seed in (0, 1)]
     rows += [row("andc", 0, (1, 2)), row("random", 0, (1, 2, 3, 4)), row("andc", 1, (1,)), row("random", 1, (1,))]
     dense, andc, random = results(rows)
-    assert [entry.rule for entry in (dense, andc, random)] == ["dense", "andc", "random"]
+    assert [entry.mask_by for entry in (dense, andc, random)] == ["dense", "andc", "random"]
     assert dense.to_andc is None
     assert andc.to_andc == Difference(0.0, 0.0, 0.0, (1.0, 1.0))
     assert andc.to_dense.mean == pytest.approx(-0.15)
@@ -125,10 +129,10 @@ def test_product_is_compared_with_its_first_factor() -> None:
         row("magnitude*overlap", 0, (1,)),
     ]
     rows += [row("wanda*overlap", 0, ()), row("gradual wanda", 0, ()), row("gradual wanda*overlap", 0, (4,))]
-    found = {entry.rule: entry.to_factor for entry in results(rows)}
-    assert found["magnitude*overlap"] == Difference(*([pytest.approx(0.2)] * 3), (0.5,))
-    assert found["gradual wanda*overlap"] == Difference(*([pytest.approx(-0.1)] * 3), (1.0,))
-    assert [rule for rule, difference in found.items() if difference is None] == [
+    factors = {entry.mask_by: entry.to_factor for entry in results(rows)}
+    assert factors["magnitude*overlap"] == Difference(*([pytest.approx(0.2)] * 3), (0.5,))
+    assert factors["gradual wanda*overlap"] == Difference(*([pytest.approx(-0.1)] * 3), (1.0,))
+    assert [mask_by for mask_by, difference in factors.items() if difference is None] == [
         "dense",
         "andc",
         "magnitude",
@@ -139,9 +143,9 @@ def test_product_is_compared_with_its_first_factor() -> None:
 
 def test_dense_rows_are_trained_without_masks(dense: CCT, data: LabelledImages, rows: list[Row]) -> None:
     """At once they are the model as it is."""
-    accuracy = float((predict(dense, data).argmax(1) == data.labels_N).double().mean())
+    accuracy = evaluate(dense, data).accuracy
     for entry in rows[:2]:
-        assert (entry.rule, entry.share, entry.kept) == ("dense", 1.0, 1.0)
+        assert (entry.mask_by, entry.share, entry.kept) == ("dense", 1.0, 1.0)
         assert entry.masked_accuracy == pytest.approx(accuracy)
 
 
@@ -159,7 +163,7 @@ def test_last_stage_is_in_force_from_half_of_the_training_on(steps: int) -> None
     """However few steps there are; stages that have no step of their own are passed over."""
     model, layer = support.random_model(), "classifier.fc"
     weight = model.classifier.fc.weight
-    masks = [{layer: torch.arange(weight.numel()).view(weight.shape) < count} for count in (90, 60, 30)]
+    masks = [Masks({layer: torch.arange(weight.numel()).view(weight.shape) < count}) for count in (90, 60, 30)]
     after_step = mask_in_stages(model, [lambda mask=mask: mask for mask in masks], steps)
     kept = [int(weight.count_nonzero())]
     for _ in range(steps):
@@ -182,7 +186,7 @@ def test_models_that_err_alike_do_not_differ() -> None:
 
 def test_random_masks_differ_between_seeds(dense: CCT, measurements: Measurements, data: LabelledImages) -> None:
     """The seed draws the masks: with nothing to learn the accuracies at once still differ from ANDC's."""
-    settings = replace(SETTINGS, shares=(0.1,), rules=("andc", "random"), seeds=3)
-    found = compare(dense, measurements, data, data, settings, replace(TRAINING, learning_rate=0.0))
-    wrong = {entry.wrong for entry in found if entry.rule == "random"}
+    settings = replace(SETTINGS, shares=(0.1,), mask_by=("andc", "random"), seeds=3)
+    rows = compare(dense, measurements, data, data, settings, replace(TRAINING, learning_rate=0.0))
+    wrong = {entry.wrong for entry in rows if entry.mask_by == "random"}
     assert len(wrong) > 1

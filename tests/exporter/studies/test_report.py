@@ -12,23 +12,17 @@ import torch
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
+from headwise_exporter.data.images import split_images
 from headwise_exporter.nodes.snp import NodeMeasurement
-from headwise_exporter.stages.build import RunError, split_images
-from headwise_exporter.stages.study import (
-    COMPARISON,
-    SUBSETS,
-    compare_stage,
-    report_stage,
-    run_comparison,
-    subsets_stage,
-)
+from headwise_exporter.stages.run import COMPARISON, SUBSETS, RunError, run_comparison
+from headwise_exporter.stages.study import compare_stage, report_stage, subsets_stage
 from headwise_exporter.studies.comparison import ComparisonSettings
 from headwise_exporter.studies.report import example_nodes, label_changes
 from headwise_exporter.studies.subsets import SubsetSettings
 from PIL import Image
 from support import small_recipe
 
-SETTINGS = ComparisonSettings(shares=(0.5, 0.1), rules=("andc", "random"), seeds=1, images=100)
+SETTINGS = ComparisonSettings(shares=(0.5, 0.1), mask_by=("andc", "random"), seeds=1, images=100)
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}  # attributes that make a browser ask
 
 
@@ -37,13 +31,13 @@ class Requests(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.asked: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect scripts, and attributes that point out of the page."""
         if tag == "script":
-            self.found.append(tag)
-        self.found += [
+            self.asked.append(tag)
+        self.asked += [
             value for name, value in attrs if name in LOADING and value and not value.startswith(("#", "data:"))
         ]
 
@@ -69,7 +63,7 @@ def test_page_loads_nothing(html: str) -> None:
     """No script and no request: every figure is inside."""
     parser = Requests()
     parser.feed(html)
-    assert parser.found == []
+    assert parser.asked == []
     assert not re.search(r"@import|url\((?!#)", html)
 
 
@@ -95,12 +89,12 @@ def test_every_figure_is_in_the_page_and_in_a_file_that_parses(run: Path, html: 
             assert min(image.size) > 300
 
 
-def test_page_says_what_was_judged(run: Path, html: str) -> None:
+def test_page_has_every_verdict(run: Path, html: str) -> None:
     """The headline first, then each verdict with its numbers, as in the record."""
-    told = json.loads((run / "report/report.json").read_text("utf-8"))
-    assert len(told["verdicts"]) == 4
-    assert html.index('class="headline"') < html.index(told["verdicts"][0]["claim"])
-    for verdict in told["verdicts"]:
+    record = json.loads((run / "report/report.json").read_text("utf-8"))
+    assert len(record["verdicts"]) == 4
+    assert html.index('class="headline"') < html.index(record["verdicts"][0]["claim"])
+    for verdict in record["verdicts"]:
         assert verdict["claim"] in html
         assert f">{verdict['finding']}<" in html
     assert "<code>random</code> masks" in html
@@ -143,7 +137,7 @@ def test_changes_of_labels_add_up_to_the_change_of_accuracy(run: Path) -> None:
     changes = label_changes(compared, labels_N, len(data.label_names), 0.1)
     counts = torch.bincount(labels_N).tolist()
     total = sum(change * count for change, count in zip(changes, counts, strict=True)) / len(labels_N)
-    [row] = [row for row in compared["results"] if (row["rule"], row["share"]) == ("andc", 0.1)]
+    [row] = [row for row in compared["results"] if (row["mask_by"], row["share"]) == ("andc", 0.1)]
     assert total == pytest.approx(row["to_dense"]["mean"])
 
 

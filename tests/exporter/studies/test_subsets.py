@@ -1,13 +1,11 @@
 """Removal of hidden nodes for a subset of the labels."""
 
-from typing import Any
-
 import pytest
 import support
 import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import Measurements
+from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings, measure, train_probes
 from headwise_exporter.pruning import criteria
 from headwise_exporter.studies.subsets import (
@@ -24,7 +22,7 @@ from headwise_exporter.studies.subsets import (
     results,
     scores,
 )
-from headwise_exporter.training.loop import predict
+from headwise_exporter.training.evaluation import predict
 
 SETTINGS = SubsetSettings(labels=3, subsets=2, shares=(1.0, 0.25), images=20)
 
@@ -113,17 +111,16 @@ def test_every_criterion_scores_every_hidden_node(
 def test_unknown_criterion_lists_the_known_ones(dense: CCT, measurements: Measurements) -> None:
     """A criterion that does not exist is refused."""
     with pytest.raises(ValueError, match=r"expected a criterion of random, .*found 'luck'"):
-        scores(dense, [], measurements.nodes, [1], "luck", torch.Generator())
+        scores(dense, {}, measurements.nodes, [1], "luck", torch.Generator())
 
 
 def test_nodes_with_the_largest_scores_stay(dense: CCT, data: LabelledImages) -> None:
     """The others are read by nothing any more; a share of 1 leaves the model as it is."""
-    means = [moment.means() for moment in criteria.collect_moments(dense, data)]
+    means = criteria.mean_activations(criteria.collect_moments(dense, data))
     ranked = [torch.arange(48.0), torch.arange(48.0).flip(0)]
     kept = [range(36, 48), range(12)]
-    for block, stay in zip(keep_hidden(dense, ranked, means, 0.25).classifier.blocks, kept, strict=True):
-        read: Any = block.linear2
-        assert read.weight.abs().sum(0).nonzero().flatten().tolist() == list(stay)
+    for encoder, stay in zip(keep_hidden(dense, ranked, means, 0.25).encoders, kept, strict=True):
+        assert encoder.linear2.weight.abs().sum(0).nonzero().flatten().tolist() == list(stay)
     whole = keep_hidden(dense, ranked, means, 1.0)
     assert torch.equal(predict(whole, data), predict(dense, data))
 

@@ -1,11 +1,11 @@
-"""The claims, judged."""
+"""Verdicts on the claims."""
 
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from headwise_exporter.studies.verdicts import (
-    better_rules,
+    better_masks,
     expert_heads,
     few_labels,
     free_pruning,
@@ -16,19 +16,19 @@ from headwise_exporter.studies.verdicts import (
 from hypothesis import given
 
 
-def tap(name: str, snr: float | None, recognised: float = 2.0) -> dict[str, Any]:
+def tap(encoder: int | None, kind: str, snr: float | None, recognised: float = 2.0) -> dict[str, Any]:
     """A tap point whose interval is a tenth wide."""
     spread = {} if snr is None else {"snr": {"low": snr - 0.05, "high": snr + 0.05, "bias": 0.0}}
     figures = {"snr": snr, "clusters_per_node": recognised, "cluster_size": 1.0, "noise_per_node": 1.0}
-    return {"name": name, "figures": figures, "uncertainties": spread}
+    return {"encoder": encoder, "kind": kind, "figures": figures, "uncertainties": spread}
 
 
 def findings(first: float | None, last: float | None, recognised: float = 2.0) -> dict[str, Any]:
     """Two encoders, 20 labels, the same ratio at every kind of tap point."""
     kinds = ("heads", "feed_forward_hidden", "feed_forward_out")
     ratios = (first, last)
-    taps = [tap(f"encoders.{encoder}.{kind}", ratios[encoder], recognised) for encoder in (0, 1) for kind in kinds]
-    return {"tap_points": [*taps, tap("classifier_head", None)], "heads": [{"expert_K": [0] * 20}]}
+    taps = [tap(encoder, kind, ratios[encoder], recognised) for encoder in (0, 1) for kind in kinds]
+    return {"tap_points": [*taps, tap(None, "classifier_head", None)], "heads": [{"expert_K": [0] * 20}]}
 
 
 def heads(*p_values: list[float]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def heads(*p_values: list[float]) -> dict[str, Any]:
 
 
 def result(
-    share: float, rule: str, accuracy: float, andc: float, p_value: float = 0.001, factor: float | None = None
+    share: float, mask_by: str, accuracy: float, andc: float, p_value: float = 0.001, factor: float | None = None
 ) -> dict[str, Any]:
     """Of two equal seeds; the dense model has 0.9."""
 
@@ -60,11 +60,11 @@ def result(
     return {
         "share": share,
         "kept": share,
-        "rule": rule,
+        "mask_by": mask_by,
         "accuracies": [accuracy] * 2,
-        "masked_accuracies": [accuracy - (0.1 if "overlap" in rule else 0.3)] * 2,
+        "masked_accuracies": [accuracy - (0.1 if "overlap" in mask_by else 0.3)] * 2,
         "to_dense": difference(0.9),
-        "to_andc": difference(andc) if rule != "dense" else None,
+        "to_andc": difference(andc) if mask_by != "dense" else None,
         "to_factor": None if factor is None else difference(factor),
     }
 
@@ -72,8 +72,8 @@ def result(
 def comparison(andc: float, **others: float) -> dict[str, Any]:
     """At a quarter of the connections."""
     rows = [result(1.0, "dense", 0.9, 0.0), result(0.25, "andc", andc, andc)]
-    factors = {rule: others[rule.split("*")[0]] for rule in others if "*" in rule}
-    rows += [result(0.25, rule, accuracy, andc, factor=factors.get(rule)) for rule, accuracy in others.items()]
+    factors = {mask_by: others[mask_by.split("*")[0]] for mask_by in others if "*" in mask_by}
+    rows += [result(0.25, name, accuracy, andc, factor=factors.get(name)) for name, accuracy in others.items()]
     return {"results": rows}
 
 
@@ -89,7 +89,7 @@ def test_ratio_must_rise_beyond_both_intervals(first: float, last: float | None,
 def test_ratio_that_rises_for_some_kinds_holds_in_part() -> None:
     """One of three kinds is enough for that."""
     found = findings(2.0, 1.5)
-    found["tap_points"][3] = tap("encoders.1.heads", 3.0)
+    found["tap_points"][3] = tap(1, "heads", 3.0)
     assert sharpening(found).finding == "holds in part"
 
 
@@ -115,7 +115,7 @@ def test_pruning_that_was_not_compared_is_not_tested() -> None:
 
 
 def test_better_control_is_named_beside_the_verdict_and_first_on_the_page() -> None:
-    """A rule that beats ANDC does not change what pruning costs, and is not hidden."""
+    """Masks that beat ANDC do not change what pruning costs, and are not hidden."""
     found = comparison(0.9, magnitude=0.91, random=0.8)
     assert free_pruning(found).finding == "holds"
     assert "Better than ANDC at 25%, points: `magnitude` +1.00." in free_pruning(found).numbers
@@ -126,13 +126,13 @@ def test_better_control_is_named_beside_the_verdict_and_first_on_the_page() -> N
 def test_product_is_set_beside_its_factor() -> None:
     """Where overlap helps a label-blind score, and where it hurts; nothing where no product was tried."""
     found = comparison(0.9, **{"magnitude": 0.8, "magnitude*overlap": 0.85, "wanda": 0.8, "wanda*overlap": 0.79})
-    told = free_pruning(found).numbers
+    sentences = free_pruning(found).numbers
     for line in (
         "`magnitude*overlap` minus `magnitude`, points: +5.00* at 25%",
         "`wanda*overlap` minus `wanda`, points: -1.00*",
     ):
-        assert any(sentence.startswith(line) for sentence in told)
-    assert [sentence.split("; ")[1] for sentence in told if "minus" in sentence] == [
+        assert any(sentence.startswith(line) for sentence in sentences)
+    assert [sentence.split("; ")[1] for sentence in sentences if "minus" in sentence] == [
         "before any training +25.00.",
         "before any training +19.00.",
     ]
@@ -140,22 +140,20 @@ def test_product_is_set_beside_its_factor() -> None:
 
 
 def test_andc_that_beats_nothing_is_said_to() -> None:
-    """In a word, not by a list of all rules."""
-    assert headline(comparison(0.9, magnitude=0.91, random=0.91)).endswith("no better at 25% than any other rule.")
+    """In a word, not by a list of all masks."""
+    assert headline(comparison(0.9, magnitude=0.91, random=0.91)).endswith("no better at 25% than any other masks.")
 
 
 def test_andc_that_beats_all_others_is_said_to() -> None:
     """At every share."""
-    assert (
-        headline(comparison(0.9, random=0.8)) == "At every share that was tried ANDC is better than every other rule."
-    )
+    assert headline(comparison(0.9, random=0.8)) == "At every share that was tried ANDC is better than all other masks."
 
 
 def test_difference_that_may_be_chance_is_no_advantage() -> None:
     """In every seed the p-value must be small."""
     found = [result(0.25, "magnitude", 0.95, 0.9, p_value=0.2)]
-    assert better_rules(found) == {}
-    assert better_rules([result(0.25, "magnitude", 0.95, 0.9)]) == {0.25: {"magnitude": pytest.approx(0.05)}}
+    assert better_masks(found) == {}
+    assert better_masks([result(0.25, "magnitude", 0.95, 0.9)]) == {0.25: {"magnitude": pytest.approx(0.05)}}
 
 
 @pytest.mark.parametrize(

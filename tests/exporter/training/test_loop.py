@@ -11,13 +11,13 @@ from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages, labelled_images
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.training import loop as training
+from headwise_exporter.training import loop
+from headwise_exporter.training.evaluation import predict
 from headwise_exporter.training.loop import (
     Step,
     TrainingError,
     TrainingSettings,
     fine_tuning_settings,
-    predict,
     train,
 )
 from headwise_exporter.training.optimizers import OPTIMIZERS, OptimizerName
@@ -62,7 +62,7 @@ def test_interrupted_training_resumes_to_the_same_weights(
     data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, average_decay: float
 ) -> None:
     """Ctrl-C at any step, in an epoch or at its end, then the same call: equal weights and losses, bit for bit."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     settings = replace(SETTINGS, average_decay=average_decay)
     whole, interrupted, checkpoint = new_model(), new_model(), tmp_path / "resume.pt"
     expected = train(whole, data, settings)
@@ -101,7 +101,7 @@ def test_checkpoint_of_other_settings_is_not_resumed(
     data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A changed setting starts over instead of going on from something else."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     checkpoint = tmp_path / "resume.pt"
 
     def interrupt(step: Step) -> None:
@@ -119,7 +119,7 @@ def test_checkpoint_of_another_model_or_data_is_not_resumed(
     data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same settings for something else start over, though a checkpoint lies there."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
 
     def interrupt(step: Step) -> None:
         if step.step == 12:
