@@ -166,7 +166,7 @@ def test_verify_names_what_fails_and_exits_with_1(bundle: Path, tmp_path: Path) 
     assert "failed: files" in result.output
     found = json.loads(exporter("verify", copy, "--json").stdout)
     assert [check["name"] for check in found if not check["passed"]] == ["files"]
-    assert "weights.bin: expected" in found[-1]["found"]
+    assert "weights.bin: expected" in found[-1]["detail"]
 
 
 def test_stage_without_a_run_says_what_to_do_first(tmp_path: Path) -> None:

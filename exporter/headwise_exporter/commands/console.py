@@ -117,21 +117,21 @@ def tap_point_table(manifest: Bundle) -> Table:
 
 def _snr(tap: dict[str, Any]) -> str:
     value, spread = tap["figures"]["snr"], tap["uncertainties"].get("snr")
-    told = "-" if value is None else f"{value:.2f}"
-    return told if spread is None else f"{told} ({spread['low']:.2f}-{spread['high']:.2f})"
+    shown = "-" if value is None else f"{value:.2f}"
+    return shown if spread is None else f"{shown} ({spread['low']:.2f}-{spread['high']:.2f})"
 
 
-def findings_table(found: dict[str, Any]) -> Table:
+def findings_table(findings: dict[str, Any]) -> Table:
     """Single-nodal performance along the model; the ratio with its bootstrap interval."""
     table = Table(
-        title=f"Means over nodes: {found['images']:,} {found['split']} images, threshold {found['threshold']}, "
-        f"{found['draws']} bootstrap draws",
+        title=f"Means over nodes: {findings['images']:,} {findings['split']} images, threshold "
+        f"{findings['threshold']}, {findings['draws']} bootstrap draws",
         box=box.SIMPLE,
     )
     table.add_column("encoder.tap point", no_wrap=True)
     for column in ("probe %", "clusters", "size", "noise", "SNR (95 %)"):
         table.add_column(column, justify="right", no_wrap=True)
-    for tap in found["tap_points"]:
+    for tap in findings["tap_points"]:
         names = ("clusters_per_node", "cluster_size", "noise_per_node")
         figures = (f"{tap['figures'][name]:.2f}" for name in names)
         accuracy = f"{100 * tap['probe_accuracy']:.1f}"
@@ -139,13 +139,13 @@ def findings_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def heads_table(found: dict[str, Any]) -> Table:
+def heads_table(findings: dict[str, Any]) -> Table:
     """A row for each head: how sharp against its null, and what the probe gets right by it and without it."""
     table = Table(title="Heads: labels they are experts of, sharpness against chance, probe accuracy % by them")
     columns = ("head", "labels", "sharpness", "chance", "p", "together", "alone", "without")
     for column in columns:
         table.add_column(column, justify="right")
-    for encoder in found["heads"]:
+    for encoder in findings["heads"]:
         images, together = sum(encoder["images_K"]), sum(encoder["together_K"])
         for head, sharpness in enumerate(encoder["sharpness_H"]):
             right = [together, sum(encoder["alone_HK"][head]), sum(encoder["silenced_HK"][head])]
@@ -185,12 +185,12 @@ def _points(difference: dict[str, Any] | None) -> tuple[str, str]:
     return points(difference["mean"]), p_value(max(difference["p_values"]))
 
 
-def comparison_table(found: dict[str, Any]) -> Table:
+def comparison_table(comparison: dict[str, Any]) -> Table:
     """A row for each share and choice of masks: means over the seeds, and McNemar's largest p of a seed."""
-    settings = found["settings"]
+    settings = comparison["settings"]
     table = Table(
-        title=f"{found['images']:,} {found['split']} images, mean of {settings['seeds']} seeds; differences in points, "
-        f"with McNemar's largest p",
+        title=f"{comparison['images']:,} {comparison['split']} images, mean of {settings['seeds']} seeds; differences in "
+        f"points, with McNemar's largest p",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
@@ -199,7 +199,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
     table.add_column("by", no_wrap=True)
     for column in ("once %", "trained %", "to dense", "p", "to ANDC", "p"):
         table.add_column(column, justify="right", no_wrap=True)
-    for result in found["results"]:
+    for result in comparison["results"]:
         table.add_row(
             f"{100 * result['kept']:.1f}",
             result["mask_by"],
@@ -212,18 +212,18 @@ def comparison_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def subsets_table(found: dict[str, Any]) -> Table:
+def subsets_table(subsets: dict[str, Any]) -> Table:
     """A row for each criterion and share: mean over the subsets, and what it is beside `taylor`."""
-    settings = found["settings"]
+    settings = subsets["settings"]
     table = Table(
         title=f"Hidden nodes kept for {settings['labels']} labels, {settings['subsets']} random subsets, no training: "
-        f"accuracy among them on {found['split']} images (all nodes: {percent(found['dense_accuracy'])} %)",
+        f"accuracy among them on {subsets['split']} images (all nodes: {percent(subsets['dense_accuracy'])} %)",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("by", no_wrap=True)
     for column in ("kept", "accuracy % (95 %)", "to taylor", "p (Wilcoxon)"):
         table.add_column(column, justify="right", no_wrap=True)
-    for result in found["results"]:
+    for result in subsets["results"]:
         interval = f"({percent(result['low'])}-{percent(result['high'])})"
         table.add_row(
             result["criterion"],
@@ -236,12 +236,12 @@ def subsets_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def accuracy_table(found: Sequence[Accuracy]) -> Table:
+def accuracy_table(accuracies: Sequence[Accuracy]) -> Table:
     """A row for each model."""
-    table = Table(title=f"{found[0].images:,} {found[0].split} images")
+    table = Table(title=f"{accuracies[0].images:,} {accuracies[0].split} images")
     table.add_column("model")
     table.add_column("accuracy % (95 % interval)", justify="right")
-    for one in found:
+    for one in accuracies:
         table.add_row(one.model, f"{percent(one.accuracy)} ({percent(one.interval_low)}-{percent(one.interval_high)})")
     return table
 
@@ -258,12 +258,12 @@ def recipe_table() -> Table:
 
 
 def check_table(checks: list[Check]) -> Table:
-    """What `verify` found."""
+    """What `verify` checked."""
     table = Table()
-    for column in ("check", "result", "found"):
+    for column in ("check", "result", "detail"):
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(check.name, "[green]passed[/]" if check.passed else "[red]FAILED[/]", check.found)
+        table.add_row(check.name, "[green]passed[/]" if check.passed else "[red]FAILED[/]", check.detail)
     return table
 
 

@@ -1,4 +1,4 @@
-"""What every command does alike: errors as one line, threads, and what is said of a stage."""
+"""What every command does alike: errors as one line, threads, and the line about a stage that is up to date."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -2,8 +2,8 @@
 
 The name of a cache file holds a hash of everything its content depends on: data set, size, the transformation's version
 and each file's relative path, size and time of change. So a changed image makes another cache file; old ones stay until
-someone deletes them. A file of the wrong length or kind is made anew. Flipped bits within the pixels are not seen here:
-the runs' fingerprint of all pixels sees them.
+someone deletes them. A file of the wrong length or kind is made again. Flipped bits within the pixels are not seen
+here: the runs' fingerprint of all pixels sees them.
 
 Shape suffixes: N images, Y rows, X columns, C channels.
 """
@@ -65,8 +65,8 @@ def _open(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
         images_NYXC = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    found = (type(images_NYXC), getattr(images_NYXC, "shape", None), getattr(images_NYXC, "dtype", None))
-    return images_NYXC if found == (np.memmap, shape, np.uint8) and images_NYXC.flags.c_contiguous else None
+    kind = (type(images_NYXC), getattr(images_NYXC, "shape", None), getattr(images_NYXC, "dtype", None))
+    return images_NYXC if kind == (np.memmap, shape, np.uint8) and images_NYXC.flags.c_contiguous else None
 
 
 def _write(file: BinaryIO, name: str, root: Path, files_N: Sequence[Path], size: int, progress: Progress) -> None:
@@ -99,8 +99,8 @@ def decoded(name: str, root: Path, files_N: Sequence[Path], size: int, progress:
     """
     path = _cache_path(name, root, files_N, size)
     shape = (len(files_N), size, size, CHANNELS)
-    if (found := _open(path, shape)) is not None:
-        return found
+    if (images_NYXC := _open(path, shape)) is not None:
+        return images_NYXC
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         _write(file, name, root, files_N, size, progress)
     if (made := _open(path, shape)) is None:

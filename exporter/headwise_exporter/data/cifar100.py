@@ -40,7 +40,7 @@ VALIDATION_PER_LABEL = 50
 FOLDER = "cifar-100-python"
 FILES = ("train", "test", "meta")
 ARCHIVE = RemoteFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", md5="eb9058c3a382ffc7106e4002c42a8d85")
-ADVICE = "Remove the folder, so that it is fetched anew."
+ADVICE = "Remove the folder, so that it is fetched again."
 
 
 def _dtype(name: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:
@@ -105,7 +105,7 @@ def _read_names(path: Path) -> list[str]:
     return [name.decode("ascii", "replace") for name in names]
 
 
-def _part(images_NCYX: NDArray[np.uint8], labels_N: NDArray[np.int64], indices: NDArray[np.int64]) -> Split:
+def _split_of(images_NCYX: NDArray[np.uint8], labels_N: NDArray[np.int64], indices: NDArray[np.int64]) -> Split:
     images_NYXC = np.ascontiguousarray(images_NCYX[indices].transpose(0, 2, 3, 1))
     return Split(images_NYXC, labels_N[indices], indices)
 
@@ -122,7 +122,7 @@ def _find(settings: DatasetSettings, progress: Progress) -> Path:
 
 
 def load(settings: DatasetSettings, progress: Progress) -> Dataset:
-    """The photographs, as (N, 32, 32, 3). Read anew each time: there is nothing to decode.
+    """The photographs, as (N, 32, 32, 3). Read again each time: there is nothing to decode.
 
     Raises:
         DatasetError: the files are not there and cannot be fetched, or are not the official ones.
@@ -133,12 +133,12 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
     validation = np.sort(np.concatenate([indices[:VALIDATION_PER_LABEL] for indices in shuffled]))
     train = np.sort(np.concatenate([indices[VALIDATION_PER_LABEL:] for indices in shuffled]))
     splits: dict[SplitName, Split] = {
-        "train": _part(rest_NCYX, rest_labels_N, train),
-        "validation": _part(rest_NCYX, rest_labels_N, validation),
+        "train": _split_of(rest_NCYX, rest_labels_N, train),
+        "validation": _split_of(rest_NCYX, rest_labels_N, validation),
     }
     del rest_NCYX
     test_NCYX, test_labels_N = _read_images(folder / "test", TEST_PER_LABEL)
-    splits["test"] = _part(test_NCYX, test_labels_N, np.arange(len(test_labels_N)))
+    splits["test"] = _split_of(test_NCYX, test_labels_N, np.arange(len(test_labels_N)))
     protocol = (
         f"official test; of the official training images {VALIDATION_PER_LABEL} a label, seed 0, for validation"
         " [our choice]"

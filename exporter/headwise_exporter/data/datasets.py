@@ -33,8 +33,8 @@ class Source:
     """One kind of data set, and which settings it takes."""
 
     load: Callable[[DatasetSettings, Progress], Dataset]
-    image_size: int  # pixels a side, unless told otherwise
-    any_size: bool = False  # whether it can be told otherwise
+    image_size: int  # pixels a side, unless another size is asked for
+    any_size: bool = False  # whether another size can be asked for
     protocols: tuple[str, ...] = ()  # the first is the default
     takes_data_dir: bool = False
 

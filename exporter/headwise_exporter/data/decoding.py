@@ -57,8 +57,8 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                found = f"{image.width} x {image.height}"
-                raise UnreadableImage(f"expected at most {MAX_PIXELS:,} pixels, found {found}")
+                size_found = f"{image.width} x {image.height}"
+                raise UnreadableImage(f"expected at most {MAX_PIXELS:,} pixels, found {size_found}")
             image.draft(None, (2 * size, 2 * size))
             rgb = _to_rgb(ImageOps.exif_transpose(image))
         return np.asarray(_centre_square(rgb, size), dtype=np.uint8)

@@ -71,9 +71,9 @@ def download(url: str, part: Path, progress: Progress) -> None:
             while chunk := response.read(MIB):
                 file.write(chunk)
                 advance(f"{file.tell() / 1e6:,.0f} MB")
-    found = part.stat().st_size
-    if found < end:
-        raise ConnectionError(f"the connection ended after {found:,} of {end:,} bytes")
+    received = part.stat().st_size
+    if received < end:
+        raise ConnectionError(f"the connection ended after {received:,} of {end:,} bytes")
 
 
 def _how_to_do_without(files: Sequence[RemoteFile], folder: Path) -> str:
@@ -127,4 +127,4 @@ def unpack(path: Path, folder: Path) -> None:
         with atomic_folder(folder) as temporary, tarfile.open(path) as archive:
             archive.extractall(temporary, _without_top_folder(archive), filter="data")
     except (tarfile.TarError, EOFError) as error:
-        raise DatasetError(f"cannot unpack {path}: {error}. Remove it, so that it is fetched anew.") from error
+        raise DatasetError(f"cannot unpack {path}: {error}. Remove it, so that it is fetched again.") from error

@@ -43,7 +43,7 @@ BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 PHOTOGRAPHS = RemoteFile(f"{BASE_URL}/102flowers.tgz", md5="52808999861908f626f3c1f4e79d11fa")
 LABELS = RemoteFile(f"{BASE_URL}/imagelabels.mat", md5="e0620be6f572b9609742df49c70aed4d")
 SETS = RemoteFile(f"{BASE_URL}/setid.mat", md5="a5357ecc9cb78c4bef273ce3793fc85c")
-ADVICE = "Remove it, so that it is fetched anew."
+ADVICE = "Remove it, so that it is fetched again."
 
 # In the order of imagelabels.mat, which has numbers only. Slips of the lists in circulation are put right: "barbeton
 # daisy", "lotus lotus", "pink-yellow dahlia?", spaces at the end.
@@ -81,10 +81,10 @@ def _read_numbers(folder: Path) -> tuple[dict[str, NDArray[np.int64]], NDArray[n
     """Numbers of the images in each official split, counted from 1, and the labels of all images, counted from 0."""
     labels_N = _read_list(folder / LABELS.name, "labels") - 1
     sets = {name: _read_list(folder / SETS.name, name) for name in IMAGES}
-    found = {name: len(numbers) for name, numbers in sets.items()}
+    counts = {name: len(numbers) for name, numbers in sets.items()}
     numbers = np.sort(np.concatenate(list(sets.values())))
-    if found != IMAGES or not np.array_equal(numbers, np.arange(1, sum(IMAGES.values()) + 1)):
-        raise DatasetError(f"{folder / SETS.name}: expected {IMAGES}, each image once, found {found}. {ADVICE}")
+    if counts != IMAGES or not np.array_equal(numbers, np.arange(1, sum(IMAGES.values()) + 1)):
+        raise DatasetError(f"{folder / SETS.name}: expected {IMAGES}, each image once, found {counts}. {ADVICE}")
     if len(labels_N) != len(numbers) or set(labels_N.tolist()) != set(range(len(LABEL_NAMES))):
         raise DatasetError(
             f"{folder / LABELS.name}: expected labels 1 to {len(LABEL_NAMES)} for {len(numbers):,} images,"
@@ -134,9 +134,9 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
     splits = {
         name: Split(images_NYXC[where], labels_N[order[where] - 1], order[where]) for name, where in slices.items()
     }
-    told = {
+    protocols = {
         "official": "official",
         "official-trainval": "official test; training and validation images for training, but for"
         f" {VALIDATION_PER_LABEL} a label, seed 0, that stay validation images [our choice]",
     }
-    return assemble(settings, "flowers102", told[protocol], LABEL_NAMES, splits)
+    return assemble(settings, "flowers102", protocols[protocol], LABEL_NAMES, splits)

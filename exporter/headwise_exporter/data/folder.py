@@ -7,9 +7,9 @@ Two layouts:
   must have the same labels, each with at least one image.
 The second is taken when there is a folder `train` beside one of the others; a label may be called `train` otherwise.
 
-Images may lie deeper below their label. What is an image is told by content; a file that has an image's suffix and is
+Images may lie deeper below their label. Content says what is an image; a file that has an image's suffix and is
 none is refused by name, other files are skipped, and so is everything whose name starts with a dot. Images are scaled
-to 224 pixels a side unless told otherwise, whatever their size.
+to 224 pixels a side unless another size is asked for, whatever their size.
 
 Honest limit: the same picture under two names may come into two splits.
 """
@@ -76,12 +76,12 @@ def _is_image(path: Path) -> bool:
 
 def _images(folder: Path) -> list[Path]:
     """Paths of all images below a folder, sorted."""
-    found = []
+    images = []
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(where) / name for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file() and _is_image(path)]
-    return sorted(found)
+        images += [path for path in paths if path.is_file() and _is_image(path)]
+    return sorted(images)
 
 
 def _labelled(folder: Path, needed: int) -> Images:
@@ -112,10 +112,10 @@ def _split_folders(root: Path) -> dict[SplitName, Path] | None:
         DatasetError: a split has no folder, or two.
     """
     there = {folder.name: folder for folder in _folders(root)}
-    found = {split: [there[name] for name in names if name in there] for split, names in SPLIT_FOLDERS.items()}
-    if not found["train"] or not (found["validation"] or found["test"]):
+    folders_of = {split: [there[name] for name in names if name in there] for split, names in SPLIT_FOLDERS.items()}
+    if not folders_of["train"] or not (folders_of["validation"] or folders_of["test"]):
         return None
-    for split, folders in found.items():
+    for split, folders in folders_of.items():
         if len(folders) != 1:
             names = ", ".join(folder.name for folder in folders) or "none"
             wanted = " or ".join(SPLIT_FOLDERS[split])
@@ -123,7 +123,7 @@ def _split_folders(root: Path) -> dict[SplitName, Path] | None:
                 f"{root}: expected one folder {wanted} for {split}, found {names}. Give train, val and test, or label "
                 "folders alone."
             )
-    return {split: folders[0] for split, folders in found.items()}
+    return {split: folders[0] for split, folders in folders_of.items()}
 
 
 def _given(folders: Mapping[SplitName, Path]) -> dict[SplitName, Images]:
@@ -165,9 +165,9 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
     root, size = Path(settings.path), settings.image_size or IMAGE_SIZE
     folders = _split_folders(root)
     splits = _split(_labelled(root, NEEDED)) if folders is None else _given(folders)
-    told = "stratified 60/20/20, seed 0"
+    protocol = "stratified 60/20/20, seed 0"
     if folders is not None:
-        told = f"as given by the folders {', '.join(folders[split].name for split in SPLITS)}"
+        protocol = f"as given by the folders {', '.join(folders[split].name for split in SPLITS)}"
     label_names = sorted(splits["train"])
     files = [path for split in SPLITS for label in label_names for path in splits[split][label]]
     labels_N = np.array(
@@ -182,4 +182,4 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
         split: Split(images_NYXC[where], labels_N[where], source_N[where])
         for split, where in zip(SPLITS, slices, strict=True)
     }
-    return assemble(settings, safe_name(settings.path), told, label_names, made)
+    return assemble(settings, safe_name(settings.path), protocol, label_names, made)

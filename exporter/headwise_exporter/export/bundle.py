@@ -91,7 +91,7 @@ class Check:
 
     name: str
     passed: bool
-    found: str
+    detail: str
 
 
 def _check_golden(folder: Path, manifest: pb.Bundle) -> list[Check]:

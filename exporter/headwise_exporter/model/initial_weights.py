@@ -34,7 +34,7 @@ SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "checkpoints"  # of the s
 
 POSITIONS = "classifier.positional_emb"
 UNSEEN_SETTINGS = ("query_key_scale", "conv_stride", "conv_padding")  # in no tensor's shape
-CLASSIFIER_HEAD = ("classifier.fc.weight", "classifier.fc.bias")
+CLASSIFIER_TENSORS = ("classifier.fc.weight", "classifier.fc.bias")
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class InitialWeights:
     def describe(self) -> str:
         """One line for the console."""
         parts = [f"{len(self.taken)} tensors as they are"]
-        parts += [f"{name} resized from {found} to {own} tokens" for name, (found, own) in self.resized.items()]
-        for found, own in set(self.replaced.values()):
-            parts.append(f"{' and '.join(self.replaced)} left as initialised ({own} labels, {found} in the file)")
+        parts += [f"{name} resized from {loaded} to {own} tokens" for name, (loaded, own) in self.resized.items()]
+        for loaded, own in set(self.replaced.values()):
+            parts.append(f"{' and '.join(self.replaced)} left as initialised ({own} labels, {loaded} in the file)")
         return f"initial weights from {self.source}: {'; '.join(parts)}"
 
 
@@ -92,18 +92,18 @@ def load_initial_weights(model: CCT, path_or_name: str) -> InitialWeights:
         CheckpointError: no such file, one that cannot be read safely, or weights that do not fit; the latter lists
             every mismatch by name.
     """
-    found = _read(weights_path(path_or_name))
-    own, found_config = model.state_dict(), found.config
-    resized, replaced = _resized(own, found.tensors), _replaced(own, found.tensors)
-    problems = _mismatches(own, found.tensors, allowed={*resized, *replaced})
-    problems += _other_settings(model.config, found_config) if found_config else []
+    loaded = _read(weights_path(path_or_name))
+    own = model.state_dict()
+    resized, replaced = _resized(own, loaded.tensors), _replaced(own, loaded.tensors)
+    problems = _mismatches(own, loaded.tensors, allowed={*resized, *replaced})
+    problems += _other_settings(model.config, loaded.config) if loaded.config else []
     if problems:
         raise CheckpointError(
             f"expected weights that fit the model, found in {path_or_name}:\n  "
             + "\n  ".join(problems)
             + "\nChoose weights of this architecture, or the architecture of these weights."
         )
-    tensors = {name: tensor for name, tensor in found.tensors.items() if name not in replaced}
+    tensors = {name: tensor for name, tensor in loaded.tensors.items() if name not in replaced}
     tensors |= {name: resize_positions(tensors[name], tokens) for name, (_, tokens) in resized.items()}
     model.load_state_dict(own | tensors)
     return InitialWeights(path_or_name, tuple(name for name in tensors if name not in resized), resized, replaced)
@@ -115,12 +115,12 @@ def resize_positions(positions_1TD: Tensor, tokens: int) -> Tensor:
     Raises:
         ValueError: one of the numbers of tokens is not a square.
     """
-    found = positions_1TD.shape[1]
-    if found == tokens:
+    own = positions_1TD.shape[1]
+    if own == tokens:
         return positions_1TD
-    if not (_is_square(found) and _is_square(tokens)):
-        raise ValueError(f"expected square grids of tokens, found {found} to be resized to {tokens}")
-    side, new_side = math.isqrt(found), math.isqrt(tokens)
+    if not (_is_square(own) and _is_square(tokens)):
+        raise ValueError(f"expected square grids of tokens, found {own} to be resized to {tokens}")
+    side, new_side = math.isqrt(own), math.isqrt(tokens)
     # In double, as not every dtype can be interpolated. Antialiased, so that no token is passed over in shrinking.
     grid_1DYX = positions_1TD.double().transpose(1, 2).unflatten(2, (side, side))
     grid_1DYX = functional.interpolate(grid_1DYX, (new_side, new_side), mode="bicubic", antialias=True)
@@ -194,39 +194,39 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
-def _resized(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+def _resized(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     """The positional embeddings, if only their number differs and both are squares."""
-    if POSITIONS not in found or found[POSITIONS].dim() != 3:
+    if POSITIONS not in loaded or loaded[POSITIONS].dim() != 3:
         return {}
-    (batch, tokens, width), (own_batch, own_tokens, own_width) = found[POSITIONS].shape, own[POSITIONS].shape
+    (batch, tokens, width), (own_batch, own_tokens, own_width) = loaded[POSITIONS].shape, own[POSITIONS].shape
     fits = (batch, width) == (own_batch, own_width) and _is_square(tokens) and _is_square(own_tokens)
     return {POSITIONS: (tokens, own_tokens)} if fits and tokens != own_tokens else {}
 
 
-def _replaced(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+def _replaced(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     """The classifier, weight and bias together, if it is whole and for another number of labels."""
-    if any(name not in found or found[name].dim() == 0 for name in CLASSIFIER_HEAD):
+    if any(name not in loaded or loaded[name].dim() == 0 for name in CLASSIFIER_TENSORS):
         return {}
-    labels, own_labels = len(found[CLASSIFIER_HEAD[0]]), len(own[CLASSIFIER_HEAD[0]])
-    whole = all(found[name].shape == (labels, *own[name].shape[1:]) for name in CLASSIFIER_HEAD)
-    return dict.fromkeys(CLASSIFIER_HEAD, (labels, own_labels)) if whole and labels != own_labels else {}
+    labels, own_labels = len(loaded[CLASSIFIER_TENSORS[0]]), len(own[CLASSIFIER_TENSORS[0]])
+    whole = all(loaded[name].shape == (labels, *own[name].shape[1:]) for name in CLASSIFIER_TENSORS)
+    return dict.fromkeys(CLASSIFIER_TENSORS, (labels, own_labels)) if whole and labels != own_labels else {}
 
 
-def _mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor], allowed: set[str]) -> list[str]:
-    problems = [f"{name}: missing" for name in own if name not in found]
-    problems += [f"{name}: unexpected" for name in found if name not in own]
-    for name in (name for name in own if name in found):
-        shape, own_shape = tuple(found[name].shape), tuple(own[name].shape)
+def _mismatches(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], allowed: set[str]) -> list[str]:
+    problems = [f"{name}: missing" for name in own if name not in loaded]
+    problems += [f"{name}: unexpected" for name in loaded if name not in own]
+    for name in (name for name in own if name in loaded):
+        shape, own_shape = tuple(loaded[name].shape), tuple(own[name].shape)
         if shape != own_shape and name not in allowed:
             grids = " (only square numbers of tokens can be resized)" if name == POSITIONS else ""
             problems.append(f"{name}: expected {own_shape}, found {shape}{grids}")
-        elif not found[name].is_floating_point() or not found[name].isfinite().all():
-            problems.append(f"{name}: expected finite floating-point values, found others ({found[name].dtype})")
+        elif not loaded[name].is_floating_point() or not loaded[name].isfinite().all():
+            problems.append(f"{name}: expected finite floating-point values, found others ({loaded[name].dtype})")
     return problems
 
 
-def _other_settings(own: CCTConfig, found: CCTConfig) -> list[str]:
+def _other_settings(own: CCTConfig, loaded: CCTConfig) -> list[str]:
     """What the shapes of the tensors do not show, and what would make another function of them."""
-    pairs = {name: (getattr(own, name), getattr(found, name)) for name in UNSEEN_SETTINGS}
-    pairs["heads"] = (tuple(e.heads for e in own.encoders), tuple(e.heads for e in found.encoders))
+    pairs = {name: (getattr(own, name), getattr(loaded, name)) for name in UNSEEN_SETTINGS}
+    pairs["heads"] = (tuple(e.heads for e in own.encoders), tuple(e.heads for e in loaded.encoders))
     return [f"{name}: expected {ours}, found {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]

@@ -39,7 +39,7 @@ from headwise_exporter.training.evaluation import wilson_interval
 
 @dataclass(frozen=True)
 class FindingsSettings:
-    """On which images figures are found, and how sure they are made [our choice]."""
+    """On which images nodes and heads are measured, and how the uncertainty is estimated [our choice]."""
 
     split: SplitName = "validation"
     draws: int = 100  # of the bootstrap

@@ -11,7 +11,7 @@ well. Its p-value is one-sided, (1 + deals at least as sharp) / (1 + deals).
 Head matrix (single-head performance, arXiv:2506.23832): M_h, the sum over the nodes of h; normalised, clipped and
 clustered as one unit. Function: what the probe gets right by h alone, and without it, the pooling weights as they are.
 
-Stability [our choice]: the experts found on two halves of the images, or by probes trained with other seeds, over the
+Stability [our choice]: the experts on two halves of the images, or by probes trained with other seeds, over the
 labels that some node recognises in both; the share that agrees, and the share that would agree if the two knew nothing
 of one another. Heads of two trainings of the model have no common order: theirs are matched so that most labels agree,
 and the null is the same after exchanging one training's labels at random.
@@ -122,7 +122,7 @@ class Agreement:
 
     labels: int  # that some node recognises in both
     agreement: float  # share of them with the same expert
-    by_chance: float  # expected share for independent experts, each as often as it was found
+    by_chance: float  # expected share for independent experts, each as often as it occurs
 
 
 def agreement(counts_HK: Tensor, other_HK: Tensor) -> Agreement:
@@ -160,10 +160,10 @@ def matched_agreement(
         return float(together_HH[linear_sum_assignment(together_HH, maximize=True)].sum() / labels)
 
     generator = torch.Generator().manual_seed(seed)
-    found = best(other_K)
+    observed = best(other_K)
     null = [best(other_K[torch.randperm(labels, generator=generator)]) for _ in range(exchanges)]
-    p_value = (1 + sum(value >= found for value in null)) / (1 + exchanges)
-    return MatchedAgreement(labels, found, sum(null) / exchanges, p_value)
+    p_value = (1 + sum(value >= observed for value in null)) / (1 + exchanges)
+    return MatchedAgreement(labels, observed, sum(null) / exchanges, p_value)
 
 
 def measured_recognising_nodes(pooled: PooledNodes, heads: int, threshold: float = THRESHOLD) -> Tensor:
@@ -172,7 +172,7 @@ def measured_recognising_nodes(pooled: PooledNodes, heads: int, threshold: float
 
 
 def halves_agreement(pooled: PooledNodes, heads: int, threshold: float = THRESHOLD) -> Agreement | None:
-    """Agreement of the experts found on the first, third ... and on the second, fourth ... image of each label.
+    """Agreement of the experts on the first, third ... and on the second, fourth ... image of each label.
 
     None where a label has a single image.
     """

@@ -4,7 +4,7 @@ N_c clusters a node, C_s their mean size, n noise a node (definitions: `nodes.sn
 and over all nodes; and two signal-to-noise ratios [our choice; the paper's formula is not public]: mean signal over
 mean noise of the Boolean matrices, and N_c C_s / n.
 
-Intervals are percentile bootstraps over images [our choice]: each label's images are drawn anew with replacement, as
+Intervals are percentile bootstraps over images [our choice]: each label's images are drawn again with replacement, as
 many as it has, and everything after the pooled values is computed again. Probes and model stay as they are, so what
 another training would give is not in them.
 
@@ -46,14 +46,14 @@ def _mean(values_N: Tensor, chosen_N: Tensor) -> float:
     return float(values_N[chosen_N].double().mean()) if chosen_N.any() else 0.0
 
 
-def summarise(found: NodeStatistics) -> Summary:
+def summarise(statistics: NodeStatistics) -> Summary:
     """The figures over all nodes."""
-    has_N = found.has_cluster_N
+    has_N = statistics.has_cluster_N
     clusters, size, noise = (
-        _mean(values_N, has_N) for values_N in (found.clusters_N, found.cluster_size_N, found.noise_N)
+        _mean(values_N, has_N) for values_N in (statistics.clusters_N, statistics.cluster_size_N, statistics.noise_N)
     )
     with_cluster = float(has_N.double().mean())
-    mean_signal, mean_noise = found.signal_and_noise()
+    mean_signal, mean_noise = statistics.signal_and_noise()
     return Summary(
         clusters_per_node=clusters,
         cluster_size=size,
@@ -104,11 +104,11 @@ def bootstrap(
         rows.append(asdict(summarise(statistics(measurement, threshold))))
     observed = asdict(summarise(statistics(pooled.measurement(), threshold)))
     tail = (1 - LEVEL) / 2
-    found = {}
+    uncertainties = {}
     for name, value in observed.items():
         if value is None or any(row[name] is None for row in rows):
             continue
         drawn = torch.tensor([row[name] for row in rows], dtype=torch.float64)
         low, high = drawn.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-        found[name] = Uncertainty(low, high, float(drawn.mean()) - value)
-    return found
+        uncertainties[name] = Uncertainty(low, high, float(drawn.mean()) - value)
+    return uncertainties

@@ -207,14 +207,14 @@ def results(rows: Sequence[SubsetRow]) -> list[SubsetResult]:
     grouped: dict[tuple[str, float], list[float]] = {}
     for row in rows:
         grouped.setdefault((row.criterion, row.share), []).append(row.accuracy)
-    found = []
+    summary = []
     for (criterion, share), accuracies in grouped.items():
         paired = [own - base for own, base in zip(accuracies, grouped[BASELINE, share], strict=True)]
         low, high = _interval(accuracies)
         p_value = float(wilcoxon(paired).pvalue) if any(paired) else 1.0
         mean = sum(accuracies) / len(accuracies)
-        found.append(SubsetResult(criterion, share, mean, low, high, sum(paired) / len(paired), p_value))
-    return found
+        summary.append(SubsetResult(criterion, share, mean, low, high, sum(paired) / len(paired), p_value))
+    return summary
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
@@ -222,8 +222,8 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
 
     if len(set(values)) == 1:
         return values[0], values[0]
-    found = bootstrap((values,), statistic=_mean, rng=0, method="percentile").confidence_interval
-    return float(found.low), float(found.high)
+    interval = bootstrap((values,), statistic=_mean, rng=0, method="percentile").confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def _mean(values: Any, axis: int = -1) -> Any:

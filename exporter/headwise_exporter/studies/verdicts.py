@@ -8,7 +8,7 @@ Each verdict says what it rests on. The bars are our choice, set before a figure
    "in part" where that holds for some kinds.
 3. Pruning costs nothing: after the fine-tuning ANDC is within half a point of the dense model after the same
    training, or above it, at every share that was tried; "in part" where at some. Whether other masks are better at the
-   same share is said beside it and does not enter.
+   same share stands beside it and does not count.
 4. Heads are experts: sharper than nodes re-dealt among the heads at p < 0.05, corrected by Holm for the number of
    heads; "holds" for three quarters of them or more, "in part" for a quarter or more.
 """

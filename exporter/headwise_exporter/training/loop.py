@@ -259,8 +259,8 @@ def train(
         validation: images whose accuracy is evaluated now and then, for the record.
         checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
         identity: of what is trained and on what, where that can change under a checkpoint; its settings are added.
-        on_step: told how it goes; after a resume, from the next step on.
-        on_epoch: told of all epochs so far, those before a resume too.
+        on_step: called after each step; after a resume, from the next one on.
+        on_epoch: called after each epoch with all epochs so far, those before a resume too.
 
     Raises:
         TrainingError: the loss is not finite.

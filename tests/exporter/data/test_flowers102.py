@@ -41,7 +41,7 @@ def test_official_split_is_that_of_the_file(data_dir: Path) -> None:
     assert dataset.train.source_indices_N.tolist() == SETS["trnid"].tolist()
     assert sorted(dataset.validation.source_indices_N.tolist()) == SETS["valid"].tolist()
     assert dataset.test.source_indices_N.tolist() == SETS["tstid"].tolist()
-    assert dataset.describe().endswith("(official; validation images for validation)")
+    assert dataset.describe().endswith("(official)")
 
 
 def test_trainval_split_holds_two_of_each_label_out_of_validation(data_dir: Path) -> None:

@@ -23,7 +23,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 
 def failed(checks: list[Check]) -> dict[str, str]:
     """What did not pass, and why."""
-    return {check.name: check.found for check in checks if not check.passed}
+    return {check.name: check.detail for check in checks if not check.passed}
 
 
 def test_fresh_bundle_passes_every_check(bundle: Path) -> None:

@@ -13,7 +13,7 @@ from headwise_exporter.model import initial_weights
 from headwise_exporter.model.cct import CCT, CCTConfig, cct_7_3x1, cct_7_7x2
 from headwise_exporter.model.checkpoints import CheckpointError, save_model
 from headwise_exporter.model.initial_weights import (
-    CLASSIFIER_HEAD,
+    CLASSIFIER_TENSORS,
     POSITIONS,
     load_initial_weights,
     resize_positions,
@@ -253,7 +253,7 @@ def test_classifier_for_other_labels_stays_as_initialised(saved: tuple[str, Stat
     """Only the classifier head keeps the model's own values when the number of labels differs."""
     path, state = saved
     model = support.random_model(with_settings(labels=7), seed=2)
-    fresh = {name: value for name, value in copied(model).items() if name in CLASSIFIER_HEAD}
+    fresh = {name: value for name, value in copied(model).items() if name in CLASSIFIER_TENSORS}
     report = load_initial_weights(model, path)
     assert report.replaced == {"classifier.fc.weight": (10, 7), "classifier.fc.bias": (10, 7)}
     assert untouched(model, state | fresh)
@@ -307,7 +307,7 @@ def test_malformed_positions_and_classifier_are_mismatches(
 
 def test_classifier_that_is_missing_is_a_mismatch(saved: tuple[str, State], tmp_path: Path) -> None:
     """A checkpoint without its classifier head is not taken for one of other labels."""
-    torch.save({name: value for name, value in saved[1].items() if name not in CLASSIFIER_HEAD}, tmp_path / "x.pth")
+    torch.save({name: value for name, value in saved[1].items() if name not in CLASSIFIER_TENSORS}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"classifier\.fc\.weight: missing\n  classifier\.fc\.bias: missing"):
         load_initial_weights(support.random_model(), str(tmp_path / "x.pth"))
 
