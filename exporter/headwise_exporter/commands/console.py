@@ -189,8 +189,8 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
     """A row for each share and choice of masks: means over the seeds, and McNemar's largest p of a seed."""
     settings = comparison["settings"]
     table = Table(
-        title=f"{comparison['images']:,} {comparison['split']} images, mean of {settings['seeds']} seeds; differences in "
-        f"points, with McNemar's largest p",
+        title=f"{comparison['images']:,} {comparison['split']} images, mean of {settings['seeds']} seeds; differences "
+        f"in points, with McNemar's largest p",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,

@@ -16,6 +16,7 @@ Shape suffixes: H heads, Q query/key dimensions, V value dimensions, F feed-forw
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,6 +47,13 @@ class KeptUnits:
         query_key = _flat_indices(self.heads, self.query_key, shape.query_key_dim)
         values = _flat_indices(self.heads, self.value, shape.value_dim)
         return {QUERY: query_key, KEY: query_key, HEADS: values, FEED_FORWARD_HIDDEN: torch.tensor(self.feed_forward)}
+
+    @classmethod
+    def all(cls, shape: EncoderShape) -> "KeptUnits":
+        """Every unit of an encoder."""
+        query_key, value = (tuple(range(size)) for size in (shape.query_key_dim, shape.value_dim))
+        heads = shape.heads
+        return cls(tuple(range(heads)), (query_key,) * heads, (value,) * heads, tuple(range(shape.feed_forward)))
 
 
 def _flat_indices(heads: Sequence[int], within: Sequence[Sequence[int]], size: int) -> Tensor:
@@ -86,6 +94,32 @@ def top_indices(scores: Tensor, count: int) -> tuple[int, ...]:
     """Indices of the `count` largest scores, ascending; the first of equals wins."""
     order = scores.argsort(descending=True, stable=True)
     return tuple(sorted(order[:count].tolist()))
+
+
+def choose(model: CCT, scores: Mapping[str, Tensor], budget: Budget) -> list[KeptUnits]:
+    """The units with the largest scores that each encoder keeps within the budget.
+
+    Scores are compared within an encoder and a kind of unit only. A head's score is the sum over its value dimensions,
+    taken before those are chosen; a query/key pair's is the product of both.
+
+    Args:
+        scores: of every unit, by the name of its group.
+    """
+    chosen = []
+    for encoder, shape in enumerate(model.config.encoders):
+        kept, name = budget.kept(shape), partial(activation_name, encoder)
+        value_HV = scores[name(HEADS)].unflatten(0, (shape.heads, -1))
+        pair_HQ = (scores[name(QUERY)] * scores[name(KEY)]).unflatten(0, (shape.heads, -1))
+        heads = top_indices(value_HV.sum(1), kept.heads)
+        chosen.append(
+            KeptUnits(
+                heads=heads,
+                query_key=tuple(top_indices(pair_HQ[head], kept.query_key_dim) for head in heads),
+                value=tuple(top_indices(value_HV[head], kept.value_dim) for head in heads),
+                feed_forward=top_indices(scores[name(FEED_FORWARD_HIDDEN)], kept.feed_forward),
+            )
+        )
+    return chosen
 
 
 def kept_units(model: CCT, kept: Sequence[KeptUnits]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Rank removable units, and choose which to keep.
+"""Rank removable units.
 
 Criteria, each a score for a node n with activation a_n, read by column w_n of the next layer:
 - `magnitude`: |incoming weights| |w_n|, label-blind and data-blind;
@@ -9,10 +9,10 @@ Criteria, each a score for a node n with activation a_n, read by column w_n of t
 - products of each of the first three with `snp` (`pruning.scores`);
 - `taylor*distinct`: nodes of the same clusters may be redundant, so `distinct` is 1 minus the largest cosine of n's SNP
   matrix with that of a node whose `snp` score is larger [our choice].
-A head's score is the sum over its nodes, taken before dimensions are chosen. Query/key pairs carry no field of their
-own, they only weigh tokens: under every criterion they are ranked by the mean energy of the product, E[q^2] E[k^2].
+Queries and keys carry no field of their own, they only weigh tokens: under every criterion their score is the mean
+energy, E[q^2] and E[k^2].
 
-Scores are compared within an encoder and a kind of unit only; how many are kept is the budget's.
+`pruning.compaction` says which units are kept.
 
 Shape suffixes as in `model.cct`; N = H*V.
 """
@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, HEADS, KEY, QUERY, UnitGroup, activation_name
+from headwise_exporter.model.anatomy import UnitGroup
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import NodeMeasurement, recognised_labels
-from headwise_exporter.pruning.compaction import Budget, KeptUnits, top_indices
 from headwise_exporter.pruning.scores import product
 
 BASIC = ("magnitude", "variance", "taylor")
@@ -150,39 +149,20 @@ def scores(
     threshold: float,
     criterion: str,
 ) -> dict[str, Tensor]:
-    """Score of every unit of the groups that something reads, by the group's name.
+    """Score of every unit of every group, by the group's name; of those that nothing reads, the mean energy.
 
     Raises:
         ValueError: the criterion is none of `CRITERIA`.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"expected a criterion of {', '.join(CRITERIA)}, found {criterion!r}")
-    return {
-        group.name: product(
-            criterion,
-            partial(
-                _factor, model, group, model.linear(group.read_by), moments[group.name], nodes[group.name], threshold
-            ),
-        )
-        for group in model.unit_groups()
-        if group.read_by is not None
-    }
-
-
-def choose(model: CCT, scores: Mapping[str, Tensor], moments: GroupMoments, budget: Budget) -> list[KeptUnits]:
-    """The units with the largest scores that each encoder keeps within the budget."""
-    chosen = []
-    for encoder, shape in enumerate(model.config.encoders):
-        kept, name = budget.kept(shape), partial(activation_name, encoder)
-        value_HV = scores[name(HEADS)].unflatten(0, (shape.heads, -1))
-        pair_HQ = (moments[name(QUERY)].energy() * moments[name(KEY)].energy()).unflatten(0, (shape.heads, -1))
-        heads = top_indices(value_HV.sum(1), kept.heads)
-        chosen.append(
-            KeptUnits(
-                heads=heads,
-                query_key=tuple(top_indices(pair_HQ[head], kept.query_key_dim) for head in heads),
-                value=tuple(top_indices(value_HV[head], kept.value_dim) for head in heads),
-                feed_forward=top_indices(scores[name(FEED_FORWARD_HIDDEN)], kept.feed_forward),
-            )
-        )
-    return chosen
+    by_group: dict[str, Tensor] = {}
+    for group in model.unit_groups():
+        moment = moments[group.name]
+        if group.read_by is None:
+            by_group[group.name] = moment.energy()
+            continue
+        reader = model.linear(group.read_by)
+        factor = partial(_factor, model, group, reader, moment, nodes[group.name], threshold)
+        by_group[group.name] = product(criterion, factor)
+    return by_group

@@ -28,6 +28,7 @@ from headwise_exporter.pruning.andc import andc_masks, andc_masks_keeping
 from headwise_exporter.pruning.compaction import (
     Budget,
     KeptUnits,
+    choose,
     largest_difference,
     mask_units,
     pruned_masks,
@@ -265,7 +266,7 @@ def _pruned_models(
     candidates = []
     for criterion in criteria.CRITERIA if settings.criterion == AUTO else (settings.criterion,):
         scores = criteria.scores(base.model, moments, measurements.nodes, settings.threshold, criterion)
-        kept = criteria.choose(base.model, scores, moments, settings.budget)
+        kept = choose(base.model, scores, settings.budget)
         small = remove_units(base.model, kept, moments)
         masks = pruned_masks(base.masks, base.model, kept)
         train(small, train_data, fine_tuning, after_step=masks.reapply(small))

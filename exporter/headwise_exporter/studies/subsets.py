@@ -12,7 +12,7 @@ The SNP criteria need no pass over the images of S: one measurement of the model
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -149,10 +149,8 @@ def keep_hidden(model: CCT, scores: Sequence[Tensor], means: Mapping[str, Tensor
     """The model in which all but a share of each encoder's hidden nodes are replaced by their means."""
     kept = []
     for shape, score_F in zip(model.config.encoders, scores, strict=True):
-        everything = tuple(tuple(range(size)) for size in (shape.query_key_dim,) * shape.heads)
-        values = tuple(tuple(range(size)) for size in (shape.value_dim,) * shape.heads)
         hidden = top_indices(score_F, max(1, round(share * shape.feed_forward)))
-        kept.append(KeptUnits(tuple(range(shape.heads)), everything, values, hidden))
+        kept.append(replace(KeptUnits.all(shape), feed_forward=hidden))
     return mask_units(model, kept, means)
 
 

@@ -6,10 +6,11 @@ import hypothesis.strategies as st
 import pytest
 import support
 import torch
-from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, count_macs, count_parameters
+from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, cct, count_macs, count_parameters
 from headwise_exporter.pruning.compaction import (
     Budget,
     KeptUnits,
+    choose,
     largest_difference,
     mask_units,
     pruned_masks,
@@ -54,15 +55,7 @@ def removals(draw: st.DrawFn) -> tuple[CCT, list[KeptUnits], Means]:
 
 def everything(config: CCTConfig) -> list[KeptUnits]:
     """Keep all units of all encoders."""
-    return [
-        KeptUnits(
-            tuple(range(shape.heads)),
-            (tuple(range(shape.query_key_dim)),) * shape.heads,
-            (tuple(range(shape.value_dim)),) * shape.heads,
-            tuple(range(shape.feed_forward)),
-        )
-        for shape in config.encoders
-    ]
+    return [KeptUnits.all(shape) for shape in config.encoders]
 
 
 def zero_means(model: CCT) -> Means:
@@ -155,3 +148,30 @@ def test_share_outside_its_range_is_named(share: float) -> None:
 def test_largest_scores_are_taken_in_order() -> None:
     """The best indices, ascending; the first of equals wins."""
     assert top_indices(torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0]), 3) == (1, 2, 3)
+
+
+def test_choice_keeps_the_best_heads_and_nodes() -> None:
+    """The heads with the largest sums, the nodes and dimensions with the largest scores, as many as the budget says."""
+    model = support.random_model()
+    by_kind = {
+        "query": torch.ones(32),
+        "key": torch.ones(32),
+        "heads": torch.arange(32.0),
+        "feed_forward_hidden": -torch.arange(48.0),
+    }
+    scores = {f"encoders.{encoder}.{kind}": score for encoder in (0, 1) for kind, score in by_kind.items()}
+    for units in choose(model, scores, Budget(feed_forward=1 / 6, heads=0.5, query_key=1.0, value=1.0)):
+        assert units.heads == (2, 3)
+        assert units.feed_forward == tuple(range(8))
+        assert units.shape.value_dim == units.shape.query_key_dim == 8
+
+
+def test_pair_counts_by_the_product_of_query_and_key() -> None:
+    """A strong query whose key is silent weighs no token."""
+    config = cct(image_size=8, channels=1, labels=10, depth=1, heads=2, width=32, feed_forward=48)
+    query, key = torch.ones(32), torch.ones(32)
+    query[:8], key[:8] = 100.0, 0.0
+    by_kind = {"query": query, "key": key, "heads": torch.ones(32), "feed_forward_hidden": torch.ones(48)}
+    scores = {f"encoders.0.{kind}": score for kind, score in by_kind.items()}
+    [units] = choose(support.random_model(config), scores, Budget(1, 1, query_key=0.5, value=1))
+    assert units.query_key == (tuple(range(8, 16)), tuple(range(8)))
