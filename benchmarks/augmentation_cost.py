@@ -8,7 +8,7 @@ rounds, of the ratio with its quartiles. bf16 is autocast, in the step alone; it
 kornia is compared where it is installed. Its RandAugment draws one list of operations for the whole batch; only image
 by image does each have its own, and that is the second comparison. Both leave out mixup and cutmix.
 
-    python benchmarks/augmentation_cost.py [--rounds 7] [--json]
+    python benchmarks/augmentation_cost.py [--rounds 7] [--case cct_7_3x1] [--batch 16] [--json]
 """
 
 import importlib.util
@@ -18,14 +18,14 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
-import openvino
 import torch
 import typer
 from headwise_exporter.data.augmentation import AugmentationSettings, prepare, to_unit
+from headwise_exporter.machine import machine
 from headwise_exporter.model.cct import CCT, CCTConfig, cct, cct_7_3x1, cct_7_7x2
 from rich.console import Console
 from rich.table import Table
-from timing import machine, quartiles
+from timing import processor_has_bf16, quartiles
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,13 +33,10 @@ RECIPE = AugmentationSettings(
     crop_area_min=0.8, flip=0.5, fill="mean", rand_augment_operations=2, erasing=0.25, mixup=0.8, cutmix=1.0
 )
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-CASES: dict[str, tuple[Callable[[], CCTConfig], int]] = {
-    "CCT-7/3x1, 32 px, batch 128": (cct_7_3x1, 128),
-    "CCT 4 x 128, 32 px, batch 128": (
-        lambda: cct(image_size=32, channels=3, labels=100, depth=4, heads=4, width=128, feed_forward=256),
-        128,
-    ),
-    "CCT-7/7x2, 224 px, batch 32": (cct_7_7x2, 32),
+CASES: dict[str, tuple[CCTConfig, int]] = {  # with images in a batch
+    "cct_7_3x1": (cct_7_3x1(), 128),
+    "cct_4x128": (cct(image_size=32, channels=3, labels=100, depth=4, heads=4, width=128, feed_forward=256), 128),
+    "cct_7_7x2": (cct_7_7x2(), 32),
 }
 
 
@@ -99,8 +96,7 @@ def training_step(config: CCTConfig, bf16: bool, batch: int) -> Callable[[Tensor
 
 def precisions() -> tuple[str, ...]:
     """Those that this processor computes in."""
-    bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("f32", "bf16") if bf16 else ("f32",)
+    return ("f32", "bf16") if processor_has_bf16() else ("f32",)
 
 
 def seconds(run: Callable[[Tensor], Any], images_BYXC: Tensor) -> float:
@@ -110,10 +106,10 @@ def seconds(run: Callable[[Tensor], Any], images_BYXC: Tensor) -> float:
     return time.process_time() - started
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, batch: int | None, rounds: int) -> dict[str, Any]:
     """One case: medians in milliseconds, and our augmentation's share of a step in float32 and bf16."""
-    make, batch = CASES[name]
-    config = make()
+    config, usual_batch = CASES[name]
+    batch = batch or usual_batch
     torch.manual_seed(0)
     images_BYXC = torch.randint(256, (batch, config.image_size, config.image_size, 3), dtype=torch.uint8)
     steps = {f"step_{kind}": training_step(config, kind == "bf16", batch) for kind in precisions()}
@@ -123,7 +119,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     of = dict(zip(named, times.T, strict=True))
     medians = {f"{key}_ms": 1e3 * float(np.median(taken)) for key, taken in of.items()}
     shares = {kind: quartiles(of["ours"] / of[f"step_{kind}"]) for kind in precisions()}
-    return {"case": name, **medians, "shares": shares}
+    return {"case": name, "pixels": config.image_size, "batch": batch, **medians, "shares": shares}
 
 
 def show_percent(share: dict[str, float]) -> str:
@@ -141,18 +137,23 @@ def report(rows: list[dict[str, Any]], title: str) -> Table:
     for row in rows:
         for key in (key.removesuffix("_ms") for key in row if key.endswith("_ms")):
             ours_alone = [show_percent(share) if key == "ours" else "" for share in row["shares"].values()]
-            case = row["case"] if key == "ours" else ""
+            case = f"{row['case']}, {row['pixels']} px, batch {row['batch']}" if key == "ours" else ""
             table.add_row(case, key.replace("_", " "), f"{row[f'{key}_ms']:,.1f}", *ours_alone)
     return table
 
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 7,
+    case: Annotated[list[str] | None, typer.Option(help=f"May be repeated: {', '.join(CASES)}.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Images in a batch; each case's own by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure and print."""
+    names = case or list(CASES)
+    if unknown := set(names) - set(CASES):
+        raise typer.BadParameter(f"expected cases of {', '.join(CASES)}, found {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
-    rows = [measure(name, rounds) for name in CASES]
+    rows = [measure(name, batch, rounds) for name in names]
     if as_json:
         print(json.dumps({"machine": machine(), "rounds": rounds, "rows": rows}, indent=2))
         return

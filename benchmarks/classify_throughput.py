@@ -11,20 +11,22 @@ rounds of the ratio, with its quartiles.
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import onnx
 import torch
 import typer
-from headwise.bundle import read_manifest
+from headwise.bundle import CLASSIFY_GRAPH, read_manifest
 from headwise.v1.bundle_pb2 import Bundle
+from headwise_exporter.export.attribution import OUTPUTS, Classify
 from headwise_exporter.export.bundle import verify
-from headwise_exporter.export.graphs import export_graphs
-from headwise_exporter.model.cct import CCT, CCTConfig, cct, count_macs, count_parameters
-from headwise_exporter.nodes.snp import Probe
+from headwise_exporter.export.graphs import to_onnx
+from headwise_exporter.machine import machine
+from headwise_exporter.model.cct import CCT, CCTConfig, InputNormalisation, cct, count_macs, count_parameters
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved_seconds, machine, onnxruntime_runner, quartiles, show_quartiles
+from timing import interleaved_seconds, onnxruntime_runner, quartiles, show_quartiles
 
 
 def dense_config(manifest: Bundle) -> CCTConfig:
@@ -43,11 +45,48 @@ def dense_config(manifest: Bundle) -> CCTConfig:
         width=manifest.architecture.width,
         feed_forward=encoders[0].feed_forward,
     )
-    found = (count_parameters(CCT(config)), count_macs(config))
+    counted = (count_parameters(CCT(config)), count_macs(config))
     stated = (manifest.metrics.parameters_dense, manifest.metrics.macs_dense)
-    if found != stated:
-        raise ValueError(f"expected parameters and MACs {stated} as in the manifest, found {found}")
+    if counted != stated:
+        raise ValueError(f"expected parameters and MACs {stated} as in the manifest, found {counted}")
     return config
+
+
+def write_dense_graph(manifest: Bundle, path: Path) -> None:
+    """The graph of a dense model with random weights."""
+    torch.manual_seed(0)
+    normalise = InputNormalisation(tuple(manifest.input.mean), tuple(manifest.input.std))
+    side, channels = manifest.input.height, manifest.input.channels
+    images = torch.zeros(2, side, side, channels, dtype=torch.uint8)  # as export.graphs has it
+    onnx.save_model(to_onnx(Classify(normalise, CCT(dense_config(manifest))), images, OUTPUTS[:1]), path)
+
+
+def measure(bundle: Path, manifest: Bundle, batch: int, rounds: int, threads: int) -> dict[str, Any]:
+    """Images a second of both models, and the ratio with its quartiles."""
+    shape = (batch, manifest.input.height, manifest.input.width, manifest.input.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        dense = Path(folder) / CLASSIFY_GRAPH
+        write_dense_graph(manifest, dense)
+        runs = [onnxruntime_runner(path, threads) for path in (dense, bundle / CLASSIFY_GRAPH)]
+        times = interleaved_seconds(runs, images, rounds)
+    dense_rate, pruned_rate = batch / np.median(times, axis=0)
+    return {
+        "macs_share": manifest.metrics.macs_pruned / manifest.metrics.macs_dense,
+        "dense_images_per_second": dense_rate,
+        "pruned_images_per_second": pruned_rate,
+        **quartiles(times[:, 0] / times[:, 1]),
+    }
+
+
+def report(figures: dict[str, Any], title: str) -> Table:
+    """One row."""
+    table = Table(title=title)
+    for column in ("dense images/s", "pruned images/s", "ratio (quartiles)", "MACs left"):
+        table.add_column(column, justify="right", no_wrap=True)
+    rates = (f"{figures[f'{model}_images_per_second']:,.0f}" for model in ("dense", "pruned"))
+    table.add_row(*rates, show_quartiles(figures), f"{100 * figures['macs_share']:.0f} %")
+    return table
 
 
 def main(
@@ -58,42 +97,17 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure and print."""
-    manifest = read_manifest(bundle)
     if failed := [check.name for check in verify(bundle) if not check.passed]:
         raise SystemExit(f"{bundle} does not verify: {', '.join(failed)}")
-    config = dense_config(manifest)
-    torch.manual_seed(0)
-    shape = (batch, config.image_size, config.image_size, config.channels)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        probes = [Probe(encoder.heads * encoder.value_dim, config.labels) for encoder in config.encoders]
-        export_graphs(CCT(config).eval(), probes, manifest.input.mean, manifest.input.std, Path(folder))
-        runs = [onnxruntime_runner(path / "classify.onnx", threads) for path in (Path(folder), bundle)]
-        times = interleaved_seconds(runs, images, rounds)
-    metrics = manifest.metrics
-    dense_rate, pruned_rate = batch / np.median(times, axis=0)
-    report = {
-        "bundle": f"{manifest.name} version {manifest.version}",
-        "machine": machine(),
-        "batch": batch,
-        "rounds": rounds,
-        "threads": threads,
-        "macs_share": metrics.macs_pruned / metrics.macs_dense,
-        "dense_images_per_second": dense_rate,
-        "pruned_images_per_second": pruned_rate,
-        **quartiles(times[:, 0] / times[:, 1]),
-    }
+    manifest = read_manifest(bundle)
+    name = f"{manifest.name} version {manifest.version}"
+    figures = measure(bundle, manifest, batch, rounds, threads)
     if as_json:
-        print(json.dumps(report, indent=2))
+        settings = {"batch": batch, "rounds": rounds, "threads": threads}
+        print(json.dumps({"bundle": name, "machine": machine(), **settings, **figures}, indent=2))
         return
-    table = Table(
-        title=f"{report['bundle']}, ONNX Runtime, batch {batch}, {threads} threads, {rounds} interleaved rounds, median"
-    )
-    for column in ("dense images/s", "pruned images/s", "ratio (quartiles)", "MACs left"):
-        table.add_column(column, justify="right", no_wrap=True)
-    rates = (f"{rate:,.0f}" for rate in (dense_rate, pruned_rate))
-    table.add_row(*rates, show_quartiles(report), f"{100 * report['macs_share']:.0f} %")
-    Console().print(table)
+    title = f"{name}, ONNX Runtime, batch {batch}, {threads} threads, {rounds} interleaved rounds, median"
+    Console().print(report(figures, title))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""What the benchmarks share: runners of a graph on each runtime, interleaved timing, and what machine this is."""
+"""What the benchmarks share: runners of a graph on each runtime, interleaved timing, and medians with quartiles."""
 
-import datetime
-import os
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
+from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 
-Run = Callable[[np.ndarray], Any]
+Run = Callable[[NDArray[np.uint8]], Any]
 WARM_UP_ROUNDS = 5
 
 
@@ -37,15 +35,18 @@ def openvino_runner(precision: str) -> Callable[[Path, int], Run]:
     return make
 
 
+def processor_has_bf16() -> bool:
+    """Whether the processor computes in bf16; elsewhere it would be emulated."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def runners() -> dict[str, Callable[[Path, int], Run]]:
-    """Every runtime and precision that this processor computes in; bf16 is left out where it would be emulated."""
-    found = {"onnxruntime f32": onnxruntime_runner, "openvino f32": openvino_runner("f32")}
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        found["openvino bf16"] = openvino_runner("bf16")
-    return found
+    """Every runtime and precision that this processor computes in."""
+    runners = {"onnxruntime f32": onnxruntime_runner, "openvino f32": openvino_runner("f32")}
+    return runners | ({"openvino bf16": openvino_runner("bf16")} if processor_has_bf16() else {})
 
 
-def interleaved_seconds(runs: Sequence[Run], images: np.ndarray, rounds: int) -> np.ndarray:
+def interleaved_seconds(runs: Sequence[Run], images: NDArray[np.uint8], rounds: int) -> NDArray[np.float64]:
     """Wall time of each run in each round (rounds, runs), the runs in turn, so that a slow moment meets all."""
 
     def seconds(run: Run) -> float:
@@ -57,7 +58,7 @@ def interleaved_seconds(runs: Sequence[Run], images: np.ndarray, rounds: int) ->
     return np.array(times[WARM_UP_ROUNDS:])
 
 
-def quartiles(ratios: np.ndarray) -> dict[str, float]:
+def quartiles(ratios: NDArray[np.float64]) -> dict[str, float]:
     """Median and quartiles of a ratio."""
     low, ratio, high = np.percentile(ratios, (25, 50, 75))
     return {"ratio": ratio, "ratio_quartile_low": low, "ratio_quartile_high": high}
@@ -66,15 +67,3 @@ def quartiles(ratios: np.ndarray) -> dict[str, float]:
 def show_quartiles(figures: dict[str, Any]) -> str:
     """The same for a table."""
     return f"{figures['ratio']:.2f} ({figures['ratio_quartile_low']:.2f}-{figures['ratio_quartile_high']:.2f})"
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores, date and versions, for the record."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return {
-        "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {name: version(name) for name in ("onnxruntime", "openvino", "torch")},
-    }

@@ -8,7 +8,7 @@ with its quartiles. The share of augmentation is that of our step. The rate of o
 6 operations for each multiply-accumulate of the model) is set against that of a large matrix product in the precision
 of the step, measured in the same run.
 
-    python benchmarks/training_throughput.py [--rounds 10] [--threads 2] [--recipe cifar100_cpu] [--json]
+    python benchmarks/training_throughput.py [--rounds 10] [--threads 2] [--recipe cifar100_cpu] [--batch 16] [--json]
 """
 
 import json
@@ -19,24 +19,28 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
-import openvino
 import torch
 import typer
 from headwise_exporter.data.augmentation import prepare
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.machine import machine
 from headwise_exporter.model.cct import CCT, count_macs
 from headwise_exporter.recipes import RECIPES, Recipe
 from headwise_exporter.training.loop import Step, TrainingSettings, train
-from headwise_exporter.training.optimizers import parameter_groups
+from headwise_exporter.training.optimizers import OptimizerName, parameter_groups
+from models import NORMALISATION, TIMED, model_config
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from timing import machine, quartiles, show_quartiles
+from timing import processor_has_bf16, quartiles, show_quartiles
 from torch import Tensor, nn
 from torch.nn import functional
 
 WARM_UP_ROUNDS = 2
 MATRIX_SIDE = 2048
-DEFAULT_SIZES = {"digits": (8, 1, 10), "cifar100": (32, 3, 100), "flowers102": (64, 3, 102)}  # pixels, channels, labels
+# Recipes that are timed where none is asked for, and the batch where their own would take minutes on a CPU.
+DEFAULT_BATCHES = {"cifar100_cpu": None, "flowers102_cpu": None, "cct_7_3x1": 16, "cct_7_7x2": 16}
+OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "muon")
 
 
 def device() -> torch.device:
@@ -53,15 +57,22 @@ def clock() -> float:
 
 def computes_in_bf16() -> bool:
     """Whether the device does, rather than emulate it."""
-    cpu = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return device().type == "cuda" or cpu
+    return device().type == "cuda" or processor_has_bf16()
 
 
-def make_model(recipe: Recipe, side: int, channels: int, labels: int) -> CCT:
+def make_model(recipe: Recipe) -> CCT:
     """The recipe's model, freshly initialised."""
     torch.manual_seed(0)
     dropout = {name: getattr(recipe.model, name) for name in ("attention_dropout", "stochastic_depth")}
-    return CCT(recipe.model.config(side, channels, labels), **dropout).to(device())
+    return CCT(model_config(recipe), **dropout).to(device())
+
+
+def random_images(recipe: Recipe) -> LabelledImages:
+    """One batch of random pixels."""
+    config, size = model_config(recipe), recipe.training.batch_size
+    images = torch.randint(256, (size, config.image_size, config.image_size, config.channels), dtype=torch.uint8)
+    mean, std = ((value,) * config.channels for value in NORMALISATION)
+    return LabelledImages(images, torch.arange(size) % config.labels, mean, std).to(device())
 
 
 def plain_optimizers(model: CCT, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
@@ -69,7 +80,8 @@ def plain_optimizers(model: CCT, settings: TrainingSettings) -> list[torch.optim
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adamw":
         return [torch.optim.AdamW(parameter_groups(list(model.parameters()), decay), rate)]
-    matrices = [parameter for parameter in model.classifier.blocks.parameters() if parameter.ndim == 2]
+    blocks = model.classifier.blocks
+    matrices = [parameter for parameter in blocks.parameters() if parameter.ndim == 2]
     inside = set(map(id, matrices))
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
     muon = torch.optim.Muon(matrices, rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
@@ -113,7 +125,7 @@ def plain_step(
     return step
 
 
-def interleaved(recipe: Recipe, data: LabelledImages, model: CCT, plain: CCT, rounds: int) -> np.ndarray:
+def interleaved(recipe: Recipe, data: LabelledImages, model: CCT, plain: CCT, rounds: int) -> NDArray[np.float64]:
     """Seconds (rounds, 3) of a step of ours, a plain step and an augmentation, in turn."""
     settings = replace(recipe.training, epochs=WARM_UP_ROUNDS + rounds, warm_up_epochs=0)  # a batch is an epoch
     batch = augmentation(model, data, settings)
@@ -148,18 +160,13 @@ def matrix_rate(bf16: bool) -> float:
     return float(2 * MATRIX_SIDE**3 / min(taken))
 
 
-def measure(name: str, optimizer: str, batch_size: int | None, rounds: int) -> dict[str, Any]:
+def measure(name: str, optimizer: OptimizerName, batch_size: int | None, rounds: int) -> dict[str, Any]:
     """A recipe with an optimiser."""
     recipe = RECIPES[name]()
-    bf16 = computes_in_bf16()
-    training = replace(recipe.training, optimizer=optimizer, bf16=bf16)
-    recipe = replace(recipe, training=replace(training, batch_size=batch_size or training.batch_size))
-    side, channels, labels = DEFAULT_SIZES[recipe.dataset]
-    side, size = recipe.image_size or side, recipe.training.batch_size
-    images = torch.randint(256, (size, side, side, channels), dtype=torch.uint8)
-    data = LabelledImages(images, torch.arange(size) % labels, (0.5,) * channels, (0.25,) * channels).to(device())
-    model, plain = (make_model(recipe, side, channels, labels) for _ in range(2))
-    times = interleaved(recipe, data, model, plain, rounds)
+    bf16, size = computes_in_bf16(), batch_size or recipe.training.batch_size
+    recipe = replace(recipe, training=replace(recipe.training, optimizer=optimizer, bf16=bf16, batch_size=size))
+    model, plain = make_model(recipe), make_model(recipe)
+    times = interleaved(recipe, random_images(recipe), model, plain, rounds)
     ours, theirs, augmenting = np.median(times, axis=0)
     return {
         "recipe": name,
@@ -192,22 +199,24 @@ def report(rows: list[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def cases() -> list[tuple[str, str, int | None]]:
-    """Recipe, optimiser, and the batch where the recipe's own would take minutes on a CPU."""
-    large = None if device().type == "cuda" else 16
-    batches = {"cifar100_cpu": None, "flowers102_cpu": None, "cct_7_3x1": large, "cct_7_7x2": large}
-    return [(name, optimizer, batch) for name, batch in batches.items() for optimizer in ("adamw", "muon")]
+def batch_of(recipe: str, asked: int | None) -> int | None:
+    """Images in a batch; None for the recipe's own."""
+    return asked or (None if device().type == "cuda" else DEFAULT_BATCHES.get(recipe))
 
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 10,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = len(os.sched_getaffinity(0)),
-    recipe: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help=f"May be repeated: {', '.join(TIMED)}.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images in a batch; the recipe's, or few on a CPU.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure and print."""
+    names = recipe or list(DEFAULT_BATCHES)
+    if unknown := set(names) - set(TIMED):
+        raise typer.BadParameter(f"expected recipes of {', '.join(TIMED)}, found {', '.join(sorted(unknown))}")
     torch.set_num_threads(threads)
-    rows = [measure(*case, rounds) for case in cases() if recipe is None or case[0] in recipe]
+    rows = [measure(name, optimizer, batch_of(name, batch), rounds) for name in names for optimizer in OPTIMIZERS]
     if as_json:
         print(json.dumps({"machine": machine(), "threads": threads, "rounds": rounds, "rows": rows}, indent=2))
         return
