@@ -1,7 +1,7 @@
 """Record a finished training: its figures and curve under results/, its weights under checkpoints/.
 
     exporter train --dataset cifar100 --recipe cifar100_cpu --run runs/cifar100
-    python benchmarks/record_training.py runs/cifar100 cifar100
+    python experiments/record_training.py runs/cifar100 cifar100
 
 writes results/NAME/training.json (data set, recipe, every epoch, test accuracy with its interval, machine),
 results/NAME/training.svg and checkpoints/NAME.safetensors (float16, for `--init checkpoint:NAME`). The accuracy is
@@ -9,60 +9,62 @@ that of the float16 weights. Minutes are those spent in steps, without the evalu
 """
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from headwise_exporter.commands import console
-from headwise_exporter.training.evaluation import accuracy
-from headwise_exporter.files import atomic_write, write_json
+from headwise_exporter.commands.options import RunArgument
+from headwise_exporter.data.images import split_images
+from headwise_exporter.files import atomic_write
 from headwise_exporter.model.checkpoints import load_model, save_model
-from headwise_exporter.stages.build import DENSE, split_images, trained_dataset, training_record
+from headwise_exporter.model.initial_weights import SHIPPED_FOLDER
+from headwise_exporter.stages.run import DENSE, trained_dataset, training_record
 from headwise_exporter.studies.plots import training_curve
 from headwise_exporter.studies.report import svg
-from timing import machine
-
-ROOT = Path(__file__).resolve().parent.parent
+from headwise_exporter.training.evaluation import accuracy
+from records import RESULTS, TRAINING, ResultsOption, write_record
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
     """The curve, with the test accuracy at its end."""
-    found = record["test"]
-    low, middle, high = (100 * found[key] for key in ("interval_low", "accuracy", "interval_high"))
-    title = f"{record['name']}: {middle:.2f} % ({low:.2f}-{high:.2f}) on {found['images']:,} test images"
-    drawn = training_curve(record, found)
-    drawn.axes[0].set_title(title)
+    test = record["test"]
+    low, middle, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
+    curve = training_curve(record, test)
+    curve.axes[0].set_title(
+        f"{record['name']}: {middle:.2f} % ({low:.2f}-{high:.2f}) on {test['images']:,} test images"
+    )
     with atomic_write(path) as temporary:
-        temporary.write_text(svg(drawn), "utf-8")
+        temporary.write_text(svg(curve), "utf-8")
 
 
-def recorded(run: Path, name: str) -> dict[str, Any]:
+def recorded(run: Path, name: str, weights: Path) -> dict[str, Any]:
     """All about a training, with the test accuracy of the weights that are shipped; writes these."""
-    told = training_record(run)
-    data = trained_dataset(run, console.progress)
-    weights = ROOT / "checkpoints" / f"{name}.safetensors"
+    training, data = training_record(run), trained_dataset(run, console.progress)
     with tempfile.TemporaryDirectory() as folder:  # evaluated first: the weights appear with their record
         half = Path(folder) / weights.name
         save_model(half, load_model(run / DENSE).half())
-        test = vars(accuracy("dense", load_model(half), "test", split_images(data, "test")))
+        test = asdict(accuracy("dense", load_model(half), "test", split_images(data, "test")))
         with atomic_write(weights) as temporary:
             temporary.write_bytes(half.read_bytes())
-    seconds = sum(len(data.train) / epoch["images_per_second"] for epoch in told["epochs"])
-    settings = {key: value for key, value in told["dataset"].items() if key != "data_dir"}
-    return {"name": name, **told, "dataset": settings, "test": test, "minutes": seconds / 60, "machine": machine()}
+    seconds = sum(len(data.train) / epoch["images_per_second"] for epoch in training["epochs"])
+    settings = {key: value for key, value in training["dataset"].items() if key != "data_dir"}
+    return {"name": name, **training, "dataset": settings, "test": test, "minutes": seconds / 60}
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    run: RunArgument,
     name: Annotated[str, typer.Argument(help="Of the folder under results/ and of the checkpoint.")],
+    results: ResultsOption = RESULTS,
+    checkpoints: Annotated[Path, typer.Option(help="Folder of the weights.")] = SHIPPED_FOLDER,
 ) -> None:
     """Evaluate, draw and write."""
-    record = recorded(run, name)
-    write_json(ROOT / "results" / name / "training.json", record)
-    draw(record, ROOT / "results" / name / "training.svg")
-    console.out.print(
-        f"{name}: test accuracy {100 * record['test']['accuracy']:.2f} %, {record['minutes']:.1f} minutes"
-    )
+    record = recorded(run, name, checkpoints / f"{name}.safetensors")
+    write_record(results / name / TRAINING, record)
+    draw(record, (results / name / TRAINING).with_suffix(".svg"))
+    percent = 100 * record["test"]["accuracy"]
+    console.out.print(f"{name}: test accuracy {percent:.2f} %, {record['minutes']:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
         exporter train --dataset digits --seed $seed --run runs/seed$seed
         exporter measure --run runs/seed$seed --split test
     done
-    python benchmarks/seed_stability.py digits runs/seed0 runs/seed1 runs/seed2
+    python experiments/seed_stability.py digits runs/seed0 runs/seed1 runs/seed2
 
 writes results/NAME/seeds.json: for each encoder and pair of runs the share of labels with the same expert, what
 exchanged labels would give, and its p-value (`nodes.heads.matched_agreement`). `record_study.py` puts it into
@@ -18,40 +18,39 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from headwise_exporter.files import write_json
 from headwise_exporter.nodes.heads import matched_agreement
-from headwise_exporter.stages.build import run_findings, trained_recipe
-from timing import machine
+from headwise_exporter.stages.run import run_findings, trained_recipe
+from records import RESULTS, SEEDS, NameArgument, ResultsOption, write_record
 
-ROOT = Path(__file__).resolve().parent.parent
+
+def matched(encoder: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """How far the same encoder of two runs names the same experts; empty where they share no label."""
+    own_HK, other_HK = (torch.tensor(heads["recognising_nodes_HK"]) for heads in (encoder, other))
+    agreement = matched_agreement(own_HK, other_HK)
+    return asdict(agreement) if agreement else {}
 
 
 def stability(runs: list[Path]) -> dict[str, Any]:
     """Every pair of runs, encoder by encoder."""
-    found = [run_findings(run) for run in runs]
+    findings = [run_findings(run) for run in runs]
     seeds = [trained_recipe(run).training.seed for run in runs]
-    rows = []
-    for (first, one), (second, other) in combinations(zip(seeds, found, strict=True), 2):
-        for own, theirs in zip(one["heads"], other["heads"], strict=True):
-            counts = (torch.tensor(encoder["recognising_nodes_HK"]) for encoder in (own, theirs))
-            matched = matched_agreement(*counts)
-            rows.append({"encoder": own["encoder"], "seeds": [first, second], **(asdict(matched) if matched else {})})
-    return {
-        **{name: found[0][name] for name in ("split", "images")},
-        "seeds": seeds,
-        "rows": rows,
-        "machine": machine(),
-    }
+    rows = [
+        {"encoder": encoder["encoder"], "seeds": [seeds[first], seeds[second]], **matched(encoder, other)}
+        for first, second in combinations(range(len(runs)), 2)
+        for encoder, other in zip(findings[first]["heads"], findings[second]["heads"], strict=True)
+    ]
+    return {"split": findings[0]["split"], "images": findings[0]["images"], "seeds": seeds, "rows": rows}
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="Of the folder under results/.")],
+    name: NameArgument,
     runs: Annotated[list[Path], typer.Argument(help="Folders of measured runs of one data set, other seeds.")],
+    results: ResultsOption = RESULTS,
 ) -> None:
     """Compare and record."""
-    found = stability(runs)
-    write_json(ROOT / "results" / name / "seeds.json", found)
-    for row in found["rows"]:
+    record = stability(runs)
+    write_record(results / name / SEEDS, record)
+    for row in record["rows"]:
         print(row)
 
 

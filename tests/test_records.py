@@ -115,6 +115,6 @@ def test_readme_quotes_the_comparison(name: str, share: float, rule: str, moment
 
 def test_results_page_is_that_of_the_records() -> None:
     """docs/results.md is generated, and was generated after the last record."""
-    command = [sys.executable, ROOT / "benchmarks/record_study.py", "--check"]
+    command = [sys.executable, ROOT / "experiments/record_study.py", "--check"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
