@@ -29,6 +29,7 @@ from headwise_exporter.stages.build import bundle_contents, findings_stage, meas
 from headwise_exporter.stages.study import report_stage
 from headwise_exporter.training.loop import TrainingSettings
 from torch import Tensor
+from typer import Typer
 from typer.testing import CliRunner, Result
 
 START_SECONDS = 60.0
@@ -195,3 +196,10 @@ def running_server(
 def exporter(*arguments: str | Path) -> Result:
     """Run the command in this process."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
+
+
+def script(main: Callable[..., None], *arguments: str | Path) -> Result:
+    """Run a script's command in this process."""
+    command = Typer()
+    command.command()(main)
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], env={"COLUMNS": "120"})
