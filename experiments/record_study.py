@@ -37,6 +37,7 @@ from records import (
     read_record,
     write_record,
 )
+from summary import expert_agreement, few_labels, label_gains
 
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
@@ -67,12 +68,20 @@ def write_report_page(study: dict[str, Any], folder: Path) -> None:
         temporary.write_text(report_page(study, drawn), "utf-8")
 
 
+def summarised(study: dict[str, Any], results: Path) -> dict[str, Any]:
+    """A study with the other records of its data set, and what the top of the page says of all of these."""
+    beside = {Path(file).stem: read_record(results / study["name"] / file) for file in BESIDE}
+    summary = {
+        "gains": label_gains(study["comparison"]) if study["comparison"] else [],
+        "few_labels": few_labels(study["subsets"]) if study["subsets"] else None,
+        "agreements": expert_agreement(beside["seeds"]) if beside["seeds"] else [],
+    }
+    return study | beside | summary
+
+
 def results_page(results: Path) -> str:
     """docs/results.md, from every record there is."""
-    shown = [
-        study | {Path(file).stem: read_record(results / study["name"] / file) for file in BESIDE}
-        for study in studies(results)
-    ]
+    shown = [summarised(study, results) for study in studies(results)]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     environment.filters.update(FILTERS)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(studies=shown)

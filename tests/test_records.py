@@ -1,24 +1,33 @@
 """Recorded trainings: the recipes as they stand, what they say of themselves, and the weights that came of them."""
 
+import importlib
 import json
-import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from google.protobuf import json_format
+from headwise.v1.bundle_pb2 import Bundle, PruningProvenance
+from headwise_exporter.cli import app
+from headwise_exporter.commands import console
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.initial_weights import load_initial_weights, shipped_checkpoints
 from headwise_exporter.pruning.connections import ANDC
-from headwise_exporter.recipes import RECIPES, Recipe, describe, from_record
+from headwise_exporter.pruning.prune import CANDIDATES, LITERAL
+from headwise_exporter.recipes import RECIPES, Recipe, describe, from_record, override
+from headwise_exporter.studies.report import with_verdicts
 from headwise_exporter.studies.verdicts import FREE
 from headwise_exporter.training.evaluation import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 RECORDED = {"digits": "digits", "cifar100": "cifar100_cpu", "flowers102": "flowers102_cpu"}  # data set: recipe
 MIB = 1 << 20
-MOMENTS = ("masked_accuracies", "accuracies")  # before the fine-tuning and after it
+SETTINGS = ("prune", "probes", "training")  # beside a study's provenance
+DOCUMENTED = ("results/README.md", "checkpoints/README.md")
 
 
 def record(name: str) -> dict[str, Any]:
@@ -89,28 +98,38 @@ def test_readme_says_how_the_claims_were_judged(name: str, column: int) -> None:
     found = study(name)
     for verdict, cell in zip(found["verdicts"], cells, strict=True):
         assert cell.startswith(verdict["finding"])
-    lost = [-100 * row["to_dense"]["mean"] for row in found["comparison"]["results"] if row["rule"] == ANDC]
+    lost = [-100 * row["to_dense"]["mean"] for row in found["comparison"]["results"] if row["mask_by"] == ANDC]
     assert cells[2].endswith(": " + ", ".join("none" if points <= 100 * FREE else f"{points:.1f}" for points in lost))
     sharp = found["verdicts"][3]["numbers"][0].split(" heads")[0]
     assert cells[3].endswith(f"({sharp})")
 
 
-@pytest.mark.parametrize(
-    ("name", "share", "rule", "moment"),
-    [
-        *(("cifar100", 0.05, rule, "accuracies") for rule in ("andc", "magnitude", "wanda", "gradual wanda")),
-        *((name, 1.0, "dense", moment) for name in RECORDED if name != "digits" for moment in MOMENTS),
-        *(("cifar100", 0.1, rule, "masked_accuracies") for rule in ("wanda", "wanda*overlap")),
-        *(("flowers102", 0.1, rule, "masked_accuracies") for rule in ("wanda", "wanda*overlap")),
-        *(("cifar100", 0.1, rule, "accuracies") for rule in ("wanda", "wanda*overlap")),
-        *(("flowers102", 0.1, rule, "accuracies") for rule in ("wanda", "wanda*overlap")),
-    ],
-)
-def test_readme_quotes_the_comparison(name: str, share: float, rule: str, moment: str) -> None:
-    """Mean accuracies, in words under the table of the claims."""
-    [row] = [row for row in study(name)["comparison"]["results"] if (row["share"], row["rule"]) == (share, rule)]
-    text = (ROOT / "README.md").read_text("utf-8").split("| of the claims")[1].split("## How it works")[0]
-    assert re.search(rf"\b{100 * sum(row[moment]) / len(row[moment]):.1f}\b", text)
+@pytest.mark.parametrize("name", RECORDED)
+def test_study_was_recorded_by_a_recipe_that_there_is(name: str) -> None:
+    """What a study's settings were can be read back; its model is that of the recorded training."""
+    assert from_record(study(name)["training"]["recipe"]).model == from_record(record(name)["recipe"]).model
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_pruning_is_recorded_in_the_words_of_the_manifest(name: str) -> None:
+    """How the pruned model came about reads back as the contract's message."""
+    pruning = {key: value for key, value in study(name)["pruning"].items() if key not in SETTINGS}
+    provenance = json_format.ParseDict(pruning, PruningProvenance())
+    assert (provenance.layers, provenance.mask_by) == LITERAL
+    assert [(masks.layers, masks.mask_by) for masks in provenance.masks] == [*CANDIDATES]
+
+
+def test_recorded_build_is_what_the_command_prints() -> None:
+    """Every key of `exporter build --json`, and no other."""
+    build = json.loads((ROOT / "results/digits/build.json").read_text("utf-8"))
+    manifest = json_format.ParseDict(build, Bundle())
+    assert json.loads(console.manifest_json(manifest)) == build
+
+
+def test_verdicts_are_those_of_the_recorded_figures() -> None:
+    """Nothing was written into a record by hand."""
+    for name in RECORDED:
+        assert json.loads(json.dumps(with_verdicts(study(name)))) == study(name)
 
 
 def test_results_page_is_that_of_the_records() -> None:
@@ -118,3 +137,24 @@ def test_results_page_is_that_of_the_records() -> None:
     command = [sys.executable, ROOT / "experiments/record_study.py", "--check"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def commands(page: str) -> list[list[str]]:
+    """Every command of a page's indented blocks, as its words."""
+    lines = (ROOT / page).read_text("utf-8").replace("\\\n", " ").replace("$seed", "0").splitlines()
+    indented = (shlex.split(line) for line in lines if line.startswith("    "))
+    return [words for words in indented if words[0] in ("exporter", "python")]
+
+
+@pytest.mark.parametrize("words", [words for page in DOCUMENTED for words in commands(page)], ids=" ".join)
+def test_documented_commands_are_ones_that_there_are(words: list[str]) -> None:
+    """Subcommand, options and settings of every command that made a record."""
+    program, name, *arguments = words
+    if program == "exporter":
+        group = typer.main.get_command(app)
+        context = group.commands[name].make_context(name, arguments)
+    else:
+        script = typer.Typer()
+        script.command()(importlib.import_module(Path(name).stem).main)
+        context = typer.main.get_command(script).make_context(name, arguments)
+    override(RECIPES["digits"](), context.params.get("settings") or ())

@@ -26,7 +26,7 @@ from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, activation_name
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
 from headwise_exporter.pruning.connections import ANDC, DENSE
 from headwise_exporter.studies import plots
-from headwise_exporter.studies.verdicts import headline, verdicts
+from headwise_exporter.studies.verdicts import outcomes, verdicts
 from headwise_exporter.studies.wording import FILTERS
 
 SHOWN_NODES = 3
@@ -223,10 +223,10 @@ def _code(text: str) -> Markup:
 
 
 def with_verdicts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its headline and verdicts."""
+    """A record with its verdicts, and how ANDC does against every other choice of masks."""
     findings, comparison = record["findings"], record["comparison"]
-    reached = [asdict(verdict) for verdict in verdicts(findings, comparison)]
-    return {**record, "headline": headline(comparison), "verdicts": reached}
+    reached = {"outcomes": outcomes(comparison), "verdicts": verdicts(findings, comparison)}
+    return {**record, **{name: [asdict(each) for each in every] for name, every in reached.items()}}
 
 
 def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:

@@ -28,6 +28,7 @@ MOST, SOME = 0.75, 0.25  # share of the heads
 KINDS = (HEADS, FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT)
 
 Finding = Literal["holds", "holds in part", "does not hold here", "not tested"]
+Outcome = Literal["wins", "ties", "loses"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class Verdict:
     claim: str
     finding: Finding
     numbers: tuple[str, ...]  # sentences
+
+
+@dataclass(frozen=True)
+class MaskOutcome:
+    """How ANDC does against other masks that keep as many connections."""
+
+    share: float  # of the connections
+    mask_by: str  # what chose the others
+    outcome: Outcome  # of ANDC; it wins or loses in every seed at p < 0.05, or ties
 
 
 def _graded(passed: int, of: int, most: float = 1.0, some: float = 0.0) -> Finding:
@@ -96,22 +106,32 @@ def _clear(difference: dict[str, Any]) -> bool:
     return bool(one_sign and max(difference["p_values"]) < SIGNIFICANT)
 
 
-def _andc_wins(result: dict[str, Any]) -> bool:
-    return _clear(result["to_andc"]) and bool(result["to_andc"]["mean"] < 0)
+def _outcome(result: dict[str, Any]) -> Outcome:
+    """Of ANDC against the masks of the result."""
+    if not _clear(result["to_andc"]):
+        return "ties"
+    return "wins" if result["to_andc"]["mean"] < 0 else "loses"
+
+
+def outcomes(comparison: dict[str, Any] | None) -> list[MaskOutcome]:
+    """ANDC against all other masks at every share, in the order of the comparison; none where nothing was compared."""
+    results = comparison["results"] if comparison is not None else []
+    others = (result for result in results if result["mask_by"] not in (ANDC, DENSE))
+    return [MaskOutcome(result["share"], result["mask_by"], _outcome(result)) for result in others]
 
 
 def better_masks(results: Sequence[dict[str, Any]]) -> dict[float, dict[str, float]]:
     """For each share the masks that beat ANDC in every seed at p < 0.05, each with its mean advantage."""
     better: dict[float, dict[str, float]] = {}
     for result in results:
-        if result["to_andc"] is not None and _clear(result["to_andc"]) and result["to_andc"]["mean"] > 0:
+        if result["to_andc"] is not None and _outcome(result) == "loses":
             better.setdefault(result["share"], {})[result["mask_by"]] = result["to_andc"]["mean"]
     return better
 
 
 def _beaten(results: Sequence[dict[str, Any]], mask_by: str) -> str:
     theirs = [result for result in results if result["mask_by"] == mask_by]
-    beaten = [f"{result['share']:.0%}" for result in theirs if _andc_wins(result)]
+    beaten = [f"{result['share']:.0%}" for result in theirs if _outcome(result) == "wins"]
     if not theirs:
         return ""
     return f"It beats `{mask_by}` masks in every seed at p < 0.05 at {', '.join(beaten) or 'no share'}."
@@ -212,24 +232,3 @@ def expert_heads(findings: dict[str, Any]) -> Verdict:
 def verdicts(findings: dict[str, Any], comparison: dict[str, Any] | None) -> list[Verdict]:
     """On all four claims."""
     return [few_labels(findings), sharpening(findings), free_pruning(comparison), expert_heads(findings)]
-
-
-def headline(comparison: dict[str, Any] | None) -> str:
-    """What a reader must know first: where ANDC is no better than its controls."""
-    if comparison is None:
-        return "ANDC was not compared with its controls: `exporter compare` does it."
-    others: dict[float, list[str]] = {}
-    equal: dict[float, list[str]] = {}
-    for result in comparison["results"]:
-        if result["mask_by"] in (ANDC, DENSE):
-            continue
-        others.setdefault(result["share"], []).append(result["mask_by"])
-        if not _andc_wins(result):
-            equal.setdefault(result["share"], []).append(result["mask_by"])
-    if not equal:
-        return "At every share that was tried ANDC is better than all other masks."
-    nowhere = [
-        f"{share:.0%} than {'any other masks' if names == others[share] else ', '.join(names)}"
-        for share, names in equal.items()
-    ]
-    return f"At the same share of connections ANDC is no better at {'; at '.join(nowhere)}."

@@ -1,5 +1,6 @@
 """Figures as words: the same in tables of the terminal, in reports, and in documents made from records."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -65,7 +66,18 @@ def masks(layers: str, mask_by: str) -> str:
     return NO_MASKS if mask_by == NO_MASKS else f"{mask_by}, {LAYERS[layers]}"
 
 
+def tally(outcomes: Sequence[Mapping[str, Any]]) -> str:
+    """How ANDC does against other masks, in one sentence, from `studies.verdicts.MaskOutcome`s."""
+    if not outcomes:
+        return "ANDC was not compared with other masks: `exporter compare` does it."
+    count = Counter(other["outcome"] for other in outcomes)
+    return (
+        f"Against other masks that keep as many connections ANDC wins {count['wins']} of {len(outcomes)} comparisons "
+        f"and loses {count['loses']}; to win or lose takes every seed, at p < 0.05."
+    )
+
+
 FILTERS: Final[dict[str, Callable[..., str]]] = {
     function.__name__: function
-    for function in (percent, mean_percent, points, spread, at_once, p_value, fine_tuning, masks)
+    for function in (percent, mean_percent, points, spread, at_once, p_value, fine_tuning, masks, tally)
 }

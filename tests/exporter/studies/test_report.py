@@ -90,8 +90,10 @@ def test_every_figure_is_in_the_page_and_in_a_file_that_parses(run: Path, html: 
 
 
 def test_page_has_every_verdict(run: Path, html: str) -> None:
-    """The headline first, then each verdict with its numbers, as in the record."""
+    """How ANDC does against other masks first, then each verdict with its numbers, as in the record."""
     record = json.loads((run / "report/report.json").read_text("utf-8"))
+    assert [(other["share"], other["mask_by"]) for other in record["outcomes"]] == [(0.5, "random"), (0.1, "random")]
+    assert all(f">{other['outcome']}</td>" in html for other in record["outcomes"])
     assert len(record["verdicts"]) == 4
     assert html.index('class="headline"') < html.index(record["verdicts"][0]["claim"])
     for verdict in record["verdicts"]:
@@ -120,6 +122,7 @@ def test_run_without_studies_says_so(run: Path, tmp_path: Path) -> None:
     path, done = report_stage(alone, load(DatasetSettings("digits")))
     assert done
     assert ">not tested<" in path.read_text("utf-8")
+    assert "ANDC was not compared with other masks" in path.read_text("utf-8")
 
 
 def test_run_that_was_not_measured_says_what_to_do(built: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from headwise_exporter.studies.wording import (
     percent,
     points,
     spread,
+    tally,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,3 +64,11 @@ def test_masks_are_named_by_what_chooses_and_where() -> None:
     """In the field's words; without masks there is no where."""
     assert masks("classifier_head", "andc") == "andc, classifier head"
     assert masks("both", "none") == "none"
+
+
+def test_comparisons_are_counted_or_said_to_be_missing() -> None:
+    """What a tie is follows from what a win takes."""
+    others = [{"outcome": outcome} for outcome in ("wins", "ties", "loses", "loses")]
+    assert tally(others).startswith("Against other masks that keep as many connections ANDC wins 1 of 4 comparisons")
+    assert "loses 2; to win or lose takes every seed" in tally(others)
+    assert "`exporter compare`" in tally([])

@@ -1,0 +1,58 @@
+"""A study recorded, and the pages about all records."""
+
+import json
+from pathlib import Path
+
+import pytest
+import record_study
+import support
+
+RESULTS = Path(__file__).parents[2] / "results"
+RECORD = json.loads((RESULTS / "digits/study.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[str, ...]:
+    """Options by which the script writes nothing of the source tree."""
+    return ("--results", str(tmp_path / "results"), "--page", str(tmp_path / "results.md"))
+
+
+def test_run_is_recorded_and_both_pages_are_written(built: Path, tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """In the keys of results/digits/study.json; without what only the run's own machine knows."""
+    done = support.script(record_study.main, built / "run", "small", *folders)
+    assert done.exit_code == 0
+    study = json.loads((tmp_path / "results/small/study.json").read_text("utf-8"))
+    assert set(study) == set(RECORD)
+    assert "dataset" not in study["training"]
+    assert set(study["pruning"]) <= set(RECORD["pruning"])  # JSON of the contract leaves out what is false
+    assert "not compared" in (tmp_path / "results.md").read_text("utf-8")
+    assert "<h1>digits" not in (tmp_path / "results/small/report.html").read_text("utf-8")
+    assert support.script(record_study.main, "--check", *folders).exit_code == 0
+
+
+def test_page_that_is_not_of_the_records_is_named(built: Path, tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """With what makes it that again; nothing is written."""
+    support.script(record_study.main, built / "run", "small", *folders)
+    page = tmp_path / "results.md"
+    page.write_text(page.read_text("utf-8").replace("holds", "hold"))
+    with pytest.raises(SystemExit, match=r"is not that of the records: run record_study\.py"):
+        record_study.main(check=True, results=tmp_path / "results", page=page)
+    assert "holds" not in page.read_text("utf-8")
+
+
+def test_checkpoints_own_curve_is_in_the_report_of_a_run_that_took_its_weights(tmp_path: Path) -> None:
+    """Such a run has no epochs of its own."""
+    study = json.loads((RESULTS / "cifar100/study.json").read_text("utf-8"))
+    assert study["training"]["epochs"] == []
+    (tmp_path / "training.json").write_bytes((RESULTS / "cifar100/training.json").read_bytes())
+    record_study.write_report_page(study, tmp_path)
+    assert "training loss" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_summary_is_left_out_where_nothing_was_tried(built: Path, tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """Neither its tables nor its words."""
+    support.script(record_study.main, built / "run", "small", *folders)
+    page = (tmp_path / "results.md").read_text("utf-8")
+    assert "## In short" in page
+    for missing in ("know no label", "a few labels need", "Experts of other trainings"):
+        assert missing not in page
