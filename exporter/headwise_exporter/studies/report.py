@@ -225,8 +225,11 @@ def _code(text: str) -> Markup:
 def with_verdicts(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with its verdicts, and how ANDC does against every other choice of masks."""
     findings, comparison = record["findings"], record["comparison"]
-    reached = {"outcomes": outcomes(comparison), "verdicts": verdicts(findings, comparison)}
-    return {**record, **{name: [asdict(each) for each in every] for name, every in reached.items()}}
+    return {
+        **record,
+        "outcomes": [asdict(other) for other in outcomes(comparison)],
+        "verdicts": [asdict(verdict) for verdict in verdicts(findings, comparison)],
+    }
 
 
 def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
