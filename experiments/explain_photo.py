@@ -1,0 +1,150 @@
+"""What Explain says of one photo: the picture and the table of the README, from one recorded reply.
+
+    exporter build --dataset flowers102 --init checkpoint:flowers102 --epochs 0 --mask-by none --criterion taylor \
+        --set prune.epochs=3 --set findings.draws=10
+    headwise-server --repository models --engine onnxruntime &
+    python experiments/explain_photo.py --server localhost:50051
+
+records the server's reply for the photo `flower.jpg`, which scikit-learn ships, in results/flowers102/explain.json;
+then, and without `--server` from the record alone, it draws docs/images/explain.png and puts what `headwise explain`
+prints between the marks in README.md. `--check` compares the README with the record and changes nothing.
+
+The photo shows a dahlia and the model calls it a marigold: the labels explained are the wrong one and the right one.
+"""
+
+import io
+from pathlib import Path
+from typing import Annotated, Any
+
+import grpc
+import numpy as np
+import typer
+from google.protobuf import json_format
+from headwise import tables
+from headwise.messages import Explanation, explain_request, explanations
+from headwise.v1 import service_pb2, service_pb2_grpc
+from headwise_exporter.files import atomic_write
+from headwise_exporter.studies.plots import BLUE, STYLE, VERMILION
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from records import RESULTS, ROOT, read_record, write_record
+from rich.console import Console
+
+LABELS = {"marigold": "the answer", "orange dahlia": "the right label"}  # what each is
+PHOTO, PHOTO_BY = "flower.jpg", "vultilion, CC BY 2.0"
+RECORD = RESULTS / "flowers102" / "explain.json"
+README, PICTURE = ROOT / "README.md", ROOT / "docs" / "images" / "explain.png"
+BEGIN, END = "<!-- headwise explain: begin -->\n", "<!-- headwise explain: end -->"
+COLUMNS, HEADS = 96, 6  # of the table
+BARS = 10  # of each label in the picture
+DOTS_PER_INCH = 130
+
+
+def photo() -> np.ndarray:
+    """The photo (Y, X, C), from scikit-learn."""
+    from sklearn.datasets import load_sample_image
+
+    pixels: np.ndarray = load_sample_image(PHOTO)
+    return pixels
+
+
+def encoded() -> bytes:
+    """The photo as the PNG file that the server gets."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(photo()).save(content, "PNG")
+    return content.getvalue()
+
+
+def ask(server: str) -> dict[str, Any]:
+    """The server's reply for the photo, as plain values."""
+    with grpc.insecure_channel(server) as channel:
+        request = explain_request([encoded()], "", "", list(LABELS), 0)
+        reply = service_pb2_grpc.HeadwiseServiceStub(channel).Explain(request, timeout=60)
+    return json_format.MessageToDict(reply, preserving_proto_field_name=True)
+
+
+def explanation(record: dict[str, Any]) -> Explanation:
+    """The recorded reply, as the client gives it."""
+    [only] = explanations(json_format.ParseDict(record["reply"], service_pb2.ExplainResponse()))
+    return only
+
+
+def table(result: Explanation) -> str:
+    """What `headwise explain` prints for the model's own answer, without colours."""
+    written = io.StringIO()
+    Console(file=written, width=COLUMNS, color_system=None).print(tables.explanation(PHOTO, result, 0, HEADS))
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
+
+
+def parts(result: Explanation, target: int) -> list[tuple[str, float]]:
+    """Every part of the logit by name, the largest first."""
+    named = [
+        (f"encoder {card.encoder} head {card.head}", float(result.heads_RJ[row, target]))
+        for row, card in enumerate(result.head_cards)
+        if not card.pruned
+    ]
+    for name, values_J in result.other_parts.items():
+        shown = name.replace("encoders.", "encoder ").replace(".feed_forward", " feed-forward")
+        named.append((shown, float(values_J[target])))
+    return sorted(named, key=lambda part: -abs(part[1]))
+
+
+def draw_parts(axes: Axes, result: Explanation, target: int, limit: float) -> None:
+    """Bars for the largest parts of a label's logit, and one for all others together."""
+    score, ordered = result.targets[target], parts(result, target)
+    rest = ordered[BARS:]
+    shown = [*ordered[:BARS], (f"{len(rest)} other parts", sum(value for _, value in rest))]
+    values = [value for _, value in shown]
+    axes.barh(range(len(shown)), values, color=[BLUE if value >= 0 else VERMILION for value in values])
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    title = f"{score.label}, {LABELS[score.label]}: {100 * score.probability:.0f} %, logit {score.logit:+.2f}"
+    axes.set(title=title, xlim=(-limit, limit), xlabel="against  ←  part of the logit  →  for")
+
+
+def draw(result: Explanation) -> Figure:
+    """The photo, and what spoke for and against each label."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(12, 3.8), layout="constrained")
+        picture, *panels = figure.subplots(1, 1 + len(result.targets), width_ratios=[1.1, *(1,) * len(result.targets)])
+        picture.imshow(photo())
+        picture.set_axis_off()
+        picture.set_title(f"A dahlia (photo: {PHOTO_BY})", fontsize=9)
+        limit = 1.1 * max(abs(value) for target in range(len(panels)) for _, value in parts(result, target))
+        for target, axes in enumerate(panels):
+            draw_parts(axes, result, target, limit)
+    return figure
+
+
+def with_table(readme: str, shown: str) -> str:
+    """The README with the table between its marks."""
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}```text\n{shown}```\n{END}{rest.split(END)[1]}"
+
+
+def main(
+    server: Annotated[str | None, typer.Option(help="Address of a server to ask; the record by default.")] = None,
+    check: Annotated[bool, typer.Option(help="Compare the README with the record, and change nothing.")] = False,
+) -> None:
+    """Record, draw and write."""
+    if server is not None:
+        write_record(RECORD, {"photo": PHOTO, "reply": ask(server)})
+    result = explanation(read_record(RECORD))
+    readme = README.read_text("utf-8")
+    written = with_table(readme, table(result))
+    if check:
+        if written != readme:
+            raise SystemExit(f"{README.name} is not what the record gives: run {Path(__file__).name} without --check")
+        return
+    with atomic_write(README) as temporary:
+        temporary.write_text(written, "utf-8")
+    with atomic_write(PICTURE) as temporary:
+        draw(result).savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+if __name__ == "__main__":
+    typer.run(main)
