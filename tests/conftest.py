@@ -52,7 +52,7 @@ def bundle(repository: Path) -> Path:
 def server(repository: Path) -> Iterator[support.ServerProcess]:
     """A server that serves the bundle on ONNX Runtime in float32, for tests that leave it running."""
     with support.running_server(repository, ["--engine", "onnxruntime", "--max-message-mib", "4"]) as running:
-        with Client(running.address) as client:
+        with Client(running.address, timeout_seconds=support.LONG_SECONDS) as client:
             client.wait_until_ready(support.LONG_SECONDS)
         yield running
 

@@ -128,7 +128,7 @@ def test_refused_call_says_what_was_expected(
 
 def test_no_server_says_so_and_what_to_do(no_server: str) -> None:
     """The address, and how to start one; never a bare grpc error."""
-    with Client(no_server, timeout_seconds=5) as client:
+    with Client(no_server, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(Unavailable, match=f"no server answers at {no_server}. Start one with `headwise-server`"):
             client.list_models()
         with pytest.raises(Unavailable):
@@ -149,7 +149,7 @@ async def aiter(images: list[np.ndarray]) -> AsyncIterator[np.ndarray]:
 
 async def test_aio_client_gives_what_the_sync_one_does(server: support.ServerProcess, client: Client) -> None:
     """Every method, awaited."""
-    async with AsyncClient(server.address) as awaiting:
+    async with AsyncClient(server.address, timeout_seconds=support.LONG_SECONDS) as awaiting:
         for found, wanted in zip(await awaiting.classify(IMAGES), client.classify(IMAGES), strict=True):
             assert_same(found, wanted)
         streamed = [found async for found in awaiting.classify_stream(aiter(IMAGES))]
@@ -163,11 +163,11 @@ async def test_aio_client_gives_what_the_sync_one_does(server: support.ServerPro
 
 async def test_aio_client_raises_the_same_errors(server: support.ServerProcess, no_server: str) -> None:
     """Refused and unreachable."""
-    async with AsyncClient(server.address) as client:
+    async with AsyncClient(server.address, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(NotFound):
             await client.explain(IMAGES[:1], model="flowers")
         with pytest.raises(InvalidRequest, match="image 0: "):
             [found async for found in client.classify_stream(aiter([IMAGES[0][:4]]))]
-    async with AsyncClient(no_server, timeout_seconds=5) as client:
+    async with AsyncClient(no_server, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(Unavailable, match="no server answers"):
             await client.list_models()

@@ -32,7 +32,7 @@ def headwise(server: support.ServerProcess, *arguments: str | Path) -> Any:
 def test_explain_in_another_process_names_heads_and_their_labels(server: support.ServerProcess, digit: Path) -> None:
     """`headwise explain` on a PNG, server and client each in a process of its own."""
     command = [sys.executable, "-m", "headwise.cli", "explain", str(digit), "--server", server.address]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=support.LONG_SECONDS, check=True)
     for expected in ("encoder 1 head", "expert of", "embedding", "biases", "logit", "parts add up to the logit within"):
         assert expected in found.stdout
 
@@ -88,7 +88,7 @@ def test_models_are_listed(server: support.ServerProcess) -> None:
 def test_models_waits_for_a_server_that_starts(repository: Path) -> None:
     """From a script that has just started one; without a server it gives up in time."""
     with support.running_server(repository) as starting:
-        result = headwise(starting, "models", "--wait", "60")
+        result = headwise(starting, "models", "--wait", str(support.LONG_SECONDS))
     assert result.exit_code == 0, result.output
     assert "digits" in result.output
     gone = headwise(starting, "models", "--wait", "0.2")
