@@ -14,12 +14,13 @@ from rich.markup import escape
 
 from headwise import tables
 from headwise.client import DEFAULT_TARGET, Client
+from headwise.entry import version_callback
 from headwise.errors import HeadwiseError, InvalidRequest, NotFound
 from headwise.messages import Classification, Explanation
 
 BAD_REQUEST, FAILED = 2, 1  # exit statuses: what was asked for is wrong; the call failed
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 out = Console()
 err = Console(stderr=True)
 
@@ -32,7 +33,14 @@ TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait f
 
 
 @app.callback()
-def main() -> None:
+def main(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=version_callback("headwise"), is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
     """Labels of images, and which attention head spoke for which label, from a running headwise-server."""
 
 
