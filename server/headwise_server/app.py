@@ -114,7 +114,7 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        on_listening: told the address once the port is bound; health says when models are served.
+        on_listening: called with the address once the port is bound; health says when models are served.
 
     Raises:
         ListenError: the port cannot be bound.

@@ -306,25 +306,25 @@ def refused(*arguments: str) -> str:
         "127.0.0.1:0",
         *arguments,
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert found.returncode == 1
-    assert "Traceback" not in found.stderr
-    return found.stderr
+    process = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    return process.stderr
 
 
 def test_port_in_use_is_refused(server: support.ServerProcess, repository: Path) -> None:
     """A second server on the same port fails loudly, and says what to do."""
-    said = refused("--repository", str(repository), "--listen", server.address)
-    assert f"cannot listen on {server.address}" in said
-    assert "Choose another with --listen" in said
+    message = refused("--repository", str(repository), "--listen", server.address)
+    assert f"cannot listen on {server.address}" in message
+    assert "Choose another with --listen" in message
 
 
 def test_empty_repository_is_refused(tmp_path: Path) -> None:
     """Nothing to serve is an error that says how to make something."""
-    said = refused("--repository", str(tmp_path))
-    assert "headwise-server: " in said
-    assert "holds no bundle" in said
-    assert "exporter build --dataset digits" in said
+    message = refused("--repository", str(tmp_path))
+    assert "headwise-server: " in message
+    assert "holds no bundle" in message
+    assert "exporter build --dataset digits" in message
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "missing file", "newer format"])

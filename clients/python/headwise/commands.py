@@ -80,6 +80,10 @@ def _print_json(files: Sequence[Path], results: Sequence[Classification | Explan
     print(json.dumps([_plain(_as_row(file, result)) for file, result in zip(files, results, strict=True)], indent=2))
 
 
+def _print_note(text: str) -> None:
+    out.print(text, style="dim", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def classify(
     files: FilesArgument,
@@ -92,13 +96,13 @@ def classify(
 ) -> None:
     """The labels of image files."""
     with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
-        found = client.classify(files, model=model, version=model_version, top_k=top_k)
+        classifications = client.classify(files, model=model, version=model_version, top_k=top_k)
         if as_json:
-            _print_json(files, found)
+            _print_json(files, classifications)
             return
-        for file, result in zip(files, found, strict=True):
+        for file, result in zip(files, classifications, strict=True):
             out.print(tables.classification(str(file), result))
-        out.print(tables.footer(found[0].model, found[0].timings), style="dim", highlight=False, soft_wrap=True)
+        _print_note(tables.footer(classifications[0].model, classifications[0].timings))
 
 
 @app.command()
@@ -115,20 +119,17 @@ def explain(
 ) -> None:
     """Which heads spoke for and against the labels of image files."""
     with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
-        found = client.explain(files, labels=label or (), model=model, version=model_version, top_k=top_k)
+        explanations = client.explain(files, labels=label or (), model=model, version=model_version, top_k=top_k)
         if as_json:
-            _print_json(files, found)
+            _print_json(files, explanations)
             return
-        for file, result in zip(files, found, strict=True):
+        for file, result in zip(files, explanations, strict=True):
             for target in range(len(result.targets)):
                 out.print(tables.explanation(str(file), result, target, heads))
-        residual = max(result.completeness_residual for result in found)
-        out.print(
-            f"parts add up to the logit within {residual:.1e} (tolerance {found[0].completeness_tolerance:.0e})\n"
-            f"{tables.footer(found[0].model, found[0].timings)}",
-            style="dim",
-            highlight=False,
-            soft_wrap=True,
+        first, residual = explanations[0], max(result.completeness_residual for result in explanations)
+        _print_note(
+            f"parts add up to the logit within {residual:.1e} (tolerance {first.completeness_tolerance:.0e})\n"
+            f"{tables.footer(first.model, first.timings)}"
         )
 
 
@@ -143,8 +144,8 @@ def models(
     with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
         if wait:
             client.wait_until_ready(wait)
-        found = client.list_models()
+        served = client.list_models()
         if as_json:
-            print(json.dumps([asdict(model) for model in found], indent=2))
+            print(json.dumps([asdict(model) for model in served], indent=2))
         else:
-            out.print(tables.models(found))
+            out.print(tables.models(served))

@@ -173,14 +173,14 @@ def completeness_residuals(outputs: Outputs) -> NDArray[np.float64]:
 def _head_contributions(
     model: Model, heads_RK: NDArray[np.float32], fields_RK: NDArray[np.float32], targets: list[int]
 ) -> list[pb.HeadContribution]:
-    found = []
+    contributions = []
     for card in model.manifest.head_cards:
         message = pb.HeadContribution(encoder=card.encoder, head=card.head, pruned=card.pruned)
         if not card.pruned:
             message.contributions.extend(heads_RK[card.row, targets].tolist())
             message.fields = _to_bytes(fields_RK[card.row])
-        found.append(message)
-    return found
+        contributions.append(message)
+    return contributions
 
 
 def _other_parts(outputs: Outputs, image: int, targets: list[int]) -> list[pb.NamedContribution]:
@@ -243,7 +243,7 @@ def _stream_error(request_id: str, error: ServiceError) -> pb.ClassifyStreamResp
 
 
 def as_service_error(error: BaseException) -> ServiceError:
-    """The error as the client is told of it; what was not foreseen is logged and becomes Internal."""
+    """The error that the client gets; an unforeseen one is logged and becomes Internal."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -315,11 +315,11 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """The manifest of a served model."""
 
-        async def found() -> pb.GetModelResponse:
+        async def served_model() -> pb.GetModelResponse:
             model = self._state.model(request.model, request.version)
             return pb.GetModelResponse(model=model.served(model.classify), manifest=model.manifest)
 
-        return await self._answer(context, found())
+        return await self._answer(context, served_model())
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """All models served, by name and version."""

@@ -81,14 +81,14 @@ def test_classify_gives_what_the_golden_set_says(stub: HeadwiseServiceStub, bund
     request = pb.ClassifyRequest(images=map(tensor, golden["images"]), top_k=3)
     reply = stub.Classify(request, timeout=SECONDS)
     labels = read_manifest(bundle).labels
-    for found, logits_K in zip(reply.classifications, golden["logits"], strict=True):
-        np.testing.assert_allclose(floats(found.logits), logits_K, atol=1e-4)
-        probabilities_K = floats(found.probabilities)
+    for classification, logits_K in zip(reply.classifications, golden["logits"], strict=True):
+        np.testing.assert_allclose(floats(classification.logits), logits_K, atol=1e-4)
+        probabilities_K = floats(classification.probabilities)
         assert probabilities_K.sum() == pytest.approx(1, abs=1e-6)
         np.testing.assert_allclose(np.log(probabilities_K[0] / probabilities_K), logits_K[0] - logits_K, atol=1e-3)
-        order = np.argsort(-floats(found.logits))[:3]
-        assert [(score.index, score.label) for score in found.top] == [(index, labels[index]) for index in order]
-        assert [score.probability for score in found.top] == [probabilities_K[index] for index in order]
+        order, top = np.argsort(-floats(classification.logits))[:3], classification.top
+        assert [(score.index, score.label) for score in top] == [(index, labels[index]) for index in order]
+        assert [score.probability for score in top] == [probabilities_K[index] for index in order]
 
 
 def test_reply_says_which_files_on_which_engine_and_how_long(stub: HeadwiseServiceStub, bundle: Path) -> None:
@@ -111,31 +111,31 @@ def test_explain_splits_every_logit_exactly(stub: HeadwiseServiceStub, bundle: P
     classified = stub.Classify(pb.ClassifyRequest(images=images), timeout=SECONDS)
     reply = stub.Explain(pb.ExplainRequest(images=images, labels=manifest.labels), timeout=SECONDS)
     assert reply.completeness_tolerance == 1e-4
-    for found, plain in zip(reply.explanations, classified.classifications, strict=True):
-        np.testing.assert_allclose(floats(found.logits), floats(plain.logits), rtol=0, atol=1e-5)
-        np.testing.assert_allclose(floats(found.probabilities), floats(plain.probabilities), rtol=0, atol=1e-5)
-        parts = [head.contributions for head in found.heads if not head.pruned]
-        parts += [part.contributions for part in found.other_parts]
+    for explanation, plain in zip(reply.explanations, classified.classifications, strict=True):
+        np.testing.assert_allclose(floats(explanation.logits), floats(plain.logits), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(floats(explanation.probabilities), floats(plain.probabilities), rtol=0, atol=1e-5)
+        parts = [head.contributions for head in explanation.heads if not head.pruned]
+        parts += [part.contributions for part in explanation.other_parts]
         total_K = np.sum(np.array(parts, np.float64), axis=0)
-        residual = float(np.abs(total_K - floats(found.logits)).max())
-        assert residual == pytest.approx(found.completeness_residual, abs=1e-6)
-        assert found.completeness_residual <= 1e-4
+        residual = float(np.abs(total_K - floats(explanation.logits)).max())
+        assert residual == pytest.approx(explanation.completeness_residual, abs=1e-6)
+        assert explanation.completeness_residual <= 1e-4
 
 
 def test_explain_names_every_head_with_its_card(stub: HeadwiseServiceStub, bundle: Path) -> None:
     """Every head of the dense model once, removed ones silent; each kept one with its field on all labels."""
     manifest = read_manifest(bundle)
     reply = stub.Explain(pb.ExplainRequest(images=[tensor(IMAGES[0])], top_k=2), timeout=SECONDS)
-    [found] = reply.explanations
+    [explanation] = reply.explanations
     names = [(encoder, head) for encoder in range(2) for head in range(4)]
-    assert [(head.encoder, head.head) for head in found.heads] == names
+    assert [(head.encoder, head.head) for head in explanation.heads] == names
     assert list(reply.head_cards) == list(manifest.head_cards)
-    assert any(head.pruned for head in found.heads)
-    for head, card in zip(found.heads, reply.head_cards, strict=True):
+    assert any(head.pruned for head in explanation.heads)
+    for head, card in zip(explanation.heads, reply.head_cards, strict=True):
         assert head.pruned == card.pruned
         assert len(head.contributions) == (0 if head.pruned else 2)
         assert len(floats(head.fields)) == (0 if head.pruned else 10)
-    assert [part.name for part in found.other_parts] == [
+    assert [part.name for part in explanation.other_parts] == [
         "embedding",
         "encoders.0.feed_forward",
         "encoders.1.feed_forward",
@@ -144,7 +144,7 @@ def test_explain_names_every_head_with_its_card(stub: HeadwiseServiceStub, bundl
 
 
 def test_explain_takes_the_labels_asked_for_or_the_first_of_each_image(stub: HeadwiseServiceStub) -> None:
-    """Named labels in the order asked, else the top ones by logit; three of them unless told otherwise."""
+    """Named labels in the order asked, else the top ones by logit; three of them by default."""
     image = tensor(IMAGES[1])
     named = stub.Explain(pb.ExplainRequest(images=[image], labels=["7", "2"]), timeout=SECONDS).explanations[0]
     assert [score.label for score in named.targets] == ["7", "2"]
@@ -293,8 +293,8 @@ def test_stream_answers_in_order_and_outlives_a_bad_request(stub: HeadwiseServic
     whole = stub.Classify(pb.ClassifyRequest(images=map(tensor, IMAGES)), timeout=SECONDS).classifications
     for number, (reply, expected) in enumerate(zip(replies, whole, strict=True)):
         if number != 5:
-            [found] = reply.response.classifications
-            np.testing.assert_allclose(floats(found.logits), floats(expected.logits), atol=1e-4)
+            [classification] = reply.response.classifications
+            np.testing.assert_allclose(floats(classification.logits), floats(expected.logits), atol=1e-4)
 
 
 def test_stream_answers_before_it_is_ended(stub: HeadwiseServiceStub) -> None:
@@ -329,8 +329,8 @@ def test_clients_that_give_up_take_nothing_from_the_others(stub: HeadwiseService
         call.cancel()
     for number, call in enumerate(calls):
         if number % 3:
-            found = call.result().classifications[0]
-            np.testing.assert_allclose(floats(found.logits), floats(expected[number % 20].logits), atol=1e-4)
+            classification = call.result().classifications[0]
+            np.testing.assert_allclose(floats(classification.logits), floats(expected[number % 20].logits), atol=1e-4)
 
 
 def test_manifest_of_a_model_is_given(stub: HeadwiseServiceStub, bundle: Path) -> None:
@@ -387,9 +387,9 @@ async def test_request_that_fails_in_part_leaves_no_work_behind(state: State, mo
 
 def test_unforeseen_error_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The client learns that the log has it, and nothing of the server's insides; known errors pass as they are."""
-    told = as_service_error(KeyError("secret"))
-    assert isinstance(told, Internal)
-    assert "secret" not in str(told)
+    error = as_service_error(KeyError("secret"))
+    assert isinstance(error, Internal)
+    assert "secret" not in str(error)
     assert "secret" in caplog.text
     known = NotReady("wait.")
     assert as_service_error(known) is known
@@ -397,5 +397,5 @@ def test_unforeseen_error_is_internal_and_logged(caplog: pytest.LogCaptureFixtur
 
 def test_softmax_of_large_logits_is_finite() -> None:
     """Logits of any size give probabilities."""
-    found = softmax(np.array([[1e4, 1e4 - 1, -1e4]], np.float32))
-    np.testing.assert_allclose(found, [[0.7310586, 0.2689414, 0.0]], atol=1e-6)
+    probabilities = softmax(np.array([[1e4, 1e4 - 1, -1e4]], np.float32))
+    np.testing.assert_allclose(probabilities, [[0.7310586, 0.2689414, 0.0]], atol=1e-6)
