@@ -231,7 +231,7 @@ BAD_REQUESTS: dict[str, tuple[str, object, grpc.StatusCode, str, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_REQUESTS)
-def test_bad_request_is_told_what_is_wrong_and_the_server_goes_on(stub: HeadwiseServiceStub, case: str) -> None:
+def test_bad_request_gets_the_reason_and_the_server_goes_on(stub: HeadwiseServiceStub, case: str) -> None:
     """A code, an ErrorInfo and the field or resource, with what was expected and found; the next call is answered."""
     method, request, code, subject, expected = BAD_REQUESTS[case]
     with pytest.raises(grpc.RpcError) as caught:
