@@ -52,13 +52,13 @@ def bundle(repository: Path) -> Path:
 def server(repository: Path) -> Iterator[support.ServerProcess]:
     """A server that serves the bundle on ONNX Runtime in float32, for tests that leave it running."""
     with support.running_server(repository, ["--engine", "onnxruntime", "--max-message-mib", "4"]) as running:
-        with Client(running.address) as client:
-            client.wait_until_ready(support.START_SECONDS)
+        with Client(running.address, timeout_seconds=support.LONG_SECONDS) as client:
+            client.wait_until_ready(support.LONG_SECONDS)
         yield running
 
 
 @pytest.fixture
 def client(server: support.ServerProcess) -> Iterator[Client]:
     """A client of `server`."""
-    with Client(server.address) as connected:
+    with Client(server.address, timeout_seconds=support.LONG_SECONDS) as connected:
         yield connected

@@ -1,9 +1,14 @@
 """What an installation brings along."""
 
 import re
+import socket
 import subprocess
 import sys
 from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+import support
 
 
 def required(extra: str | None) -> set[str]:
@@ -37,3 +42,37 @@ for name in ("typer", "rich", "torch", "onnxruntime", "openvino", "headwise_expo
 from headwise import AsyncClient, Client
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Path:
+    """A folder with modules of the user's own, under names that ours have as well."""
+    for name in ("server", "exporter", "client", "images", "errors"):
+        (tmp_path / f"{name}.py").write_text('raise RuntimeError("the user\'s own")\n')
+    return tmp_path
+
+
+def run_in(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command from a folder."""
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=support.LONG_SECONDS
+    )
+
+
+@pytest.mark.parametrize("command", ["headwise", "headwise-server", "exporter"])
+def test_commands_work_beside_a_users_own_modules(crowded: Path, command: str) -> None:
+    """What lies in the current folder does not take the place of a module of ours."""
+    process = run_in(crowded, Path(sys.executable).parent / command, "--help")
+    assert process.returncode == 0, process.stderr
+    assert f"Usage: {command}" in process.stdout
+
+
+def test_health_check_works_beside_a_users_own_modules(crowded: Path, server: support.ServerProcess) -> None:
+    """`python -m` searches the current folder first: 0 for a running server, 1 without a traceback for none."""
+    check = (sys.executable, "-m", "headwise_server.healthcheck")
+    assert run_in(crowded, *check, server.address).returncode == 0
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        process = run_in(crowded, *check, f"127.0.0.1:{unused.getsockname()[1]}")
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr

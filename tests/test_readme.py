@@ -65,7 +65,7 @@ def test_step_by_step_runs_as_it_stands(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=2 * support.LONG_SECONDS,
     )
     assert found.returncode == 0, found.stderr
     for expected in ("bundle: models/digits/1", "completeness of the split", "probability", "expert of"):

@@ -3,8 +3,8 @@
 Health is NOT_SERVING from before the port is bound until every model has run a batch, SERVING until SIGTERM or SIGINT,
 and NOT_SERVING while the server drains. It never waits behind inference. On a signal the server keeps accepting for a
 short while, so that calls already on their way and clients that have not seen the change are answered, then refuses new
-calls, finishes what it has, and stops within the grace time. Streams that only stand open (health's Watch, an idle
-ClassifyStream) do not hold it up.
+calls, sends the replies to those it has, and stops within the grace time. Streams that only stand open (health's Watch,
+an idle ClassifyStream) do not hold it up.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from headwise.v1 import service_pb2, service_pb2_grpc
 
 from headwise_server.batching import Batcher
 from headwise_server.engines import Engine
+from headwise_server.in_flight import CallCounter, InFlight
 from headwise_server.repository import Models, load_all
 from headwise_server.services.headwise import HeadwiseService, State
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
 LAME_DUCK_SECONDS = 0.5
-LAST_REPLY_SECONDS = 0.5  # for replies that are made but not yet sent
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -100,14 +100,13 @@ async def _load(settings: Settings, engine: Engine) -> Models:
     return await asyncio.to_thread(load)
 
 
-async def _drain(server: grpc.aio.Server, state: State, grace_seconds: float) -> None:
+async def _drain(server: grpc.aio.Server, in_flight: InFlight, grace_seconds: float) -> None:
     """Refuse new calls, and stop when what was accepted is answered or the grace time is over."""
-    state.draining = True
     stopped = asyncio.ensure_future(server.stop(grace_seconds))
-    idle = asyncio.ensure_future(state.idle.wait())
-    await asyncio.wait((stopped, idle), return_when=asyncio.FIRST_COMPLETED)
-    idle.cancel()
-    await server.stop(LAST_REPLY_SECONDS)
+    drained = asyncio.ensure_future(in_flight.drain())
+    await asyncio.wait((stopped, drained), return_when=asyncio.FIRST_COMPLETED)
+    drained.cancel()
+    await server.stop(None)  # ends the streams that only stand open
     await stopped
 
 
@@ -115,7 +114,7 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        on_listening: told the address once the port is bound; health says when models are served.
+        on_listening: called with the address once the port is bound; health says when models are served.
 
     Raises:
         ListenError: the port cannot be bound.
@@ -128,7 +127,7 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
     state = State(batcher, decoders)
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
-    server = grpc.aio.server(options=_options(settings))
+    server = grpc.aio.server(interceptors=[CallCounter(state.in_flight, SERVICE)], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -148,7 +147,7 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
         await health_servicer.enter_graceful_shutdown()
         await asyncio.sleep(LAME_DUCK_SECONDS if state.models else 0)
     finally:
-        await _drain(server, state, settings.grace_seconds)
+        await _drain(server, state.in_flight, settings.grace_seconds)
         await batcher.close()
         for pool in (runners, decoders):
             pool.shutdown(wait=False, cancel_futures=True)

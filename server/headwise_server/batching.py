@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwise_server.engines import Outputs, Session
-from headwise_server.errors import DeadlineUnmet, Internal, NotReady, Overloaded
+from headwise_server.errors import SHUTTING_DOWN, DeadlineUnmet, Internal, NotReady, Overloaded
 
 SMOOTHING = 0.2  # weight of the newest batch in the moving mean of seconds for each image
 FIRST_GUESS_SECONDS = 0.01
@@ -105,7 +105,7 @@ class Batcher:
 
     def _admit(self, images: int, deadline: float | None) -> None:
         if self._closed:
-            raise NotReady("the server is shutting down; send the request to another.")
+            raise NotReady(SHUTTING_DOWN)
         if self._waiting_images and self._waiting_images + images > self.max_queue:
             raise Overloaded(self._waiting_images, self._waiting_images * self._seconds_per_image / self._streams)
         if deadline is not None and (left := deadline - time.monotonic()) < (need := self.expected_seconds(images)):

@@ -17,9 +17,10 @@ def main() -> None:
     """Entry point."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    from headwise_server.commands import app
+    from headwise.entry import load
 
-    app(prog_name="headwise-server")
+    commands = load("headwise-server", "headwise_server.commands", name="the server", extras="server,cpu")
+    commands.app(prog_name="headwise-server")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from headwise.bundle import BundleError
+from headwise.entry import version_callback
 
 from headwise_server.app import ListenError, Settings, serve
 from headwise_server.engines import AUTO, EngineError, create
@@ -17,8 +18,7 @@ from headwise_server.repository import RepositoryError
 
 START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError)
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
+app = typer.Typer(pretty_exceptions_enable=False)
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "quota period", or "max period" where there is none
 
@@ -67,6 +67,12 @@ def run(
     grace_seconds: Annotated[
         float, typer.Option(envvar="HEADWISE_GRACE_SECONDS", min=0, help="Time to finish calls when stopped.")
     ] = 20.0,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=version_callback("headwise-server"), is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
 ) -> None:
     """Serve bundles over gRPC: Classify and Explain, health, reflection. SIGTERM drains."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)

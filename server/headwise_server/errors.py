@@ -20,6 +20,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 DOMAIN = "headwise"
+SHUTTING_DOWN = "the server is shutting down; send the request to another."
 
 
 class ServiceError(Exception):

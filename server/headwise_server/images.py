@@ -58,9 +58,9 @@ def _decode(data: bytes, expected: ImageInput, field: str) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                found = f"{image.width} x {image.height}"
+                pixels = f"{image.width} x {image.height}"
                 raise InvalidArgument(
-                    field, f"expected at most {MAX_PIXELS:,} pixels, found {found}; send a smaller image."
+                    field, f"expected at most {MAX_PIXELS:,} pixels, found {pixels}; send a smaller image."
                 )
             if image.mode in ("I", "F"):
                 raise InvalidArgument(
@@ -69,8 +69,8 @@ def _decode(data: bytes, expected: ImageInput, field: str) -> NDArray[np.uint8]:
             image.draft(None, (2 * expected.width, 2 * expected.height))  # large photos are read at a reduced scale
             converted = _converted(ImageOps.exif_transpose(image), MODES[expected.color_mode])
     except UnidentifiedImageError:
-        found = f"{len(data)} bytes of something else" if data else "no bytes"
-        raise InvalidArgument(field, f"expected a JPEG, PNG or WebP image, found {found}.") from None
+        content = f"{len(data)} bytes of something else" if data else "no bytes"
+        raise InvalidArgument(field, f"expected a JPEG, PNG or WebP image, found {content}.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
         raise InvalidArgument(field, f"expected a whole image, found a damaged or truncated one: {error}.") from error
     size, box = (expected.width, expected.height), _frame(converted.size, expected)
@@ -79,13 +79,13 @@ def _decode(data: bytes, expected: ImageInput, field: str) -> NDArray[np.uint8]:
 
 
 def _view(tensor: ImageTensor, expected: ImageInput, field: str) -> NDArray[np.uint8]:
-    wanted = (expected.height, expected.width, expected.channels)
-    found = (tensor.height, tensor.width, tensor.channels)
-    if found != wanted:
-        raise InvalidArgument(field, f"expected height, width, channels {wanted}, found {found}.")
-    if len(tensor.data) != (size := int(np.prod(wanted))):
+    expected_shape = (expected.height, expected.width, expected.channels)
+    shape = (tensor.height, tensor.width, tensor.channels)
+    if shape != expected_shape:
+        raise InvalidArgument(field, f"expected height, width, channels {expected_shape}, found {shape}.")
+    if len(tensor.data) != (size := int(np.prod(expected_shape))):
         raise InvalidArgument(f"{field}.data", f"expected {size} bytes, found {len(tensor.data)}.")
-    return np.frombuffer(tensor.data, np.uint8).reshape(wanted)
+    return np.frombuffer(tensor.data, np.uint8).reshape(expected_shape)
 
 
 def to_array(message: ImageMessage, expected: ImageInput, field: str) -> NDArray[np.uint8]:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,22 @@ from PIL import Image
 from support import exporter
 
 BUILD_IN_A_PROCESS = """
-import sys, support
+import os, sys, time
+import support
 from dataclasses import replace
 from headwise_exporter import cli, recipes
 from headwise_exporter.training import loop
 small = support.small_recipe()
 recipes.RECIPES["digits"] = lambda: replace(small, training=replace(small.training, epochs=12))
 loop.CHECKPOINT_SECONDS = 0.0
+save = loop._Run.save
+
+def save_and_stand_still(*arguments):
+    save(*arguments)
+    time.sleep(1e6)
+
+if os.environ["STANDS_STILL"]:
+    loop._Run.save = save_and_stand_still
 sys.argv[0] = "exporter"
 cli.main()
 """
@@ -38,16 +46,30 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(recipes.RECIPES, "digits", support.small_recipe)
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Run the command in a process of its own, with a training of some seconds that saves after every epoch."""
+def start(*arguments: str | Path, stands_still: bool = False) -> subprocess.Popen[str]:
+    """Run the command in a process of its own; its training saves after every epoch, or once and then stands still."""
     return subprocess.Popen(
         [sys.executable, "-c", BUILD_IN_A_PROCESS, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(support.__file__).parent)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(support.__file__).parent),
+            "STANDS_STILL": "yes" if stands_still else "",
+        },
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
+
+
+def wait_until_saved(training: subprocess.Popen[str], run: Path) -> None:
+    """Wait for the first checkpoint of a training."""
+
+    def is_saved() -> bool:
+        assert training.poll() is None, training.communicate()
+        return (run / "training.resume.pt").exists()
+
+    support.wait_until(is_saved)
 
 
 def test_build_goes_from_data_set_to_bundle_and_is_done_once(tmp_path: Path) -> None:
@@ -87,7 +109,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained without a stop."""
     run = tmp_path_factory.mktemp("whole")
     whole = start("train", "--dataset", "digits", "--run", run)
-    said = whole.communicate(timeout=120)[0]
+    said = whole.communicate(timeout=support.LONG_SECONDS)[0]
     assert whole.returncode == 0, said
     return run
 
@@ -98,17 +120,15 @@ def test_interrupted_build_goes_on_where_it_stopped(
 ) -> None:
     """Stopped while training and run again, a build ends in the same weights as without."""
     arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run")
-    interrupted = start(*arguments)
-    while not (tmp_path / "run" / "training.resume.pt").exists():
-        assert interrupted.poll() is None, interrupted.communicate()
-        time.sleep(0.01)
+    interrupted = start(*arguments, stands_still=True)
+    wait_until_saved(interrupted, tmp_path / "run")
     interrupted.send_signal(number)
-    said = interrupted.communicate(timeout=60)[0]
+    said = interrupted.communicate(timeout=support.LONG_SECONDS)[0]
     assert interrupted.returncode == (-number if number == signal.SIGKILL else 130), said
     assert ("goes on where this one stopped" in said) == (number != signal.SIGKILL)
     assert not (tmp_path / "run" / "dense.safetensors").exists()
     resumed = start(*arguments)
-    said = resumed.communicate(timeout=120)[0]
+    said = resumed.communicate(timeout=support.LONG_SECONDS)[0]
     assert resumed.returncode == 0, said
     assert file_sha256(tmp_path / "run" / "dense.safetensors") == file_sha256(uninterrupted / "dense.safetensors")
     assert not (tmp_path / "run" / "training.resume.pt").exists()
@@ -221,7 +241,7 @@ def test_folder_of_photos_becomes_a_served_bundle(tmp_path: Path, monkeypatch: p
     result = exporter("build", "--dataset", f"folder:{tmp_path / 'photos'}", *arguments)
     assert result.exit_code == 0, result.output
     with support.running_server(tmp_path / "models") as running, Client(running.address) as client:
-        client.wait_until_ready(support.START_SECONDS)
+        client.wait_until_ready(support.LONG_SECONDS)
         files = [tmp_path / "photos" / color / "3.jpg" for color in ("red", "green", "blue")]
         assert [found.top[0].label for found in client.classify(files)] == ["red", "green", "blue"]
         assert client.list_models()[0].name == "photos"
@@ -256,16 +276,14 @@ def test_error_shows_a_path_with_brackets_as_it_is(tmp_path: Path) -> None:
 def test_interrupted_training_does_not_go_on_from_other_initial_weights(built: Path, tmp_path: Path) -> None:
     """A checkpoint of a training from scratch is not resumed when weights to start from are given."""
     arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run")
-    interrupted = start(*arguments)
-    while not (tmp_path / "run" / "training.resume.pt").exists():
-        assert interrupted.poll() is None, interrupted.communicate()
-        time.sleep(0.01)
+    interrupted = start(*arguments, stands_still=True)
+    wait_until_saved(interrupted, tmp_path / "run")
     interrupted.kill()
-    interrupted.communicate(timeout=60)
+    interrupted.communicate(timeout=support.LONG_SECONDS)
     for run in ("run", "fresh"):
         init = ("--init", str(built / "run" / "dense.safetensors"))
         other = start("train", "--dataset", "digits", "--run", tmp_path / run, *init)
-        said = other.communicate(timeout=120)[0]
+        said = other.communicate(timeout=support.LONG_SECONDS)[0]
         assert other.returncode == 0, said
     weights = [file_sha256(tmp_path / run / "dense.safetensors") for run in ("run", "fresh")]
     assert weights[0] == weights[1]

@@ -54,8 +54,9 @@ def run(*arguments: str | Path, **environment: str) -> str:
     """Run Python with the tests' helpers on its path; what it printed."""
     helpers = {"PYTHONPATH": str(Path(support.__file__).parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, arguments)]
+    settings = {**os.environ, **helpers, **environment}
     found = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=200, env={**os.environ, **helpers, **environment}
+        command, check=False, capture_output=True, text=True, timeout=support.LONG_SECONDS, env=settings
     )
     assert found.returncode == 0, found.stderr
     return found.stdout + found.stderr

@@ -32,10 +32,10 @@ def no_server() -> Iterator[str]:
         yield f"127.0.0.1:{unused.getsockname()[1]}"
 
 
-def assert_same(found: Any, expected: Any) -> None:
+def assert_same(result: Any, expected: Any) -> None:
     """Two results agree in their labels and numbers; times differ."""
-    assert [score.label for score in found.top] == [score.label for score in expected.top]
-    np.testing.assert_allclose(found.logits_K, expected.logits_K, atol=1e-4)
+    assert [score.label for score in result.top] == [score.label for score in expected.top]
+    np.testing.assert_allclose(result.logits_K, expected.logits_K, atol=1e-4)
 
 
 def test_bytes_path_and_array_are_the_same_image(client: Client, tmp_path: Path) -> None:
@@ -43,51 +43,52 @@ def test_bytes_path_and_array_are_the_same_image(client: Client, tmp_path: Path)
     path = tmp_path / "digit.png"
     Image.fromarray(IMAGES[0][..., 0]).save(path)
     forms = [path, str(path), path.read_bytes(), IMAGES[0], IMAGES[0][..., 0]]
-    found = client.classify(forms, top_k=2)
-    assert len({result.logits_K.tobytes() for result in found}) == 1
-    assert len(found[0].top) == 2
+    results = client.classify(forms, top_k=2)
+    assert len({result.logits_K.tobytes() for result in results}) == 1
+    assert len(results[0].top) == 2
 
 
 def test_results_carry_probabilities_model_and_timings(client: Client) -> None:
     """What an engineer needs to answer for an answer."""
-    [found] = client.classify(IMAGES[:1])
-    assert found.probabilities_K.sum() == pytest.approx(1, abs=1e-5)
-    assert found.top[0].probability == found.probabilities_K.max()
-    assert (found.model.name, found.model.engine) == ("digits", "onnxruntime")
-    assert 0 < found.timings.inference_seconds <= found.timings.total_seconds
+    [classification] = client.classify(IMAGES[:1])
+    assert classification.probabilities_K.sum() == pytest.approx(1, abs=1e-5)
+    assert classification.top[0].probability == classification.probabilities_K.max()
+    assert (classification.model.name, classification.model.engine) == ("digits", "onnxruntime")
+    assert 0 < classification.timings.inference_seconds <= classification.timings.total_seconds
 
 
-def total(found: Explanation) -> np.ndarray:
+def total(explanation: Explanation) -> np.ndarray:
     """Sum of all parts for each target."""
-    return found.heads_RJ.sum(0, dtype=np.float64) + sum(found.other_parts.values())
+    return explanation.heads_RJ.sum(0, dtype=np.float64) + sum(explanation.other_parts.values())
 
 
 def test_explanation_adds_up_to_the_logits(client: Client) -> None:
     """Heads and other parts sum to each target's logit, within the tolerance that the result states."""
-    for found in client.explain(IMAGES, labels=["3", "8"]):
-        assert [score.label for score in found.targets] == ["3", "8"]
-        logits = [score.logit for score in found.targets]
-        np.testing.assert_allclose(total(found), logits, atol=found.completeness_tolerance)
-        assert found.completeness_residual <= found.completeness_tolerance
+    for explanation in client.explain(IMAGES, labels=["3", "8"]):
+        assert [score.label for score in explanation.targets] == ["3", "8"]
+        logits = [score.logit for score in explanation.targets]
+        np.testing.assert_allclose(total(explanation), logits, atol=explanation.completeness_tolerance)
+        assert explanation.completeness_residual <= explanation.completeness_tolerance
 
 
 def test_heads_come_with_their_cards_and_removed_ones_are_silent(client: Client) -> None:
     """A removed head contributes nothing and has no field."""
-    [found] = client.explain(IMAGES[:1])
-    assert found.heads_RJ.shape == (8, 3)
-    assert found.head_fields_RK.shape == (8, 10)
-    for card, contributions_J, fields_K in zip(found.head_cards, found.heads_RJ, found.head_fields_RK, strict=True):
+    [explanation] = client.explain(IMAGES[:1])
+    cards = explanation.head_cards
+    assert explanation.heads_RJ.shape == (8, 3)
+    assert explanation.head_fields_RK.shape == (8, 10)
+    for card, contributions_J, fields_K in zip(cards, explanation.heads_RJ, explanation.head_fields_RK, strict=True):
         assert card.images == 359
         assert (not contributions_J.any()) == card.pruned
         assert np.isnan(fields_K).all() == card.pruned
-    assert any(card.expert_labels for card in found.head_cards)
+    assert any(card.expert_labels for card in cards)
 
 
 def test_stream_gives_results_in_order(client: Client) -> None:
     """One after another as they are asked for."""
     expected = client.classify(IMAGES)
-    for found, wanted in zip(client.classify_stream(iter(IMAGES)), expected, strict=True):
-        assert_same(found, wanted)
+    for result, expected_result in zip(client.classify_stream(iter(IMAGES)), expected, strict=True):
+        assert_same(result, expected_result)
 
 
 def test_stream_names_the_image_that_was_refused(client: Client) -> None:
@@ -128,7 +129,7 @@ def test_refused_call_says_what_was_expected(
 
 def test_no_server_says_so_and_what_to_do(no_server: str) -> None:
     """The address, and how to start one; never a bare grpc error."""
-    with Client(no_server, timeout_seconds=5) as client:
+    with Client(no_server, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(Unavailable, match=f"no server answers at {no_server}. Start one with `headwise-server`"):
             client.list_models()
         with pytest.raises(Unavailable):
@@ -149,12 +150,12 @@ async def aiter(images: list[np.ndarray]) -> AsyncIterator[np.ndarray]:
 
 async def test_aio_client_gives_what_the_sync_one_does(server: support.ServerProcess, client: Client) -> None:
     """Every method, awaited."""
-    async with AsyncClient(server.address) as awaiting:
-        for found, wanted in zip(await awaiting.classify(IMAGES), client.classify(IMAGES), strict=True):
-            assert_same(found, wanted)
-        streamed = [found async for found in awaiting.classify_stream(aiter(IMAGES))]
-        for found, wanted in zip(streamed, client.classify(IMAGES), strict=True):
-            assert_same(found, wanted)
+    async with AsyncClient(server.address, timeout_seconds=support.LONG_SECONDS) as awaiting:
+        for result, expected in zip(await awaiting.classify(IMAGES), client.classify(IMAGES), strict=True):
+            assert_same(result, expected)
+        streamed = [result async for result in awaiting.classify_stream(aiter(IMAGES))]
+        for result, expected in zip(streamed, client.classify(IMAGES), strict=True):
+            assert_same(result, expected)
         [explained] = await awaiting.explain(IMAGES[:1], top_k=10)
         np.testing.assert_allclose(total(explained), [score.logit for score in explained.targets], atol=1e-4)
         assert await awaiting.list_models() == client.list_models()
@@ -163,11 +164,11 @@ async def test_aio_client_gives_what_the_sync_one_does(server: support.ServerPro
 
 async def test_aio_client_raises_the_same_errors(server: support.ServerProcess, no_server: str) -> None:
     """Refused and unreachable."""
-    async with AsyncClient(server.address) as client:
+    async with AsyncClient(server.address, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(NotFound):
             await client.explain(IMAGES[:1], model="flowers")
         with pytest.raises(InvalidRequest, match="image 0: "):
-            [found async for found in client.classify_stream(aiter([IMAGES[0][:4]]))]
-    async with AsyncClient(no_server, timeout_seconds=5) as client:
+            [result async for result in client.classify_stream(aiter([IMAGES[0][:4]]))]
+    async with AsyncClient(no_server, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(Unavailable, match="no server answers"):
             await client.list_models()

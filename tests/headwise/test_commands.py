@@ -32,9 +32,9 @@ def headwise(server: support.ServerProcess, *arguments: str | Path) -> Any:
 def test_explain_in_another_process_names_heads_and_their_labels(server: support.ServerProcess, digit: Path) -> None:
     """`headwise explain` on a PNG, server and client each in a process of its own."""
     command = [sys.executable, "-m", "headwise.cli", "explain", str(digit), "--server", server.address]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=support.LONG_SECONDS, check=True)
     for expected in ("encoder 1 head", "expert of", "embedding", "biases", "logit", "parts add up to the logit within"):
-        assert expected in found.stdout
+        assert expected in process.stdout
 
 
 def test_classify_shows_the_labels_of_each_file(server: support.ServerProcess, digit: Path) -> None:
@@ -48,24 +48,24 @@ def test_classify_shows_the_labels_of_each_file(server: support.ServerProcess, d
 
 def test_classify_for_a_program(server: support.ServerProcess, digit: Path) -> None:
     """--json gives every number by name."""
-    [found] = json.loads(headwise(server, "classify", digit, "--json").stdout)
-    assert found["file"] == str(digit)
-    assert found["top"][0]["probability"] == pytest.approx(max(found["probabilities"]))
-    assert len(found["logits"]) == 10
-    assert set(found["timings"]) == {"queue_seconds", "inference_seconds", "total_seconds"}
+    [classification] = json.loads(headwise(server, "classify", digit, "--json").stdout)
+    assert classification["file"] == str(digit)
+    assert classification["top"][0]["probability"] == pytest.approx(max(classification["probabilities"]))
+    assert len(classification["logits"]) == 10
+    assert set(classification["timings"]) == {"queue_seconds", "inference_seconds", "total_seconds"}
 
 
 def test_explain_for_a_program_adds_up(server: support.ServerProcess, digit: Path) -> None:
     """--json keeps together what is known of a head; the parts sum to the logit of each label asked for."""
     arguments = ("explain", digit, "--label", "4", "--label", "9", "--json")
-    [found] = json.loads(headwise(server, *arguments).stdout)
-    assert [target["label"] for target in found["targets"]] == ["4", "9"]
-    for position, target in enumerate(found["targets"]):
-        total = sum(head["contributions"][position] for head in found["heads"])
-        total += sum(part[position] for part in found["other_parts"].values())
+    [explanation] = json.loads(headwise(server, *arguments).stdout)
+    assert [target["label"] for target in explanation["targets"]] == ["4", "9"]
+    for position, target in enumerate(explanation["targets"]):
+        total = sum(head["contributions"][position] for head in explanation["heads"])
+        total += sum(part[position] for part in explanation["other_parts"].values())
         assert total == pytest.approx(target["logit"], abs=1e-4)
-    pruned = [head["pruned"] for head in found["heads"]]
-    assert [head["fields"][0] is None for head in found["heads"]] == pruned
+    pruned = [head["pruned"] for head in explanation["heads"]]
+    assert [head["fields"][0] is None for head in explanation["heads"]] == pruned
 
 
 def test_table_adds_up_to_the_logit_though_heads_are_left_out(server: support.ServerProcess, digit: Path) -> None:
@@ -88,7 +88,7 @@ def test_models_are_listed(server: support.ServerProcess) -> None:
 def test_models_waits_for_a_server_that_starts(repository: Path) -> None:
     """From a script that has just started one; without a server it gives up in time."""
     with support.running_server(repository) as starting:
-        result = headwise(starting, "models", "--wait", "60")
+        result = headwise(starting, "models", "--wait", str(support.LONG_SECONDS))
     assert result.exit_code == 0, result.output
     assert "digits" in result.output
     gone = headwise(starting, "models", "--wait", "0.2")

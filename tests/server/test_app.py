@@ -1,15 +1,17 @@
 """The server's life, in a process of its own: bind, load, warm up, serve, drain."""
 
 import os
+import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -20,44 +22,104 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from headwise import Client, Unavailable
 from headwise.bundle import FORMAT_VERSION
+from headwise.v1 import service_pb2 as pb
+from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE = "headwise.v1.HeadwiseService"
-SECONDS = 30.0
+SECONDS = support.LONG_SECONDS
+GRACE = ("--grace-seconds", str(10 * SECONDS))  # a server that waits for the end of it fails its test
 
-# The real server, whose engine takes as long as the environment says, and whose warm-up waits for a file.
-SLOW_SERVER = """
-import os, pathlib, time
+# The real server, whose warm-up and engine wait while a file of that name is there, and which logs what is accepted.
+GATED_SERVER = """
+import os, pathlib, sys, time
 from headwise_server import app, cli
+from headwise_server.batching import Batcher
 from headwise_server.engines.onnxruntime import OnnxRuntimeSession
 
-run, warm_up = OnnxRuntimeSession.run, app.warm_up
+accept, run, warm_up = Batcher.run, OnnxRuntimeSession.run, app.warm_up
 
-def slow_run(self, images):
-    time.sleep(float(os.environ["RUN_SECONDS"]))
+def wait_at(gate):
+    while pathlib.Path(os.environ["GATES"], gate).exists():
+        time.sleep(0.01)
+
+async def logged_accept(self, *arguments):
+    print("accepted", file=sys.stderr, flush=True)
+    return await accept(self, *arguments)
+
+def gated_run(self, images):
+    wait_at("run")
     return run(self, images)
 
 def gated_warm_up(*arguments):
-    while not pathlib.Path(os.environ["GATE"]).exists():
-        time.sleep(0.01)
+    wait_at("warm-up")
     warm_up(*arguments)
 
-OnnxRuntimeSession.run, app.warm_up = slow_run, gated_warm_up
+Batcher.run, OnnxRuntimeSession.run, app.warm_up = logged_accept, gated_run, gated_warm_up
 cli.main()
 """
 
+# Asks for a reply that is far larger than what it takes in without reading.
+SLOW_CLIENT = """
+import sys, grpc
+from headwise.v1 import service_pb2 as pb
+from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
+
+window = [("grpc.http2.lookahead_bytes", 65536), ("grpc.http2.bdp_probe", 0)]
+image = pb.Image(tensor=pb.ImageTensor(height=8, width=8, channels=1, data=bytes(64)))
+with grpc.insecure_channel(sys.argv[1], options=window) as channel:
+    request = pb.ExplainRequest(images=[image] * 1000, top_k=10)
+    print(len(HeadwiseServiceStub(channel).Explain(request).explanations))
+"""
+
+
+@dataclass
+class Gates:
+    """The gates of a server, all open at first."""
+
+    folder: Path
+
+    def close(self, gate: str) -> None:
+        """Have the server wait here."""
+        (self.folder / gate).touch()
+
+    def open(self, gate: str) -> None:
+        """Let it go on."""
+        (self.folder / gate).unlink()
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Gates:
+    """The gates `warm-up` and `run`, the engine."""
+    return Gates(tmp_path)
+
 
 @contextmanager
-def slow_server(
-    repository: Path, gate: Path, run_seconds: float = 0.0, *arguments: str
-) -> Iterator[support.ServerProcess]:
-    """A server that is not ready before the file `gate` is there."""
-    environment = {"GATE": str(gate), "RUN_SECONDS": str(run_seconds)}
-    with support.running_server(
-        repository, ["--engine", "onnxruntime", *arguments], code=SLOW_SERVER, environment=environment
-    ) as running:
+def gated_server(repository: Path, gates: Gates, *arguments: str) -> Iterator[support.ServerProcess]:
+    """A server that stands where a gate is closed."""
+    command, environment = ["--engine", "onnxruntime", *arguments], {"GATES": str(gates.folder)}
+    with support.running_server(repository, command, code=GATED_SERVER, environment=environment) as running:
         yield running
+
+
+def accepted(running: support.ServerProcess) -> int:
+    """Requests that the server has accepted for its engine so far."""
+    return running.log.count("accepted\n")
+
+
+def wait_until_closed(address: str) -> None:
+    """Wait until a server takes no more connections: it drains, and new calls are refused."""
+
+    def is_closed() -> bool:
+        host, port = address.split(":")
+        try:
+            socket.create_connection((host, int(port)), SECONDS).close()
+        except ConnectionError:
+            return True
+        return False
+
+    support.wait_until(is_closed)
 
 
 def check(address: str, service: str = "") -> int:
@@ -93,7 +155,7 @@ def test_health_is_given_over_all_for_each_model_and_for_the_service(
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_health_turns_serving_only_after_the_warm_up(repository: Path, tmp_path: Path) -> None:
+def test_health_turns_serving_only_after_the_warm_up(repository: Path, gates: Gates) -> None:
     """Until every model has run: NOT_SERVING and UNAVAILABLE. Watch then sees SERVING, and NOT_SERVING at the end."""
     seen: list[int] = []
 
@@ -101,10 +163,11 @@ def test_health_turns_serving_only_after_the_warm_up(repository: Path, tmp_path:
         with suppress(grpc.RpcError):  # how the stream ends with the server
             seen.extend(reply.status for reply in replies)
 
-    with slow_server(repository, tmp_path / "gate") as running, grpc.insecure_channel(running.address) as channel:
+    gates.close("warm-up")
+    with gated_server(repository, gates, *GRACE) as running, grpc.insecure_channel(running.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
         watching = threading.Thread(target=follow, args=(watch,))
-        with Client(running.address) as client:
+        with Client(running.address, timeout_seconds=SECONDS) as client:
             support.wait_until(lambda: running.log)  # loaded, warming up
             assert check(running.address) == NOT_SERVING
             assert client.list_models() == []
@@ -112,62 +175,126 @@ def test_health_turns_serving_only_after_the_warm_up(repository: Path, tmp_path:
                 client.classify([random_images(1)[0]])
             watching.start()
             support.wait_until(lambda: seen == [NOT_SERVING])
-            (tmp_path / "gate").touch()
+            gates.open("warm-up")
             support.wait_until(lambda: seen == [NOT_SERVING, SERVING])
             assert len(client.classify(list(random_images(3)))) == 3
             running.process.send_signal(signal.SIGTERM)
             support.wait_until(lambda: seen == [NOT_SERVING, SERVING, NOT_SERVING])
-        assert running.process.wait(10) == 0  # an open Watch does not hold it for the 20 s of grace
+        assert running.process.wait(SECONDS) == 0  # an open Watch does not hold it for the grace time
         watching.join(SECONDS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_while_loading_stops_at_once(repository: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """A server that is still loading has nothing to drain: exit 0, without waiting for its models."""
-    with slow_server(repository, tmp_path / "gate") as running:
+def test_signal_while_loading_stops_without_the_models(repository: Path, gates: Gates, number: signal.Signals) -> None:
+    """A server that is still loading has nothing to drain: it closes at once, serves nothing, and exits with 0."""
+    gates.close("warm-up")
+    with gated_server(repository, gates, *GRACE) as running:
         support.wait_until(lambda: running.log)
-        started = time.monotonic()
         running.process.send_signal(number)
-        time.sleep(0.2)
-        (tmp_path / "gate").touch()  # a thread that waits here cannot be interrupted
+        wait_until_closed(running.address)
+        gates.open("warm-up")  # a thread that waits here cannot be interrupted
         assert running.process.wait(SECONDS) == 0
-        assert time.monotonic() - started < 10
+    assert not any("serving" in line for line in running.log)
 
 
-def test_sigterm_with_200_calls_in_flight_loses_none(repository: Path, tmp_path: Path) -> None:
-    """Every call that was under way is answered, right; then the server is gone, with exit status 0."""
-    (tmp_path / "gate").touch()
+def test_sigterm_with_200_calls_in_flight_loses_none(repository: Path, gates: Gates) -> None:
+    """Every call that was accepted is answered, right; then the server is gone, with exit status 0."""
     images = random_images(200)
-    with slow_server(repository, tmp_path / "gate", 0.05, "--max-batch", "4", "--streams", "1") as running:
-        with Client(running.address) as client, ThreadPoolExecutor(200) as pool:
-            client.wait_until_ready(support.START_SECONDS)
-            expected = np.stack([found.logits_K for found in client.classify(list(images))])
+    with gated_server(repository, gates, "--max-batch", "4", "--streams", "1", *GRACE) as running:
+        with Client(running.address, timeout_seconds=SECONDS) as client, ThreadPoolExecutor(200) as pool:
+            client.wait_until_ready(SECONDS)
+            expected = np.stack([result.logits_K for result in client.classify(list(images))])
+            before = accepted(running)
+            gates.close("run")
             calls = [pool.submit(client.classify, [image]) for image in images]
-            support.wait_until(lambda: sum(call.done() for call in calls) >= 4)
+            support.wait_until(lambda: accepted(running) == before + len(images))
             running.process.send_signal(signal.SIGTERM)
+            wait_until_closed(running.address)
+            gates.open("run")
             answers = np.stack([call.result(SECONDS)[0].logits_K for call in calls])
         assert running.process.wait(SECONDS) == 0
     np.testing.assert_allclose(answers, expected, atol=1e-4)
 
 
-def test_draining_server_that_is_over_its_grace_time_stops_all_the_same(repository: Path, tmp_path: Path) -> None:
-    """Work that outlasts the grace time is cut off, and its caller told."""
-    (tmp_path / "gate").touch()
+def test_reply_to_a_client_that_reads_late_is_sent_before_the_server_stops(repository: Path, gates: Gates) -> None:
+    """The client stands still while its reply is sent: the server waits for it, and the whole reply arrives."""
+    with gated_server(repository, gates, *GRACE) as running:
+        with Client(running.address) as client:
+            client.wait_until_ready(SECONDS)
+        gates.close("run")
+        command = [sys.executable, "-c", SLOW_CLIENT, running.address]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+            support.wait_until(lambda: accepted(running))
+            reader.send_signal(signal.SIGSTOP)
+            running.process.send_signal(signal.SIGTERM)
+            gates.open("run")
+            with suppress(subprocess.TimeoutExpired):  # time enough for a server that would not wait
+                running.process.wait(5)
+            reader.send_signal(signal.SIGCONT)
+            assert reader.communicate(timeout=SECONDS)[0] == "1000\n"
+        assert running.process.wait(SECONDS) == 0
+
+
+def test_sigterm_ends_a_stream_once_its_requests_are_answered(repository: Path, gates: Gates) -> None:
+    """What came over the stream is answered, in order; then it ends with UNAVAILABLE, although its client sends on."""
+    requests: queue.SimpleQueue[pb.ClassifyStreamRequest | None] = queue.SimpleQueue()
+    for number, image in enumerate(random_images(5)):
+        tensor = pb.ImageTensor(height=8, width=8, channels=1, data=image.tobytes())
+        request = pb.ClassifyRequest(images=[pb.Image(tensor=tensor)])
+        requests.put(pb.ClassifyStreamRequest(request_id=str(number), request=request))
+    with gated_server(repository, gates, *GRACE) as running, grpc.insecure_channel(running.address) as channel:
+        with Client(running.address) as client:
+            client.wait_until_ready(SECONDS)
+        gates.close("run")
+        replies = HeadwiseServiceStub(channel).ClassifyStream(iter(requests.get, None), timeout=SECONDS)
+        support.wait_until(lambda: accepted(running) == 5)
+        running.process.send_signal(signal.SIGTERM)
+        wait_until_closed(running.address)
+        gates.open("run")
+        for number in range(5):
+            reply = next(replies)
+            assert (reply.request_id, reply.WhichOneof("result")) == (str(number), "response")
+        with pytest.raises(grpc.RpcError, match="shutting down; send the request to another") as caught:
+            next(replies)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert running.process.wait(SECONDS) == 0
+        requests.put(None)
+
+
+def test_stream_without_requests_does_not_hold_the_server_up(repository: Path, gates: Gates) -> None:
+    """A ClassifyStream that only stands open ends with UNAVAILABLE when the server drains."""
+    requests: queue.SimpleQueue[pb.ClassifyStreamRequest | None] = queue.SimpleQueue()
+    with gated_server(repository, gates, *GRACE) as running, grpc.insecure_channel(running.address) as channel:
+        with Client(running.address) as client:
+            client.wait_until_ready(SECONDS)
+        replies = HeadwiseServiceStub(channel).ClassifyStream(iter(requests.get, None), timeout=SECONDS)
+        requests.put(pb.ClassifyStreamRequest())  # its answer shows that the stream is open; it has no image
+        assert next(replies).WhichOneof("result") == "error"
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(replies)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert running.process.wait(SECONDS) == 0
+        requests.put(None)
+
+
+def test_draining_server_that_is_over_its_grace_time_stops_all_the_same(repository: Path, gates: Gates) -> None:
+    """Work that outlasts the grace time is cut off, and its callers get UNAVAILABLE."""
+    arguments = ("--max-batch", "1", "--streams", "1", "--grace-seconds", "0.2")
     with (
-        slow_server(
-            repository, tmp_path / "gate", 0.4, "--max-batch", "1", "--streams", "1", "--grace-seconds", "0.2"
-        ) as running,
-        Client(running.address) as client,
+        gated_server(repository, gates, *arguments) as running,
+        Client(running.address, timeout_seconds=SECONDS) as client,
         ThreadPoolExecutor(8) as pool,
     ):
-        client.wait_until_ready(support.START_SECONDS)
+        client.wait_until_ready(SECONDS)
+        gates.close("run")
         calls = [pool.submit(client.classify, [image]) for image in random_images(8)]
-        support.wait_until(lambda: any(call.done() for call in calls))
+        support.wait_until(lambda: accepted(running) == 8)
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(SECONDS) == 0
         errors = [call.exception(SECONDS) for call in calls]
-    assert any(errors)
-    assert all(error is None or isinstance(error, Unavailable) for error in errors)
+        gates.open("run")  # a thread that waits here cannot be interrupted
+        assert running.process.wait(SECONDS) == 0
+    assert all(isinstance(error, Unavailable) for error in errors)
 
 
 def refused(*arguments: str) -> str:
@@ -180,25 +307,25 @@ def refused(*arguments: str) -> str:
         "127.0.0.1:0",
         *arguments,
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert found.returncode == 1
-    assert "Traceback" not in found.stderr
-    return found.stderr
+    process = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    return process.stderr
 
 
 def test_port_in_use_is_refused(server: support.ServerProcess, repository: Path) -> None:
     """A second server on the same port fails loudly, and says what to do."""
-    said = refused("--repository", str(repository), "--listen", server.address)
-    assert f"cannot listen on {server.address}" in said
-    assert "Choose another with --listen" in said
+    message = refused("--repository", str(repository), "--listen", server.address)
+    assert f"cannot listen on {server.address}" in message
+    assert "Choose another with --listen" in message
 
 
 def test_empty_repository_is_refused(tmp_path: Path) -> None:
     """Nothing to serve is an error that says how to make something."""
-    said = refused("--repository", str(tmp_path))
-    assert "headwise-server: " in said
-    assert "holds no bundle" in said
-    assert "exporter build --dataset digits" in said
+    message = refused("--repository", str(tmp_path))
+    assert "headwise-server: " in message
+    assert "holds no bundle" in message
+    assert "exporter build --dataset digits" in message
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "missing file", "newer format"])

@@ -5,16 +5,19 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import support
+from headwise_server import batching
 from headwise_server.batching import Answer, Batcher
 from headwise_server.engines import Outputs
 from headwise_server.errors import DeadlineUnmet, Internal, NotReady, Overloaded
 from hypothesis import given, settings
 
-SECONDS = 10.0
+SECONDS = support.LONG_SECONDS
 
 
 class Echo:
@@ -70,11 +73,15 @@ async def occupy(batcher: Batcher, session: Echo) -> "asyncio.Task[Answer]":
     return task
 
 
-async def test_lone_request_runs_at_once(batcher: Batcher) -> None:
+async def test_lone_request_runs_at_once(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """No timer: nothing waits for company."""
-    answer = await asyncio.wait_for(batcher.run(Echo(), images(7)), 1)
+    timers: list[float] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_at", lambda when, *arguments, **context: timers.append(when))
+    began = time.monotonic()
+    answer = await batcher.run(Echo(), images(7))
     assert values(answer) == [7]
-    assert 0 <= answer.queue_seconds < 0.5
+    assert timers == []
+    assert 0 <= answer.queue_seconds <= time.monotonic() - began
 
 
 async def test_what_waits_is_batched_and_everyone_gets_their_own(batcher: Batcher) -> None:
@@ -144,12 +151,14 @@ async def test_member_cancelled_while_it_waits_is_never_run(batcher: Batcher, ca
     assert session.batches == [[0], [value for value in (1, 2, 3, 4) if value != cancelled + 1]]
 
 
-async def test_expired_request_is_answered_and_never_run(batcher: Batcher) -> None:
+async def test_expired_request_is_answered_and_never_run(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its deadline passes while it waits: DEADLINE_EXCEEDED, and the engine never sees it."""
     session = Echo(open_gate=False)
     first = await occupy(batcher, session)
-    late = asyncio.create_task(batcher.run(session, images(1), time.monotonic() + 0.1))
-    await asyncio.sleep(0.15)
+    deadline = time.monotonic() + 1000
+    late = asyncio.create_task(batcher.run(session, images(1), deadline))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: deadline))
     session.gate.set()
     await first
     with pytest.raises(DeadlineUnmet, match="passed while the request waited"):
@@ -172,7 +181,7 @@ async def test_full_queue_refuses_at_once_with_a_time_to_retry(batcher: Batcher)
     waiting = [asyncio.create_task(batcher.run(session, images(1, 2, 3, 4))) for _ in range(4)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="16 images wait") as caught:
-        await asyncio.wait_for(batcher.run(session, images(5)), 1)
+        await asyncio.wait_for(batcher.run(session, images(5)), SECONDS)
     assert 0 < caught.value.retry_seconds < 60
     session.gate.set()
     await asyncio.gather(first, *waiting)
@@ -201,7 +210,7 @@ async def test_streams_run_at_the_same_time() -> None:
         tasks = [asyncio.create_task(batcher.run(session, images(1))) for session in sessions]
         await wait_for(sessions[0].started)
         await wait_for(sessions[1].started)
-        await asyncio.sleep(0.05)
+        assert batcher.waiting_images == 1
         assert not sessions[2].started.is_set()
         for session in sessions:
             session.gate.set()

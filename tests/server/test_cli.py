@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import support
 
 SLOW_IMPORT = """
 import sys, time, types
@@ -14,7 +15,7 @@ class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == "headwise_server.commands":
             print("importing", flush=True)
-            time.sleep(60)
+            time.sleep(1e6)
 
 from headwise_server.cli import main
 sys.meta_path.insert(0, Slow())
@@ -32,4 +33,4 @@ def test_signal_during_the_imports_ends_the_process(number: signal.Signals) -> N
         caught = int(status.split("SigCgt:")[1].split()[0], 16)
         assert caught >> (number - 1) & 1
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(support.LONG_SECONDS) == 0

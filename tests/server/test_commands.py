@@ -64,7 +64,7 @@ def test_options_may_come_from_the_environment(started: list[tuple[Settings, Eng
         (("--repository", "m", "--listen", "nowhere"), 1, "cannot listen on nowhere"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(arguments: tuple[str, ...], status: int, expected: str) -> None:
+def test_impossible_settings_give_one_line(arguments: tuple[str, ...], status: int, expected: str) -> None:
     """What was expected, what was found; status 2 for a wrong option, 1 for what cannot start."""
     result = invoke(*arguments)
     assert result.exit_code == status

@@ -60,8 +60,8 @@ def test_session_may_be_run_from_several_threads(bundle: Path, name: str) -> Non
         return session.run(batch)["logits"]
 
     with ThreadPoolExecutor(4) as pool:
-        for want, found in zip(expected, pool.map(work, batches), strict=True):
-            np.testing.assert_allclose(found, want, atol=1e-5)
+        for expected_logits, logits in zip(expected, pool.map(work, batches), strict=True):
+            np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CPU)

@@ -24,12 +24,12 @@ ERRORS: list[tuple[ServiceError, int]] = [
 
 def details(error: ServiceError, kind: type) -> list[object]:
     """The details of a kind that the error carries."""
-    found = []
+    details = []
     for packed in error.status().details:
         message = kind()
         if packed.Unpack(message):
-            found.append(message)
-    return found
+            details.append(message)
+    return details
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS)

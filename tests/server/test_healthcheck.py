@@ -9,9 +9,8 @@ import support
 
 def status(*arguments: str) -> int:
     """Exit status of the module, run as a container runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "headwise_server.healthcheck", *arguments], check=False, timeout=30
-    ).returncode
+    command = [sys.executable, "-m", "headwise_server.healthcheck", *arguments]
+    return subprocess.run(command, check=False, timeout=support.LONG_SECONDS).returncode
 
 
 def test_serving_server_is_healthy(server: support.ServerProcess) -> None:

@@ -20,7 +20,7 @@ def copy(repository: Path, tmp_path: Path) -> Path:
 
 
 def load(repository: Path, engine: Engine | None = None, precision: str = "f32") -> Models:
-    """All models of a repository, on ONNX Runtime if not told otherwise."""
+    """All models of a repository, on ONNX Runtime unless another engine is given."""
     return load_all(repository, engine or create("onnxruntime"), precision, streams=1)
 
 

@@ -3,18 +3,12 @@
 Needs the extra `[cli]` (typer and rich); the import package does without.
 """
 
-import sys
+from headwise.entry import load
 
 
 def main() -> None:
     """Entry point."""
-    try:
-        from headwise.commands import app
-    except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
-            raise
-        sys.exit("headwise: the command needs typer and rich: pip install 'headwise[cli]'")
-    app()
+    load("headwise", "headwise.commands", name="the command", extras="cli").app(prog_name="headwise")
 
 
 if __name__ == "__main__":

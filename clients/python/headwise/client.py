@@ -1,8 +1,8 @@
 """Clients of a Headwise server: `Client` blocks, `AsyncClient` awaits; both have the same methods and results.
 
     with Client("localhost:50051") as client:
-        [found] = client.classify(["digit.png"])
-        print(found.top[0].label)
+        [classification] = client.classify(["digit.png"])
+        print(classification.top[0].label)
 
 Every call has a timeout. A failed call raises a `headwise.errors.HeadwiseError`, never a bare grpc error.
 """

@@ -14,12 +14,13 @@ from rich.markup import escape
 
 from headwise import tables
 from headwise.client import DEFAULT_TARGET, Client
+from headwise.entry import version_callback
 from headwise.errors import HeadwiseError, InvalidRequest, NotFound
 from headwise.messages import Classification, Explanation
 
 BAD_REQUEST, FAILED = 2, 1  # exit statuses: what was asked for is wrong; the call failed
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 out = Console()
 err = Console(stderr=True)
 
@@ -32,7 +33,14 @@ TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait f
 
 
 @app.callback()
-def main() -> None:
+def main(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=version_callback("headwise"), is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
     """Labels of images, and which attention head spoke for which label, from a running headwise-server."""
 
 
@@ -72,6 +80,10 @@ def _print_json(files: Sequence[Path], results: Sequence[Classification | Explan
     print(json.dumps([_plain(_as_row(file, result)) for file, result in zip(files, results, strict=True)], indent=2))
 
 
+def _print_note(text: str) -> None:
+    out.print(text, style="dim", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def classify(
     files: FilesArgument,
@@ -84,13 +96,13 @@ def classify(
 ) -> None:
     """The labels of image files."""
     with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
-        found = client.classify(files, model=model, version=model_version, top_k=top_k)
+        classifications = client.classify(files, model=model, version=model_version, top_k=top_k)
         if as_json:
-            _print_json(files, found)
+            _print_json(files, classifications)
             return
-        for file, result in zip(files, found, strict=True):
+        for file, result in zip(files, classifications, strict=True):
             out.print(tables.classification(str(file), result))
-        out.print(tables.footer(found[0].model, found[0].timings), style="dim", highlight=False, soft_wrap=True)
+        _print_note(tables.footer(classifications[0].model, classifications[0].timings))
 
 
 @app.command()
@@ -107,20 +119,17 @@ def explain(
 ) -> None:
     """Which heads spoke for and against the labels of image files."""
     with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
-        found = client.explain(files, labels=label or (), model=model, version=model_version, top_k=top_k)
+        explanations = client.explain(files, labels=label or (), model=model, version=model_version, top_k=top_k)
         if as_json:
-            _print_json(files, found)
+            _print_json(files, explanations)
             return
-        for file, result in zip(files, found, strict=True):
+        for file, result in zip(files, explanations, strict=True):
             for target in range(len(result.targets)):
                 out.print(tables.explanation(str(file), result, target, heads))
-        residual = max(result.completeness_residual for result in found)
-        out.print(
-            f"parts add up to the logit within {residual:.1e} (tolerance {found[0].completeness_tolerance:.0e})\n"
-            f"{tables.footer(found[0].model, found[0].timings)}",
-            style="dim",
-            highlight=False,
-            soft_wrap=True,
+        first, residual = explanations[0], max(result.completeness_residual for result in explanations)
+        _print_note(
+            f"parts add up to the logit within {residual:.1e} (tolerance {first.completeness_tolerance:.0e})\n"
+            f"{tables.footer(first.model, first.timings)}"
         )
 
 
@@ -135,8 +144,8 @@ def models(
     with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
         if wait:
             client.wait_until_ready(wait)
-        found = client.list_models()
+        served = client.list_models()
         if as_json:
-            print(json.dumps([asdict(model) for model in found], indent=2))
+            print(json.dumps([asdict(model) for model in served], indent=2))
         else:
-            out.print(tables.models(found))
+            out.print(tables.models(served))

@@ -141,8 +141,8 @@ def _fields(message: Any, kind: type[Any]) -> Any:
 
 def served_model(message: service_pb2.ServedModel) -> ServedModel:
     """Which files on which engine."""
-    found: ServedModel = _fields(message, ServedModel)
-    return found
+    model: ServedModel = _fields(message, ServedModel)
+    return model
 
 
 def _scores(messages: Iterable[service_pb2.LabelScore]) -> tuple[LabelScore, ...]:
@@ -153,8 +153,8 @@ def classifications(response: service_pb2.ClassifyResponse) -> list[Classificati
     """The labels of each image of a reply."""
     model, timings = served_model(response.model), _fields(response.timings, Timings)
     return [
-        Classification(_floats(found.logits), _floats(found.probabilities), _scores(found.top), model, timings)
-        for found in response.classifications
+        Classification(_floats(message.logits), _floats(message.probabilities), _scores(message.top), model, timings)
+        for message in response.classifications
     ]
 
 
@@ -176,23 +176,23 @@ def explanations(response: service_pb2.ExplainResponse) -> list[Explanation]:
     cards = tuple(map(_card, response.head_cards))
     model, timings = served_model(response.model), _fields(response.timings, Timings)
     results = []
-    for found in response.explanations:
-        logits_K = _floats(found.logits)
-        heads_RJ = np.zeros((len(found.heads), len(found.targets)), np.float32)
-        fields_RK = np.full((len(found.heads), len(logits_K)), np.nan, np.float32)
-        for row, head in enumerate(found.heads):
+    for message in response.explanations:
+        logits_K = _floats(message.logits)
+        heads_RJ = np.zeros((len(message.heads), len(message.targets)), np.float32)
+        fields_RK = np.full((len(message.heads), len(logits_K)), np.nan, np.float32)
+        for row, head in enumerate(message.heads):
             if not head.pruned:
                 heads_RJ[row], fields_RK[row] = head.contributions, _floats(head.fields)
         results.append(
             Explanation(
                 logits_K=logits_K,
-                probabilities_K=_floats(found.probabilities),
-                targets=_scores(found.targets),
+                probabilities_K=_floats(message.probabilities),
+                targets=_scores(message.targets),
                 heads_RJ=heads_RJ,
                 head_fields_RK=fields_RK,
                 head_cards=cards,
-                other_parts={part.name: np.array(part.contributions, np.float32) for part in found.other_parts},
-                completeness_residual=found.completeness_residual,
+                other_parts={part.name: np.array(part.contributions, np.float32) for part in message.other_parts},
+                completeness_residual=message.completeness_residual,
                 completeness_tolerance=response.completeness_tolerance,
                 model=model,
                 timings=timings,

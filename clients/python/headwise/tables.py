@@ -76,11 +76,11 @@ def explanation(title: str, result: Explanation, target: int, heads: int) -> Tab
     return table
 
 
-def models(found: Sequence[ServedModel]) -> Table:
+def models(served: Sequence[ServedModel]) -> Table:
     """The models that a server serves."""
     table = Table()
     for column in ("model", "version", "engine", "precision", "sha256"):
         table.add_column(column)
-    for model in found:
+    for model in served:
         table.add_row(model.name, model.version, model.engine, model.precision, model.sha256[:12])
     return table

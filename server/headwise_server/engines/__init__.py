@@ -2,6 +2,8 @@
 
 An engine that was asked for by name runs or the server does not start: nothing falls back in silence. `auto` takes the
 first that is installed of OpenVINO and ONNX Runtime, both on the CPU; a GPU is used when it is asked for.
+
+May import `headwise.bundle`, and nothing else of `headwise_server`. Only the modules beside this one import a runtime.
 """
 
 import importlib
@@ -16,7 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# Both runtimes report their use to their makers unless told not to; a server of ours talks to its clients alone.
+# Both runtimes report their use to their makers by default; this server talks to its clients only.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
 
@@ -69,10 +71,10 @@ def create(name: str) -> Engine:
         EngineError: no such engine, or its runtime is not installed, or its device is not there.
     """
     if name == AUTO:
-        found = next((candidate for candidate in AUTO_ORDER if is_installed(candidate)), None)
-        if found is None:
+        installed = next((candidate for candidate in AUTO_ORDER if is_installed(candidate)), None)
+        if installed is None:
             raise EngineError("no CPU runtime is installed. Install one: pip install 'headwise[cpu]'")
-        name = found
+        name = installed
     if name not in MODULES:
         raise EngineError(f"unknown engine {name!r}; expected one of: {', '.join((AUTO, *MODULES))}")
     package, extra = MODULES[name]

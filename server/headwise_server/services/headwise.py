@@ -9,9 +9,8 @@ Shape suffixes: N images, R heads kept, L encoders, K labels, J targets.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,13 +23,14 @@ from numpy.typing import NDArray
 
 from headwise_server.batching import Answer, Batcher
 from headwise_server.engines import Outputs, Session
-from headwise_server.errors import DeadlineUnmet, Internal, InvalidArgument, NotReady, ServiceError
+from headwise_server.errors import SHUTTING_DOWN, DeadlineUnmet, Internal, InvalidArgument, NotReady, ServiceError
 from headwise_server.images import to_array
+from headwise_server.in_flight import InFlight
 from headwise_server.repository import Model, Models, resolve
 
 logger = logging.getLogger(__name__)
 DEFAULT_CLASSIFY_TOP, DEFAULT_EXPLAIN_TOP = 5, 3
-STREAM_WINDOW = 64  # requests of one stream that are worked on at a time
+STREAM_WINDOW = 64  # requests of one stream that are worked on beside the one whose turn it is
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Reply = TypeVar("Reply")
@@ -38,29 +38,12 @@ Reply = TypeVar("Reply")
 
 @dataclass
 class State:
-    """What the handlers share: the models once they are loaded, the batcher, and how far the server's life has come."""
+    """What the handlers share: the models once they are loaded, the batcher, and the calls in flight."""
 
     batcher: Batcher
     decoders: Executor
     models: Models = field(default_factory=dict)
-    in_flight: int = 0  # requests that are worked on, those of streams included
-    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while none is in flight
-    draining: bool = False  # streams take no more requests
-
-    def __post_init__(self) -> None:
-        self.idle.set()
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Counts a request as in flight while it is worked on."""
-        self.in_flight += 1
-        self.idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.idle.set()
+    in_flight: InFlight = field(default_factory=InFlight)
 
     def model(self, name: str, version: str) -> Model:
         """The model that a request names.
@@ -182,14 +165,14 @@ async def classify(state: State, request: pb.ClassifyRequest, deadline: float | 
 def _head_contributions(
     model: Model, heads_RK: NDArray[np.float32], fields_RK: NDArray[np.float32], targets: list[int]
 ) -> list[pb.HeadContribution]:
-    found = []
+    contributions = []
     for card in model.manifest.head_cards:
         message = pb.HeadContribution(encoder=card.encoder, head=card.head, pruned=card.pruned)
         if not card.pruned:
             message.contributions.extend(heads_RK[card.row, targets].tolist())
             message.fields = _to_bytes(fields_RK[card.row])
-        found.append(message)
-    return found
+        contributions.append(message)
+    return contributions
 
 
 def _other_parts(outputs: Outputs, image: int, targets: list[int]) -> list[pb.NamedContribution]:
@@ -252,7 +235,7 @@ def _stream_error(request_id: str, error: ServiceError) -> pb.ClassifyStreamResp
 
 
 def as_service_error(error: BaseException) -> ServiceError:
-    """The error as the client is told of it; what was not foreseen is logged and becomes Internal."""
+    """The error that the client gets; an unforeseen one is logged and becomes Internal."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -268,14 +251,13 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         self._state = state
 
     async def _answer(self, context: Context, work: Awaitable[Reply]) -> Reply:
-        with self._state.working():
-            try:
-                return await work
-            except (Exception, asyncio.CancelledError) as error:
-                if context.cancelled():
-                    raise  # nobody listens any more
-                await context.abort_with_status(as_service_error(error).grpc_status())
-                raise  # abort_with_status has raised already
+        try:
+            return await work
+        except (Exception, asyncio.CancelledError) as error:
+            if context.cancelled():
+                raise  # nobody listens any more
+            await context.abort_with_status(as_service_error(error).grpc_status())
+            raise  # abort_with_status has raised already
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Labels of one or more images."""
@@ -286,32 +268,36 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         return await self._answer(context, explain(self._state, request, _deadline(context)))
 
     async def _stream_item(self, item: pb.ClassifyStreamRequest, deadline: float | None) -> pb.ClassifyStreamResponse:
-        with self._state.working():
-            try:
-                if self._state.draining:
-                    raise NotReady("the server is shutting down; send the request to another.")
-                response = await classify(self._state, item.request, deadline)
-            except Exception as error:
-                return _stream_error(item.request_id, as_service_error(error))
-            return pb.ClassifyStreamResponse(request_id=item.request_id, response=response)
+        try:
+            response = await classify(self._state, item.request, deadline)
+        except Exception as error:
+            return _stream_error(item.request_id, as_service_error(error))
+        return pb.ClassifyStreamResponse(request_id=item.request_id, response=response)
 
     async def ClassifyStream(
         self, request_iterator: AsyncIterator[pb.ClassifyStreamRequest], context: Context
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
-        """Classify, request by request, in order; several are worked on at a time."""
-        tasks: asyncio.Queue[asyncio.Task[pb.ClassifyStreamResponse] | None] = asyncio.Queue(STREAM_WINDOW)
+        """Classify, request by request, in order; several are worked on at a time.
+
+        A server that drains answers what it has received, and then ends the stream with NotReady.
+        """
+        tasks: asyncio.Queue[asyncio.Task[pb.ClassifyStreamResponse] | None] = asyncio.Queue()
+        window = asyncio.Semaphore(STREAM_WINDOW)
 
         async def receive() -> None:
-            try:
-                async for item in request_iterator:
-                    await tasks.put(asyncio.create_task(self._stream_item(item, _deadline(context))))
-            finally:
-                await tasks.put(None)  # the end, also where the client broke the stream off
+            async for item in request_iterator:
+                tasks.put_nowait(asyncio.create_task(self._stream_item(item, _deadline(context))))
+                await window.acquire()
 
         receiver = asyncio.create_task(receive())
+        receiver.add_done_callback(lambda _: tasks.put_nowait(None))  # also where it is cancelled before it starts
+        self._state.in_flight.add_receiver(receiver)
         try:
             while task := await tasks.get():
                 yield await task
+                window.release()
+            if receiver.cancelled():
+                await context.abort_with_status(NotReady(SHUTTING_DOWN).grpc_status())
         finally:
             receiver.cancel()
             while not tasks.empty():
@@ -321,11 +307,11 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """The manifest of a served model."""
 
-        async def found() -> pb.GetModelResponse:
+        async def served_model() -> pb.GetModelResponse:
             model = self._state.model(request.model, request.version)
             return pb.GetModelResponse(model=model.served(model.classify), manifest=model.manifest)
 
-        return await self._answer(context, found())
+        return await self._answer(context, served_model())
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """All models served, by name and version."""
