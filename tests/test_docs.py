@@ -103,7 +103,8 @@ def test_server_options_are_those_of_the_command() -> None:
     rows = []
     for option in COMMANDS["headwise-server"].params:
         default = "required" if option.required else f"`{option.default}`"
-        rows.append(f"| `{option.opts[0]}` | `{option.envvar}` | {default} | {option.help.replace('<', '&lt;')} |")
+        meaning = option.help.replace("<", "&lt;")
+        rows.append(f"| `{option.opts[0]}` | `{option.envvar}` | {default} | {meaning} |")
     table = "\n".join(row for row in rows if "`--help`" not in row)
     assert table in (ROOT / "docs/serving.md").read_text("utf-8"), f"expected this table:\n{table}"
 
