@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from headwise_exporter.cli import app
+from headwise_exporter.commands.app import app
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import Dataset, DatasetSettings, Split
 from headwise_exporter.data.datasets import load

@@ -12,7 +12,7 @@ import support
 import typer
 import yaml
 from headwise.commands import app as client_app
-from headwise_exporter.cli import app as exporter_app
+from headwise_exporter.commands.app import app as exporter_app
 from headwise_server.commands import app as server_app
 from PIL import Image
 

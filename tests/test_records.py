@@ -12,8 +12,8 @@ import pytest
 import typer
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import Bundle, PruningProvenance
-from headwise_exporter.cli import app
 from headwise_exporter.commands import console
+from headwise_exporter.commands.app import app
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.initial_weights import load_initial_weights, shipped_checkpoints
 from headwise_exporter.pruning.connections import ANDC

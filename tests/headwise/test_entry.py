@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 import support
 
-COMMANDS = {"headwise": "headwise.cli", "headwise-server": "headwise_server.cli"}
+COMMANDS = {
+    "headwise": "headwise.cli",
+    "headwise-server": "headwise_server.cli",
+    "exporter": "headwise_exporter.cli",
+}
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +41,8 @@ def start(command: str, *arguments: str) -> str:
         ("headwise-server", "typer", "install the server with: pip install 'headwise[server,cpu]'"),
         ("headwise-server", "grpc_health", "install the server with: pip install 'headwise[server,cpu]'"),
         ("headwise-server", "PIL", "install the server with: pip install 'headwise[server,cpu]'"),
+        ("exporter", "torch", "install the exporter with: pip install 'headwise[exporter]'"),
+        ("exporter", "typer", "install the exporter with: pip install 'headwise[exporter]'"),
     ],
 )
 def test_command_without_its_extra_says_what_to_install(command: str, package: str, expected: str) -> None:
@@ -68,7 +74,11 @@ def test_command_shows_its_version(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("command", "words", "expected"),
-    [("headwise", "headwise cla", "classify"), ("headwise-server", "headwise-server --repos", "--repository")],
+    [
+        ("headwise", "headwise cla", "classify"),
+        ("headwise-server", "headwise-server --repos", "--repository"),
+        ("exporter", "exporter bui", "build"),
+    ],
 )
 def test_shell_completes_commands_and_options(command: str, words: str, expected: str) -> None:
     """What --install-completion has bash ask for."""

@@ -1,7 +1,7 @@
 """Tables for a terminal."""
 
 import hypothesis.strategies as st
-from headwise.tables import BAR_WIDTH, _bar, _signed_bar
+from headwise.tables import BAR_WIDTH, NAMED_LABELS, _bar, _named, _signed_bar
 from hypothesis import given
 
 
@@ -21,3 +21,13 @@ def test_signed_bar_grows_from_the_middle(share: float) -> None:
     assert (left.count("█"), right.count("█")) == ((0, length) if share >= 0 else (length, 0))
     assert left.strip() == "█" * left.count("█")
     assert left.endswith("█") or "█" not in left
+
+
+@given(st.integers(0, 12))
+def test_first_labels_are_named_and_the_others_counted(count: int) -> None:
+    """So that a row stays readable with a hundred labels."""
+    labels = [f"label{number}" for number in range(count)]
+    shown = _named(labels)
+    assert shown.count("label") == min(count, NAMED_LABELS)
+    assert shown.endswith(f" and {count - NAMED_LABELS} more") == (count > NAMED_LABELS)
+    assert (shown == "none") == (count == 0)

@@ -9,6 +9,7 @@ from rich.text import Text
 from headwise.messages import Classification, Explanation, ServedModel, Timings
 
 BAR_WIDTH = 16
+NAMED_LABELS = 4  # of a head; how many more there are is counted
 
 
 def _bar(share: float) -> str:
@@ -22,6 +23,12 @@ def _signed_bar(share: float) -> Text:
     length = min(half, round(abs(share) * half))
     left, right = (" " * half, "█" * length) if share >= 0 else ("█" * length, "")
     return Text(f"{left:>{half}}│{right:<{half}}", style="blue" if share >= 0 else "dark_orange")
+
+
+def _named(labels: Sequence[str]) -> str:
+    """The first labels by name, and how many more there are."""
+    more = len(labels) - NAMED_LABELS
+    return ", ".join(labels[:NAMED_LABELS]) + (f" and {more} more" if more > 0 else "") if labels else "none"
 
 
 def footer(model: ServedModel, timings: Timings) -> str:
@@ -63,8 +70,7 @@ def explanation(title: str, result: Explanation, target: int, heads: int) -> Tab
     ordered = sorted(kept, key=lambda index: -abs(contributions_R[index]))
     for index in ordered[:heads]:
         card = result.head_cards[index]
-        experts = ", ".join(card.expert_labels) or "none"
-        row(f"encoder {card.encoder} head {card.head}", float(contributions_R[index]), experts)
+        row(f"encoder {card.encoder} head {card.head}", float(contributions_R[index]), _named(card.expert_labels))
     if rest := ordered[heads:]:
         row(f"{len(rest)} other head{'s' * (len(rest) > 1)}", float(contributions_R[rest].sum()))
     table.add_section()

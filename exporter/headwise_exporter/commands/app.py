@@ -1,0 +1,278 @@
+"""The command `exporter`: `build` runs the whole chain, the others one stage of it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from headwise.bundle import read_manifest
+from headwise.entry import version_callback
+from PIL import Image
+from rich.markup import escape
+
+from headwise_exporter import distributed
+from headwise_exporter.commands import console
+from headwise_exporter.commands.options import (
+    CriterionOption,
+    DataDirOption,
+    DatasetOption,
+    EpochsOption,
+    ImageSizeOption,
+    InitOption,
+    JsonOption,
+    MeasureSplitOption,
+    NameOption,
+    OutOption,
+    ProtocolOption,
+    PruneLayersOption,
+    PruneMaskByOption,
+    RecipeOption,
+    RunOption,
+    SeedOption,
+    SetOption,
+    SplitOption,
+    ThreadsOption,
+    assignments,
+    chosen_recipe,
+    dataset_settings,
+    split_name,
+)
+from headwise_exporter.commands.shared import clear_errors, say, set_threads
+from headwise_exporter.commands.study import compare, report, subsets
+from headwise_exporter.data import datasets
+from headwise_exporter.data.base import Dataset, DatasetSettings
+from headwise_exporter.export.bundle import verify as verify_bundle
+from headwise_exporter.files import check_writable
+from headwise_exporter.progress import silent
+from headwise_exporter.recipes import RECIPES, Recipe
+from headwise_exporter.stages.build import (
+    evaluate_run,
+    export_stage,
+    findings_stage,
+    measure_stage,
+    prune_stage,
+    train_stage,
+)
+from headwise_exporter.stages.run import run_findings, trained_dataset, trained_recipe
+from headwise_exporter.stages.study import report_stage
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=version_callback("exporter"), is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _note(line: str) -> None:
+    console.err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None) -> Dataset:
+    """Load the data set and train on it; under torchrun only the main process comes back."""
+    check_writable(run)
+    with distributed.process_group():
+        shown, note = (console.progress, _note) if distributed.is_main() else (silent, _ignore)
+        with distributed.main_first():
+            data = datasets.load(source, shown)
+        note(data.describe())
+        done = train_stage(run, recipe, data, shown, init, note)
+        if not distributed.is_main():
+            raise typer.Exit
+    say("train", done)
+    return data
+
+
+def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool) -> None:
+    """Write the report, export the run and show what its bundle says."""
+    say("report", report_stage(run, data)[1])
+    folder, done = export_stage(run, data, out, name or data.name)
+    say("export", done)
+    manifest = read_manifest(folder)
+    if as_json:
+        print(console.manifest_json(manifest))
+        return
+    for table in (console.tap_point_table, console.candidate_table, console.manifest_table):
+        console.out.print(table(manifest))
+    console.out.print(f"bundle: {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def build(
+    dataset: DatasetOption,
+    data_dir: DataDirOption = None,
+    protocol: ProtocolOption = None,
+    image_size: ImageSizeOption = None,
+    out: OutOption = Path("models"),
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of intermediate results; runs/<data set>.")] = None,
+    name: NameOption = None,
+    recipe: RecipeOption = None,
+    init: InitOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    layers: PruneLayersOption = None,
+    mask_by: PruneMaskByOption = None,
+    criterion: CriterionOption = None,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
+    with clear_errors():
+        given = assignments(settings, epochs=epochs, seed=seed, layers=layers, mask_by=mask_by, criterion=criterion)
+        source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
+        set_threads(threads)
+        run = run or Path("runs") / datasets.model_name(source)
+        check_writable(out)
+        data = _train(run, source, chosen, init)
+        say("measure", measure_stage(run, chosen.probes, data, console.progress))
+        say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
+        say("prune", prune_stage(run, chosen, data, console.progress))
+        _export(run, data, out, name, as_json)
+
+
+@app.command()
+def train(
+    dataset: DatasetOption,
+    run: RunOption,
+    data_dir: DataDirOption = None,
+    protocol: ProtocolOption = None,
+    image_size: ImageSizeOption = None,
+    recipe: RecipeOption = None,
+    init: InitOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Train the dense model."""
+    with clear_errors():
+        given = assignments(settings, epochs=epochs, seed=seed)
+        source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
+        set_threads(threads)
+        _train(run, source, chosen, init)
+
+
+@app.command()
+def evaluate(
+    run: RunOption, split: SplitOption = "test", threads: ThreadsOption = None, as_json: JsonOption = False
+) -> None:
+    """Accuracy of a run's models on one split of its data set, with intervals."""
+    with clear_errors():
+        set_threads(threads)
+        accuracies = evaluate_run(run, trained_dataset(run, console.progress), split_name(split))
+        if as_json:
+            print(json.dumps([asdict(accuracy) for accuracy in accuracies], indent=2))
+        else:
+            console.out.print(console.accuracy_table(accuracies))
+
+
+@app.command()
+def measure(
+    run: RunOption,
+    threads: ThreadsOption = None,
+    split: MeasureSplitOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
+    with clear_errors():
+        set_threads(threads)
+        recipe = trained_recipe(run, assignments(settings, split=split))
+        data = trained_dataset(run, console.progress)
+        say("measure", measure_stage(run, recipe.probes, data, console.progress))
+        say("findings", findings_stage(run, recipe.findings, recipe.probes, data, console.progress))
+        findings = run_findings(run)
+        if as_json:
+            print(json.dumps(findings))
+        else:
+            console.out.print(console.findings_table(findings), console.heads_table(findings))
+
+
+for study in (compare, subsets, report):
+    app.command()(study)
+
+
+@app.command()
+def prune(
+    run: RunOption,
+    layers: PruneLayersOption = None,
+    mask_by: PruneMaskByOption = None,
+    criterion: CriterionOption = None,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Mask a run's dense model and remove the units that it needs least."""
+    with clear_errors():
+        set_threads(threads)
+        given = assignments(settings, layers=layers, mask_by=mask_by, criterion=criterion)
+        recipe = trained_recipe(run, given)
+        say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
+
+
+@app.command()
+def export(
+    run: RunOption, out: OutOption = Path("models"), name: NameOption = None, as_json: JsonOption = False
+) -> None:
+    """Export a pruned run as a bundle: ONNX graphs, golden set, manifest."""
+    with clear_errors():
+        check_writable(out)
+        _export(run, trained_dataset(run, console.progress), out, name, as_json)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")], as_json: JsonOption = False
+) -> None:
+    """Check a bundle's hashes, golden set and completeness; exit status 1 if any check fails."""
+    checks = verify_bundle(bundle)
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        console.out.print(console.check_table(checks))
+    if not all(check.passed for check in checks):
+        failed = ", ".join(check.name for check in checks if not check.passed)
+        console.err.print(f"[red]exporter:[/] {escape(str(bundle))} failed: {failed}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipes(as_json: JsonOption = False) -> None:
+    """List the recipes: what each is for, and what it gave where it was run."""
+    if as_json:
+        print(json.dumps({name: asdict(make()) for name, make in RECIPES.items()}, indent=2))
+    else:
+        console.out.print(console.recipe_table())
+
+
+@app.command()
+def samples(
+    dataset: Annotated[str, typer.Argument(help=f"One of: {', '.join(datasets.NAMES)}.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write PNG files to.")],
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 4,
+    split: SplitOption = "test",
+    data_dir: DataDirOption = None,
+    protocol: ProtocolOption = None,
+    image_size: ImageSizeOption = None,
+) -> None:
+    """Write images of a data set as PNG files, named <index>_<label>.png."""
+    with clear_errors():
+        name = split_name(split)
+        settings = dataset_settings(dataset, data_dir, protocol, image_size)
+        check_writable(out)
+        data = datasets.load(settings, console.progress)
+        chosen = data.split(name)
+        for index in range(min(count, len(chosen))):
+            label = data.label_names[chosen.labels_N[index]]
+            path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"
+            Image.fromarray(chosen.images_NYXC[index].squeeze()).save(path)
+            print(path)
