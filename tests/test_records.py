@@ -32,8 +32,8 @@ DOCUMENTED = ("results/README.md", "checkpoints/README.md")
 
 def record(name: str) -> dict[str, Any]:
     """Of a training."""
-    found: dict[str, Any] = json.loads((ROOT / "results" / name / "training.json").read_text("utf-8"))
-    return found
+    values: dict[str, Any] = json.loads((ROOT / "results" / name / "training.json").read_text("utf-8"))
+    return values
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -85,22 +85,22 @@ def test_readme_and_checkpoints_say_the_same(name: str) -> None:
 
 def study(name: str) -> dict[str, Any]:
     """Of the nodes, heads and connections of a trained model."""
-    found: dict[str, Any] = json.loads((ROOT / "results" / name / "study.json").read_text("utf-8"))
-    return found
+    values: dict[str, Any] = json.loads((ROOT / "results" / name / "study.json").read_text("utf-8"))
+    return values
 
 
 @pytest.mark.parametrize(("name", "column"), [("cifar100", 2), ("flowers102", 3)])
-def test_readme_says_how_the_claims_were_judged(name: str, column: int) -> None:
+def test_readme_has_the_verdicts_on_the_claims(name: str, column: int) -> None:
     """Each verdict in its row, with the points that ANDC loses at every share and the heads that are sharper."""
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("| of the claims")) + 2
+    first = next(number for number, line in enumerate(lines) if line.startswith("| claim |")) + 2
     cells = [line.split("|")[column].strip() for line in lines[first : first + 4]]
-    found = study(name)
-    for verdict, cell in zip(found["verdicts"], cells, strict=True):
+    recorded = study(name)
+    for verdict, cell in zip(recorded["verdicts"], cells, strict=True):
         assert cell.startswith(verdict["finding"])
-    lost = [-100 * row["to_dense"]["mean"] for row in found["comparison"]["results"] if row["mask_by"] == ANDC]
+    lost = [-100 * row["to_dense"]["mean"] for row in recorded["comparison"]["results"] if row["mask_by"] == ANDC]
     assert cells[2].endswith(": " + ", ".join("none" if points <= 100 * FREE else f"{points:.1f}" for points in lost))
-    sharp = found["verdicts"][3]["numbers"][0].split(" heads")[0]
+    sharp = recorded["verdicts"][3]["numbers"][0].split(" heads")[0]
     assert cells[3].endswith(f"({sharp})")
 
 
@@ -135,8 +135,8 @@ def test_verdicts_are_those_of_the_recorded_figures() -> None:
 def test_results_page_is_that_of_the_records() -> None:
     """docs/results.md is generated, and was generated after the last record."""
     command = [sys.executable, ROOT / "experiments/record_study.py", "--check"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
 
 
 def commands(page: str) -> list[list[str]]:
@@ -158,3 +158,10 @@ def test_documented_commands_are_ones_that_there_are(words: list[str]) -> None:
         script.command()(importlib.import_module(Path(name).stem).main)
         context = typer.main.get_command(script).make_context(name, arguments)
     override(RECIPES["digits"](), context.params.get("settings") or ())
+
+
+def test_readme_shows_what_explain_prints() -> None:
+    """The table is drawn from the recorded reply by the command's own code."""
+    command = [sys.executable, str(ROOT / "experiments/explain_photo.py"), "--check"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
