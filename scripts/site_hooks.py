@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 class OurChoice(Extension):
-    """Docstrings mark our own choices with `[our choice]`, which Markdown may take for a link."""
+    """Docstrings mark our own choices with `[our choice]`, which Markdown takes for a link after other brackets."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Put round brackets in place of the square ones."""
