@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-import explain_photo  # noqa: E402 - a script's folder is on the path only when it runs
+import explain_photo
 
 RECORD = explain_photo.read_record(explain_photo.RECORD)
 

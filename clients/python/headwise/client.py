@@ -4,7 +4,8 @@
         [classification] = client.classify(["digit.png"])
         print(classification.top[0].label)
 
-Every call has a timeout. A failed call raises a `headwise.errors.HeadwiseError`, never a bare grpc error.
+Every call but `classify_stream` has a timeout. A failed call raises a `headwise.errors.HeadwiseError`, never a bare
+grpc error.
 """
 
 import time

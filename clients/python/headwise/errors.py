@@ -3,7 +3,7 @@
 HeadwiseError
 ├── InvalidRequest      the request must change; `str()` names the field, what was expected and what was found
 ├── NotFound            no such model or version
-├── Overloaded          the server's queue is full: try again after `retry_seconds`
+├── Overloaded          the server's queue is full: try again later
 ├── DeadlineExceeded    the answer did not come in time, or could not have
 ├── Unavailable         no server there, still loading, or draining: try again, or another
 └── ServerFailure       the server could not do its work; its log says why

@@ -82,8 +82,9 @@ def _factor(evidence: Evidence, layer: MaskableLayer, generator: torch.Generator
             return weight.abs()
         case "wanda":
             return weight.abs() * evidence.input_scale[layer.name]
-        case _:
+        case "overlap":
             return _overlap(evidence.nodes, layer)
+    raise ValueError(f"expected a factor of {', '.join(SCORES)}, found {name!r}")
 
 
 def scores(name: str, evidence: Evidence, layer: MaskableLayer, generator: torch.Generator) -> Tensor:

@@ -138,8 +138,9 @@ def _factor(
             return moments.taylor()
         case "snp":
             return snp_scores(node, threshold)
-        case _:
+        case "distinct":
             return distinct_scores(node, threshold)
+    raise ValueError(f"expected a factor of {', '.join(CRITERIA)}, found {name!r}")
 
 
 def scores(
