@@ -48,10 +48,10 @@ def test_recipe_is_the_one_that_was_run(name: str) -> None:
 @pytest.mark.parametrize("name", RECORDED)
 def test_recipe_says_what_it_gave(name: str) -> None:
     """Accuracy with its interval, images and minutes, as recorded."""
-    test, told = record(name)["test"], describe(RECORDED[name])
+    test, description = record(name)["test"], describe(RECORDED[name])
     low, accuracy, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
-    assert f"{accuracy:.2f} % ({low:.2f}-{high:.2f}) on {test['images']:,} test images" in told
-    assert f"{record(name)['minutes']:.2g} minutes" in told
+    assert f"{accuracy:.2f} % ({low:.2f}-{high:.2f}) on {test['images']:,} test images" in description
+    assert f"{record(name)['minutes']:.2g} minutes" in description
     interval = wilson_interval(test["correct"], test["images"])
     assert (interval.low, interval.high) == (test["interval_low"], test["interval_high"])
 
