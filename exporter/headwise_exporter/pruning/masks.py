@@ -12,11 +12,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from headwise_exporter.model.anatomy import LayerGroup, MaskableLayer
+from headwise_exporter.model.anatomy import MaskableLayer
 from headwise_exporter.model.cct import CCT
 
-Layers = LayerGroup | Literal["both"]
-LAYERS: tuple[Layers, ...] = (*get_args(LayerGroup), "both")
+Layers = Literal["feed_forward", "classifier_head", "both"]  # a `LayerGroup`, or both
+LAYERS: tuple[Layers, ...] = get_args(Layers)
 
 
 def masked_layers(model: CCT, layers: Layers) -> list[MaskableLayer]:

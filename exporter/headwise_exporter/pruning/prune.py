@@ -66,7 +66,7 @@ class PruneSettings:
         ValueError: unknown layers, choice of connections or criterion, or a share outside 0 .. 1.
     """
 
-    layers: Layers | Literal["auto"] = AUTO  # where masks go; auto: the best on validation
+    layers: Literal["auto", "feed_forward", "classifier_head", "both"] = AUTO  # where masks go; auto: the best on validation
     mask_by: str = AUTO  # one of `connections.MASK_BY`, none, or auto: the best on validation
     threshold: float = THRESHOLD  # at which a field counts as recognition
     keep: float | None = None  # share of each masked layer's connections, by a threshold of its own

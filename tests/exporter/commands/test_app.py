@@ -158,7 +158,7 @@ def test_unwritable_out_is_found_before_anything_is_trained(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--layers", "diagonal"), "expected layers to be one of auto, feed_forward, classifier_head, both, found"),
+        (("--layers", "diagonal"), "Input should be 'auto', 'feed_forward', 'classifier_head' or 'both'"),
         (("--mask-by", "luck"), "expected mask_by to be one of auto, none, andc, permuted"),
         (("--criterion", "luck"), "expected criterion to be one of auto, magnitude"),
         (("--set", "prune.criterion=luck"), "expected criterion to be one of auto, magnitude"),
