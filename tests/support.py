@@ -32,7 +32,7 @@ from torch import Tensor
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-LONG_SECONDS = 240.0  # no test needs as long, even on a machine that is busy; only a fault does
+LONG_SECONDS = 600.0  # no test needs as long, even on a machine that is busy; only a fault does
 
 
 def small_config(depth: int = 2) -> CCTConfig:
