@@ -66,8 +66,9 @@ class PruneSettings:
         ValueError: unknown layers, choice of connections or criterion, or a share outside 0 .. 1.
     """
 
-    layers: Literal["auto", "feed_forward", "classifier_head", "both"] = AUTO  # where masks go; auto: the best on validation
-    mask_by: str = AUTO  # one of `connections.MASK_BY`, none, or auto: the best on validation
+    # Where masks go, and what chooses the connections that they keep: one of `connections.MASK_BY`, or none.
+    layers: Literal["auto", "feed_forward", "classifier_head", "both"] = AUTO  # auto: the best on validation
+    mask_by: str = AUTO  # auto: the best on validation
     threshold: float = THRESHOLD  # at which a field counts as recognition
     keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
     criterion: str = AUTO  # one of `criteria.CRITERIA`, or auto: the best on validation

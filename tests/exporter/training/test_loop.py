@@ -168,7 +168,7 @@ def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
     assert not model.training
 
 
-def test_short_training_is_the_recipe_with_fewer_epochs() -> None:
+def test_fine_tuning_is_the_recipe_with_fewer_epochs() -> None:
     """Everything but the length, the peak and the warm-up stays, and the batch where none is given."""
     short = fine_tuning_settings(SETTINGS, 2, 1e-4)
     assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=0.2)
