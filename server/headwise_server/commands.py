@@ -13,7 +13,7 @@ from headwise.bundle import BundleError
 from headwise.entry import version_callback
 
 from headwise_server.app import ListenError, Settings, serve
-from headwise_server.engines import AUTO, EngineError, create
+from headwise_server.engines import AUTO, MODULES, EngineError, create
 from headwise_server.repository import RepositoryError
 
 START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError)
@@ -47,7 +47,9 @@ def run(
     ] = "127.0.0.1:50051",
     engine: Annotated[
         str,
-        typer.Option(envvar="HEADWISE_ENGINE", help="auto, onnxruntime, openvino, cuda or tensorrt; never another."),
+        typer.Option(
+            envvar="HEADWISE_ENGINE", help=f"One of: {', '.join((AUTO, *MODULES))}; never another in silence."
+        ),
     ] = AUTO,
     precision: Annotated[
         str,

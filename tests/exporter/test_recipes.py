@@ -15,9 +15,8 @@ def test_recipe_gives_a_model_for_its_data_set(name: str) -> None:
     """The model takes images of the data set's size and gives a finite logit for each label."""
     recipe = RECIPES[name]()
     source = DATASETS[recipe.dataset]
-    channels = 1 if recipe.dataset == "digits" else 3
-    config = recipe.model.config(recipe.image_size or source.image_size, channels, 5)
-    images = torch.zeros(1, channels, config.image_size, config.image_size)
+    config = recipe.model.config(recipe.image_size or source.image_size, 3, 5)
+    images = torch.zeros(1, 3, config.image_size, config.image_size)
     assert CCT(config).eval()(images)[0].isfinite().all()
     assert recipe.protocol is None or recipe.protocol in source.protocols
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from headwise.bundle import read_manifest
 from headwise_server import engines
-from headwise_server.engines import Engine, EngineError, create
+from headwise_server.engines import MODULES, Engine, EngineError, create
 from headwise_server.engines.tensorrt import provider_options
 
 CPU = ["onnxruntime", "openvino"]
@@ -74,7 +74,7 @@ def test_damaged_graph_is_an_engine_error(tmp_path: Path, name: str) -> None:
 
 def test_unknown_engine_lists_the_known_ones() -> None:
     """An engine that does not exist is refused."""
-    with pytest.raises(EngineError, match="expected one of: auto, openvino, onnxruntime, cuda, tensorrt"):
+    with pytest.raises(EngineError, match=f"expected one of: auto, {', '.join(MODULES)}"):
         create("tvm")
 
 
