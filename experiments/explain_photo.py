@@ -103,7 +103,8 @@ def draw_parts(axes: Axes, result: Explanation, target: int, limit: float) -> No
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     title = f"{score.label}, {LABELS[score.label]}: {100 * score.probability:.0f} %, logit {score.logit:+.2f}"
-    axes.set(title=title, xlim=(-limit, limit), xlabel="against  ←  part of the logit  →  for")
+    axes.set_title(title, fontsize=9)
+    axes.set(xlim=(-limit, limit), xlabel="against  ←  part of the logit  →  for")
 
 
 def draw(result: Explanation) -> Figure:
