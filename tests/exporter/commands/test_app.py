@@ -308,9 +308,8 @@ def test_evaluation_of_a_split_names_it(built: Path, tmp_path: Path) -> None:
     assert "pruned" not in shown
 
 
-def test_measurement_is_shown_and_given_to_programs(built: Path, tmp_path: Path) -> None:
+def test_measurement_is_shown_and_given_to_programs(run: Path) -> None:
     """A row for each tap point and each head; the file itself as JSON."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
     shown = exporter("measure", "--run", run)
     assert shown.exit_code == 0, shown.output
     for expected in ("measure: up to date", "1.feed_forward_hidden", "359 validation images", "1.3", "alone"):

@@ -1,11 +1,12 @@
 """Controls: which connections they keep, and that they keep as many as ANDC."""
 
 import pytest
-import support
 import torch
+from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.anatomy import CLASSIFIER_HEAD, MaskableLayer
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import ProbeSettings, measure, relative_fields, train_probes
+from headwise_exporter.nodes.measurements import Measurements
+from headwise_exporter.nodes.snp import relative_fields
 from headwise_exporter.pruning.andc import andc_masks_keeping
 from headwise_exporter.pruning.connections import (
     ANDC,
@@ -25,12 +26,9 @@ HEAD = "classifier.fc"
 
 
 @pytest.fixture(scope="module")
-def evidence() -> Evidence:
-    """A random model, measured on random images."""
-    model = support.random_model()
-    data = support.random_images(torch.arange(60) % 10)
-    probes = train_probes(model, data, ProbeSettings(epochs=1))
-    return Evidence(model, measure(model, probes, data), input_scales(model, data, batch_size=7))
+def evidence(dense: CCT, measurements: Measurements, data: LabelledImages) -> Evidence:
+    """The dense model, its measured nodes and the scales of its layers' inputs."""
+    return Evidence(dense, measurements.nodes, input_scales(dense, data, batch_size=7))
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +79,10 @@ def test_magnitude_keeps_the_largest_weights(evidence: Evidence, andc: Masks) ->
         assert weight(evidence.model, layer)[mask].min() >= weight(evidence.model, layer)[~mask].max()
 
 
-def test_wanda_weighs_each_weight_with_the_size_of_its_input(evidence: Evidence) -> None:
+def test_wanda_weighs_each_weight_with_the_size_of_its_input(evidence: Evidence, data: LabelledImages) -> None:
     """|W| times the root mean square of the hidden node, up to a factor."""
     with torch.no_grad():
-        values = evidence.model(support.random_images(torch.arange(60) % 10).normalised(slice(None)))[1]
+        values = evidence.model(data.normalised(slice(None)))[1]
     scale_F = values["encoders.1.feed_forward_hidden"].flatten(0, 1).double().square().mean(0).sqrt()
     wanda = score("wanda", evidence)
     expected = weight(evidence.model, "classifier.blocks.1.linear2") * scale_F

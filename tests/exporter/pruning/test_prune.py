@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 import support
-import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.manifest import kept_share
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
-from headwise_exporter.nodes.snp import ProbeSettings, measure, statistics, train_probes
+from headwise_exporter.nodes.snp import statistics
 from headwise_exporter.pruning import prune as prune_module
 from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
 from headwise_exporter.pruning.criteria import CRITERIA, collect_moments
@@ -30,25 +29,6 @@ TRAINING = TrainingSettings(epochs=5, batch_size=32)
 SETTINGS = PruneSettings(
     layers="both", mask_by="andc", criterion="magnitude", epochs=1, budget=Budget(0.5, 0.5, 1.0, 1.0)
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> LabelledImages:
-    """60 random images of all labels."""
-    return support.random_images(torch.arange(60) % 10)
-
-
-@pytest.fixture(scope="module")
-def dense() -> CCT:
-    """The model to prune."""
-    return support.random_model()
-
-
-@pytest.fixture(scope="module")
-def measurements(dense: CCT, data: LabelledImages) -> Measurements:
-    """Of the model."""
-    probes = train_probes(dense, data, ProbeSettings(epochs=1))
-    return Measurements(probes, measure(dense, probes, data))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The stages of a build, from files to files."""
 
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -27,12 +26,6 @@ from headwise_exporter.stages.build import (
     train_stage,
 )
 from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, PRUNED, RunError, run_findings
-
-
-@pytest.fixture
-def run(built: Path, tmp_path: Path) -> Path:
-    """A finished run to go on with."""
-    return Path(shutil.copytree(built / "run", tmp_path / "run"))
 
 
 def carry_out_all(run: Path, seed: int = 0, epochs: int = 2) -> list[bool]:

@@ -8,7 +8,6 @@ import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
-from headwise_exporter.nodes.snp import ProbeSettings, measure, train_probes
 from headwise_exporter.pruning.masks import Masks
 from headwise_exporter.studies.comparison import (
     ComparisonSettings,
@@ -32,25 +31,6 @@ SETTINGS = ComparisonSettings(
     shares=(0.5, 0.1), mask_by=("andc", "random", "gradual wanda"), seeds=2, layers="feed_forward"
 )
 TRAINING = TrainingSettings(epochs=1, batch_size=32)
-
-
-@pytest.fixture(scope="module")
-def dense() -> CCT:
-    """The model that is masked."""
-    return support.random_model()
-
-
-@pytest.fixture(scope="module")
-def data() -> LabelledImages:
-    """Random images of all labels."""
-    return support.random_images(torch.arange(60) % 10)
-
-
-@pytest.fixture(scope="module")
-def measurements(dense: CCT, data: LabelledImages) -> Measurements:
-    """Of the model."""
-    probes = train_probes(dense, data, ProbeSettings(epochs=1))
-    return Measurements(probes, measure(dense, probes, data))
 
 
 @pytest.fixture(scope="module")

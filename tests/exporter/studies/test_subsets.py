@@ -6,7 +6,7 @@ import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
-from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings, measure, train_probes
+from headwise_exporter.nodes.snp import NodeMeasurement
 from headwise_exporter.pruning import criteria
 from headwise_exporter.studies.subsets import (
     CRITERIA,
@@ -28,22 +28,9 @@ SETTINGS = SubsetSettings(labels=3, subsets=2, shares=(1.0, 0.25), images=20)
 
 
 @pytest.fixture(scope="module")
-def dense() -> CCT:
-    """The model that nodes are removed from."""
-    return support.random_model()
-
-
-@pytest.fixture(scope="module")
 def data() -> LabelledImages:
-    """Random images of all labels."""
+    """80 random images, eight of each label."""
     return support.random_images(torch.arange(80) % 10)
-
-
-@pytest.fixture(scope="module")
-def measurements(dense: CCT, data: LabelledImages) -> Measurements:
-    """Of the model."""
-    probes = train_probes(dense, data, ProbeSettings(epochs=1))
-    return Measurements(probes, measure(dense, probes, data))
 
 
 def random_node(nodes: int = 7) -> NodeMeasurement:
