@@ -7,7 +7,7 @@ from support import exporter
 
 
 def test_comparison_has_a_row_for_each_share_and_choice_of_masks(run: Path) -> None:
-    """ANDC is there even if it was not asked for."""
+    """ANDC is compared even without an option for it."""
     arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--mask-by", "random", "--seeds", "1")
     few = ("--set", "prune.images=100")
     shown = exporter(*arguments, *few)
@@ -21,7 +21,7 @@ def test_comparison_has_a_row_for_each_share_and_choice_of_masks(run: Path) -> N
 
 
 def test_fine_tuning_takes_other_settings_than_the_recipes(run: Path) -> None:
-    """By their names, for this command alone; the record says which. Unknown ones are refused."""
+    """Settings are given by name, for one command, and recorded. Unknown ones are refused."""
     arguments = (
         "compare",
         "--run",
@@ -46,7 +46,7 @@ def test_fine_tuning_takes_other_settings_than_the_recipes(run: Path) -> None:
 
 
 def test_removal_for_subsets_is_shown_beside_taylor(run: Path) -> None:
-    """And given to programs."""
+    """The command prints a table, or JSON for programs."""
     arguments = ("subsets", "--run", run, "--labels", "3", "--subsets", "2")
     shown = exporter(*arguments)
     assert shown.exit_code == 0, shown.output
@@ -58,7 +58,7 @@ def test_removal_for_subsets_is_shown_beside_taylor(run: Path) -> None:
 
 
 def test_report_is_a_page_in_the_runs_folder(run: Path) -> None:
-    """The command says where."""
+    """The command prints the page's path."""
     result = exporter("report", run)
     assert result.exit_code == 0, result.output
     assert "report/report.html" in result.output
@@ -66,7 +66,7 @@ def test_report_is_a_page_in_the_runs_folder(run: Path) -> None:
 
 
 def test_unknown_choice_of_masks_is_refused_before_anything_is_trained(built: Path) -> None:
-    """With the known ones."""
+    """The message lists the known choices."""
     result = exporter("compare", "--run", built / "run", "--mask-by", "luck")
     assert result.exit_code == 2
     assert "wanda" in result.output

@@ -55,15 +55,15 @@ def test_node_without_a_cluster_keeps_nothing(dense: CCT) -> None:
 
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.25, 0.1])
-def test_asked_for_share_is_kept_in_every_layer(dense: CCT, share: float) -> None:
-    """Each layer has a threshold of its own, and misses the share by a few of its connections."""
+def test_every_layer_keeps_the_given_share(dense: CCT, share: float) -> None:
+    """Each layer has its own threshold, and comes within a few connections of the share."""
     for mask in andc_masks_keeping(dense, graded_nodes(dense), "both", share).by_layer.values():
         assert float(mask.float().mean()) == pytest.approx(share, abs=0.03)
 
 
-def test_layer_that_cannot_keep_so_much_keeps_what_it_can(dense: CCT) -> None:
+def test_layer_that_cannot_keep_the_share_keeps_what_it_can(dense: CCT) -> None:
     """Nodes that recognise few labels at any threshold share few."""
     nodes = support.random_nodes(dense)
-    most, asked = andc_masks(dense, nodes, "feed_forward", 0.0), andc_masks_keeping(dense, nodes, "feed_forward", 1.0)
-    for name, mask in asked.by_layer.items():
+    most, masks = andc_masks(dense, nodes, "feed_forward", 0.0), andc_masks_keeping(dense, nodes, "feed_forward", 1.0)
+    for name, mask in masks.by_layer.items():
         assert torch.equal(mask, most.by_layer[name])

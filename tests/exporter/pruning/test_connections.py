@@ -33,7 +33,7 @@ def evidence(dense: CCT, measurements: Measurements, data: LabelledImages) -> Ev
 
 @pytest.fixture(scope="module")
 def andc(evidence: Evidence) -> Masks:
-    """A quarter of every layer's connections."""
+    """ANDC masks that keep a quarter of every layer's connections."""
     return andc_masks_keeping(evidence.model, evidence.nodes, "both", 0.25)
 
 
@@ -54,7 +54,7 @@ def weight(model: CCT, layer: str) -> Tensor:
 
 @pytest.mark.parametrize("mask_by", MASK_BY)
 def test_every_choice_keeps_as_many_connections_in_each_layer(mask_by: str, evidence: Evidence, andc: Masks) -> None:
-    """Controls at the same kept number, layer by layer."""
+    """Every control keeps ANDC's number of connections, layer by layer."""
     masks = choose_masks(mask_by, andc, evidence).by_layer
     assert list(masks) == list(andc.by_layer)
     for layer, mask in masks.items():
@@ -63,12 +63,12 @@ def test_every_choice_keeps_as_many_connections_in_each_layer(mask_by: str, evid
 
 
 def test_dense_keeps_every_connection(evidence: Evidence, andc: Masks) -> None:
-    """Of the layers that would be masked."""
+    """The kept share of the layers that would be masked is 1."""
     assert choose_masks(DENSE, andc, evidence).kept_share() == 1.0
 
 
 def test_andc_is_left_as_it_is(evidence: Evidence, andc: Masks) -> None:
-    """The masks that the others are compared with."""
+    """The chosen masks are the ANDC masks themselves."""
     for layer, mask in choose_masks(ANDC, andc, evidence).by_layer.items():
         assert torch.equal(mask, andc.by_layer[layer])
 
@@ -120,8 +120,8 @@ def test_permuted_mask_has_the_same_rows_and_columns(evidence: Evidence, andc: M
 
 
 @pytest.mark.parametrize("mask_by", ["random", PERMUTED])
-def test_chance_depends_on_the_seed(mask_by: str, evidence: Evidence, andc: Masks) -> None:
-    """The same seed gives the same mask, another one another."""
+def test_random_masks_depend_on_the_seed(mask_by: str, evidence: Evidence, andc: Masks) -> None:
+    """The same seed gives the same masks, another seed other masks."""
     first, second, third = (choose_masks(mask_by, andc, evidence, seed).by_layer[HEAD] for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
