@@ -13,12 +13,12 @@ import support
 
 def required(extra: str | None) -> set[str]:
     """Names of the packages that the distribution asks for, with an extra or without one."""
-    found = set()
+    names = set()
     for requirement in requires("headwise") or []:
         name, _, marker = requirement.partition(";")
         if (f"extra == '{extra}'" in marker) if extra else not marker:
-            found.add(re.split(r"[^A-Za-z0-9_-]", name)[0])
-    return found
+            names.add(re.split(r"[^A-Za-z0-9_-]", name)[0])
+    return names
 
 
 def test_client_brings_no_runtime() -> None:

@@ -33,7 +33,7 @@ FOLDERS = ("benchmarks", "clients", "docs", "experiments", "exporter", "proto", 
 
 
 def name_of(page: Path) -> str:
-    """As a test is named."""
+    """The page's path in the repository, which names its test."""
     return page.relative_to(ROOT).as_posix()
 
 
@@ -48,12 +48,12 @@ def lines_of_code(text: str) -> list[str]:
 
 def commands_of(page: Path) -> list[list[str]]:
     """The words of each command of ours that a page shows, whatever stands before it on the line."""
-    found = []
+    commands = []
     for line in lines_of_code(page.read_text("utf-8")):
         match = re.match(rf"(?:.*-- )?((?:{'|'.join(COMMANDS)}) .*)", line)
         if match and "→" not in line:
-            found.append(shlex.split(match[1], comments=True))
-    return found
+            commands.append(shlex.split(match[1], comments=True))
+    return commands
 
 
 def unknown_words(words: list[str]) -> list[str]:
@@ -85,7 +85,7 @@ def test_python_block_runs(
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_name_options_that_exist(page: Path) -> None:
     """Every command of ours that a page shows has that subcommand and those options."""
-    unknown = {" ".join(words): found for words in commands_of(page) if (found := unknown_words(words))}
+    unknown = {" ".join(words): options for words in commands_of(page) if (options := unknown_words(words))}
     assert not unknown
 
 
@@ -129,7 +129,7 @@ def test_paths_in_contributing_are_there() -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """No page that nobody finds."""
+    """mkdocs.yml names every page."""
     text = (ROOT / "mkdocs.yml").read_text("utf-8")
     assert [name for page in DOCS if (name := page.relative_to(ROOT / "docs").as_posix()) not in text] == []
 

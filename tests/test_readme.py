@@ -58,7 +58,7 @@ def test_step_by_step_runs_as_it_stands(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     [steps] = [block for block in blocks("sh") if "exporter build" in block]
-    found = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euc", f"set -m\n{steps}\nwait"],
         cwd=tmp_path,
         env={**os.environ, "HEADWISE_LISTEN": address, "HEADWISE_SERVER": address, "COLUMNS": "100"},
@@ -67,9 +67,9 @@ def test_step_by_step_runs_as_it_stands(tmp_path: Path) -> None:
         check=False,
         timeout=2 * support.LONG_SECONDS,
     )
-    assert found.returncode == 0, found.stderr
+    assert process.returncode == 0, process.stderr
     for expected in ("bundle: models/digits/1", "completeness of the split", "probability", "expert of"):
-        assert expected in found.stdout
+        assert expected in process.stdout
 
 
 def test_python_block_runs_as_it_stands(

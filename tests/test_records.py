@@ -1,4 +1,4 @@
-"""Recorded trainings: the recipes as they stand, what they say of themselves, and the weights that came of them."""
+"""Recorded trainings: the recipes as they stand, how they are described, and the trained weights."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ DOCUMENTED = ("results/README.md", "checkpoints/README.md")
 
 
 def record(name: str) -> dict[str, Any]:
-    """Of a training."""
+    """The record of a training."""
     values: dict[str, Any] = json.loads((ROOT / "results" / name / "training.json").read_text("utf-8"))
     return values
 
@@ -46,7 +46,7 @@ def test_recipe_is_the_one_that_was_run(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_recipe_says_what_it_gave(name: str) -> None:
+def test_description_of_a_recipe_has_its_result(name: str) -> None:
     """Accuracy with its interval, images and minutes, as recorded."""
     test, description = record(name)["test"], describe(RECORDED[name])
     low, accuracy, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
@@ -68,7 +68,7 @@ def test_shipped_weights_are_of_the_recorded_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_readme_and_checkpoints_say_the_same(name: str) -> None:
+def test_readme_and_checkpoints_have_the_recorded_results(name: str) -> None:
     """One row each, with the recorded accuracy and minutes."""
     test = record(name)["test"]
     low, accuracy, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
@@ -84,7 +84,7 @@ def test_readme_and_checkpoints_say_the_same(name: str) -> None:
 
 
 def study(name: str) -> dict[str, Any]:
-    """Of the nodes, heads and connections of a trained model."""
+    """The record of a study of a trained model's nodes, heads and connections."""
     values: dict[str, Any] = json.loads((ROOT / "results" / name / "study.json").read_text("utf-8"))
     return values
 
@@ -105,7 +105,7 @@ def test_readme_has_the_verdicts_on_the_claims(name: str, column: int) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_study_was_recorded_by_a_recipe_that_there_is(name: str) -> None:
+def test_study_was_recorded_with_an_existing_recipe(name: str) -> None:
     """What a study's settings were can be read back; its model is that of the recorded training."""
     assert from_record(study(name)["training"]["recipe"]).model == from_record(record(name)["recipe"]).model
 
@@ -147,7 +147,7 @@ def commands(page: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", [words for page in DOCUMENTED for words in commands(page)], ids=" ".join)
-def test_documented_commands_are_ones_that_there_are(words: list[str]) -> None:
+def test_documented_commands_exist(words: list[str]) -> None:
     """Subcommand, options and settings of every command that made a record."""
     program, name, *arguments = words
     if program == "exporter":

@@ -30,8 +30,8 @@ with distributed.process_group():
     result = train(model, data, TrainingSettings(epochs=3, batch_size=16, warm_up_epochs=1, augmentation=augmentation))
     if distributed.is_main():
         weight = model.classifier.fc.weight.detach().flatten().tolist()
-        told = {"processes": distributed.world_size(), "losses": [e.loss for e in result.epochs], "weight": weight}
-        pathlib.Path(sys.argv[1]).write_text(json.dumps(told))
+        record = {"processes": distributed.world_size(), "losses": [e.loss for e in result.epochs], "weight": weight}
+        pathlib.Path(sys.argv[1]).write_text(json.dumps(record))
 """
 
 
@@ -51,23 +51,23 @@ TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "
 
 
 def run(*arguments: str | Path, **environment: str) -> str:
-    """Run Python with the tests' helpers on its path; what it printed."""
+    """Run Python with the tests' helpers on its path; give what it printed."""
     helpers = {"PYTHONPATH": str(Path(support.__file__).parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, arguments)]
     settings = {**os.environ, **helpers, **environment}
-    found = subprocess.run(
+    process = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=support.LONG_SECONDS, env=settings
     )
-    assert found.returncode == 0, found.stderr
-    return found.stdout + found.stderr
+    assert process.returncode == 0, process.stderr
+    return process.stdout + process.stderr
 
 
 def trained(folder: Path, launcher: tuple[str, ...], images: int, **augmentation: float) -> dict[str, Any]:
-    """Train by a launcher, and give what the main process tells."""
-    script, told = folder / "train.py", folder / "told.json"
+    """Train by a launcher, and give the processes, losses and classifier head that the main process records."""
+    script, record = folder / "train.py", folder / "record.json"
     script.write_text(TRAIN)
-    run(*launcher, script, told, str(images), json.dumps(augmentation))
-    return json.loads(told.read_text())
+    run(*launcher, script, record, str(images), json.dumps(augmentation))
+    return json.loads(record.read_text())
 
 
 def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_process_without_an_image_of_the_last_batch_goes_on(tmp_path: Path) -> N
 
 
 def test_augmentation_takes_a_process_without_an_image(tmp_path: Path) -> None:
-    """Each process draws its own, so the curves differ; all is finite."""
+    """Each process draws its own, so the curves differ; every loss is finite."""
     assert all(map(math.isfinite, trained(tmp_path, TWO, 65, **ALL)["losses"]))
 
 

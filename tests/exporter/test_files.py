@@ -38,9 +38,9 @@ try:
 except OutputError as error:
     print(error)
 """
-    found = support.run_with_little_room(code, 4096, str(tmp_path / "big.bin"))
-    assert "cannot write" in found.stdout, found.stderr
-    assert "Free space" in found.stdout
+    process = support.run_with_little_room(code, 4096, str(tmp_path / "big.bin"))
+    assert "cannot write" in process.stdout, process.stderr
+    assert "Free space" in process.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -47,23 +47,23 @@ def test_reference_models_are_the_references() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_says_what_it_gave_or_that_it_was_not_run(name: str) -> None:
-    """A result has a split, hardware and a number of runs."""
+def test_description_has_the_recipes_result_or_that_it_was_not_run(name: str) -> None:
+    """A result is a percentage with its number of runs."""
     text = describe(name)
     assert "not run yet" in text.lower() or "not measured" in text.lower() or ("%" in text and "n = " in text)
 
 
 def test_unknown_recipe_lists_those_for_the_data_set() -> None:
-    """One that is not there, and one for another data set."""
+    """For a name that does not exist, and for the recipe of another data set."""
     for name in ("resnet", "digits"):
         with pytest.raises(RecipeError, match=rf"recipe for cifar100 \(cct_7_3x1, cifar100_cpu\), found '{name}'"):
             find_recipe("cifar100", name)
 
 
 def test_any_setting_can_be_changed() -> None:
-    """At any depth, as numbers, words, truths, tuples and nothing; the rest stays."""
+    """At any depth, as numbers, words, booleans, tuples and null; all other settings stay."""
     recipe = RECIPES["cifar100_cpu"]()
-    found = override(
+    changed = override(
         recipe,
         [
             "training.epochs=5",
@@ -75,11 +75,11 @@ def test_any_setting_can_be_changed() -> None:
             "protocol=null",
         ],
     )
-    assert found.training.epochs == 5
-    assert found.training.bf16 is True
-    assert (found.training.optimizer, found.training.augmentation.flip) == ("adamw", 0.25)
-    assert (found.model.conv_hidden_channels, found.prune.budget.heads) == ((32, 64), 0.5)
-    assert replace(found, model=recipe.model, training=recipe.training, prune=recipe.prune) == recipe
+    assert changed.training.epochs == 5
+    assert changed.training.bf16 is True
+    assert (changed.training.optimizer, changed.training.augmentation.flip) == ("adamw", 0.25)
+    assert (changed.model.conv_hidden_channels, changed.prune.budget.heads) == ((32, 64), 0.5)
+    assert replace(changed, model=recipe.model, training=recipe.training, prune=recipe.prune) == recipe
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_any_setting_can_be_changed() -> None:
     ],
 )
 def test_wrong_setting_says_what_is_expected(assignment: str, message: str) -> None:
-    """The name, and the names or values there are."""
+    """The message has the setting's name, and the names or values that it may have."""
     with pytest.raises(RecipeError, match=message):
         override(RECIPES["digits"](), [assignment])
 

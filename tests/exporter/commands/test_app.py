@@ -74,7 +74,7 @@ def wait_until_saved(training: subprocess.Popen[str], run: Path) -> None:
 
 
 def test_build_goes_from_data_set_to_bundle_and_is_done_once(tmp_path: Path) -> None:
-    """One command makes a bundle that verifies; the same command again has nothing to do and says so."""
+    """One command makes a bundle that verifies; the same command again reports that all is up to date."""
     arguments = ("build", "--dataset", "digits", "--out", tmp_path / "models", "--run", tmp_path / "run")
     first = exporter(*arguments, "--criterion", "taylor")
     assert first.exit_code == 0, first.output
@@ -110,8 +110,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained without a stop."""
     run = tmp_path_factory.mktemp("whole")
     whole = start("train", "--dataset", "digits", "--run", run)
-    said = whole.communicate(timeout=support.LONG_SECONDS)[0]
-    assert whole.returncode == 0, said
+    output = whole.communicate(timeout=support.LONG_SECONDS)[0]
+    assert whole.returncode == 0, output
     return run
 
 
@@ -124,13 +124,13 @@ def test_interrupted_build_goes_on_where_it_stopped(
     interrupted = start(*arguments, stands_still=True)
     wait_until_saved(interrupted, tmp_path / "run")
     interrupted.send_signal(number)
-    said = interrupted.communicate(timeout=support.LONG_SECONDS)[0]
-    assert interrupted.returncode == (-number if number == signal.SIGKILL else 130), said
-    assert ("goes on where this one stopped" in said) == (number != signal.SIGKILL)
+    output = interrupted.communicate(timeout=support.LONG_SECONDS)[0]
+    assert interrupted.returncode == (-number if number == signal.SIGKILL else 130), output
+    assert ("goes on where this one stopped" in output) == (number != signal.SIGKILL)
     assert not (tmp_path / "run" / "dense.safetensors").exists()
     resumed = start(*arguments)
-    said = resumed.communicate(timeout=support.LONG_SECONDS)[0]
-    assert resumed.returncode == 0, said
+    output = resumed.communicate(timeout=support.LONG_SECONDS)[0]
+    assert resumed.returncode == 0, output
     assert file_sha256(tmp_path / "run" / "dense.safetensors") == file_sha256(uninterrupted / "dense.safetensors")
     assert not (tmp_path / "run" / "training.resume.pt").exists()
 
@@ -143,8 +143,8 @@ def test_unknown_data_set_is_one_clear_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unwritable_out_is_found_before_anything_is_trained(tmp_path: Path) -> None:
-    """The output folder is tried first, so hours are not lost at the end."""
+def test_unwritable_out_is_an_error_before_anything_is_trained(tmp_path: Path) -> None:
+    """The output folder is tried first, so that no training is lost."""
     (tmp_path / "file").write_text("")
     out, run = tmp_path / "file" / "models", tmp_path / "run"
     result = exporter("build", "--dataset", "digits", "--out", out, "--run", run)
@@ -182,9 +182,9 @@ def test_verify_names_what_fails_and_exits_with_1(bundle: Path, tmp_path: Path) 
     result = exporter("verify", copy)
     assert result.exit_code == 1
     assert "failed: files" in result.output
-    found = json.loads(exporter("verify", copy, "--json").stdout)
-    assert [check["name"] for check in found if not check["passed"]] == ["files"]
-    assert "weights.bin: expected" in found[-1]["detail"]
+    checks = json.loads(exporter("verify", copy, "--json").stdout)
+    assert [check["name"] for check in checks if not check["passed"]] == ["files"]
+    assert "weights.bin: expected" in checks[-1]["detail"]
 
 
 def test_stage_without_a_run_says_what_to_do_first(tmp_path: Path) -> None:
@@ -241,12 +241,12 @@ def test_folder_of_photos_becomes_a_served_bundle(tmp_path: Path, monkeypatch: p
     with support.running_server(tmp_path / "models") as running, Client(running.address) as client:
         client.wait_until_ready(support.LONG_SECONDS)
         files = [tmp_path / "photos" / color / "3.jpg" for color in ("red", "green", "blue")]
-        assert [found.top[0].label for found in client.classify(files)] == ["red", "green", "blue"]
+        assert [classification.top[0].label for classification in client.classify(files)] == ["red", "green", "blue"]
         assert client.list_models()[0].name == "photos"
 
 
 def test_training_starts_from_given_weights(built: Path, tmp_path: Path) -> None:
-    """--init takes a file of weights and says what it took; other weights are another training."""
+    """--init takes a file of weights and reports the tensors taken; other weights are another training."""
     arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "1")
     result = exporter(*arguments, "--init", built / "run" / "dense.safetensors")
     assert result.exit_code == 0, result.output
@@ -281,18 +281,18 @@ def test_interrupted_training_does_not_go_on_from_other_initial_weights(built: P
     for run in ("run", "fresh"):
         init = ("--init", str(built / "run" / "dense.safetensors"))
         other = start("train", "--dataset", "digits", "--run", tmp_path / run, *init)
-        said = other.communicate(timeout=support.LONG_SECONDS)[0]
-        assert other.returncode == 0, said
+        output = other.communicate(timeout=support.LONG_SECONDS)[0]
+        assert other.returncode == 0, output
     weights = [file_sha256(tmp_path / run / "dense.safetensors") for run in ("run", "fresh")]
     assert weights[0] == weights[1]
 
 
 def test_evaluation_is_that_of_the_bundle(built: Path) -> None:
     """Every model of the run, with the figures that its manifest has."""
-    found = {row["model"]: row for row in json.loads(exporter("evaluate", "--run", built / "run", "--json").stdout)}
+    rows = {row["model"]: row for row in json.loads(exporter("evaluate", "--run", built / "run", "--json").stdout)}
     metrics = json.loads((built / "models" / "digits" / "1" / "manifest.json").read_text("utf-8"))["metrics"]
-    assert list(found) == ["dense", "masked", "pruned"]
-    for name, row in found.items():
+    assert list(rows) == ["dense", "masked", "pruned"]
+    for name, row in rows.items():
         assert row["accuracy"] == metrics[f"{name}_accuracy"]
         assert row["interval_low"] == metrics[f"{name}_accuracy_interval"]["low"]
         assert row["images"] == 360
@@ -308,15 +308,14 @@ def test_evaluation_of_a_split_names_it(built: Path, tmp_path: Path) -> None:
     assert "pruned" not in shown
 
 
-def test_measurement_is_shown_and_given_to_programs(built: Path, tmp_path: Path) -> None:
+def test_measurement_is_shown_and_given_to_programs(run: Path) -> None:
     """A row for each tap point and each head; the file itself as JSON."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
     shown = exporter("measure", "--run", run)
     assert shown.exit_code == 0, shown.output
     for expected in ("measure: up to date", "1.feed_forward_hidden", "359 validation images", "1.3", "alone"):
         assert expected in shown.output
-    told = json.loads(exporter("measure", "--run", run, "--json").stdout)
-    assert told == json.loads((run / "findings.json").read_text("utf-8"))
+    findings = json.loads(exporter("measure", "--run", run, "--json").stdout)
+    assert findings == json.loads((run / "findings.json").read_text("utf-8"))
 
 
 def test_training_leaves_a_log(built: Path) -> None:
@@ -327,7 +326,7 @@ def test_training_leaves_a_log(built: Path) -> None:
 
 
 def test_no_epochs_take_the_initial_weights_as_they_are(built: Path, tmp_path: Path) -> None:
-    """So that a trained model is pruned and served without training it again."""
+    """A trained model can be pruned and served without training it again."""
     weights = built / "run" / "dense.safetensors"
     arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "0")
     assert exporter(*arguments, "--init", weights).exit_code == 0

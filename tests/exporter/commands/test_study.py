@@ -1,15 +1,13 @@
 """Commands that try something on a finished run, as a user calls them."""
 
 import json
-import shutil
 from pathlib import Path
 
 from support import exporter
 
 
-def test_comparison_has_a_row_for_each_share_and_choice_of_masks(built: Path, tmp_path: Path) -> None:
-    """ANDC is there even if it was not asked for."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
+def test_comparison_has_a_row_for_each_share_and_choice_of_masks(run: Path) -> None:
+    """ANDC is compared even without an option for it."""
     arguments = ("compare", "--run", run, "--share", "0.5", "--share", "0.1", "--mask-by", "random", "--seeds", "1")
     few = ("--set", "prune.images=100")
     shown = exporter(*arguments, *few)
@@ -22,9 +20,8 @@ def test_comparison_has_a_row_for_each_share_and_choice_of_masks(built: Path, tm
     ]
 
 
-def test_fine_tuning_takes_other_settings_than_the_recipes(built: Path, tmp_path: Path) -> None:
-    """By their names, for this command alone; the record says which. Unknown ones are refused."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
+def test_fine_tuning_takes_other_settings_than_the_recipes(run: Path) -> None:
+    """Settings are given by name, for one command, and recorded. Unknown ones are refused."""
     arguments = (
         "compare",
         "--run",
@@ -48,9 +45,8 @@ def test_fine_tuning_takes_other_settings_than_the_recipes(built: Path, tmp_path
         assert "unknown setting prune.luck" in refused.stderr
 
 
-def test_removal_for_subsets_is_shown_beside_taylor(built: Path, tmp_path: Path) -> None:
-    """And given to programs."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
+def test_removal_for_subsets_is_shown_beside_taylor(run: Path) -> None:
+    """The command prints a table, or JSON for programs."""
     arguments = ("subsets", "--run", run, "--labels", "3", "--subsets", "2")
     shown = exporter(*arguments)
     assert shown.exit_code == 0, shown.output
@@ -61,9 +57,8 @@ def test_removal_for_subsets_is_shown_beside_taylor(built: Path, tmp_path: Path)
     assert exporter("subsets", "--run", run, "--labels", "11").exit_code == 2
 
 
-def test_report_is_a_page_in_the_runs_folder(built: Path, tmp_path: Path) -> None:
-    """The command says where."""
-    run = shutil.copytree(built / "run", tmp_path / "run")
+def test_report_is_a_page_in_the_runs_folder(run: Path) -> None:
+    """The command prints the page's path."""
     result = exporter("report", run)
     assert result.exit_code == 0, result.output
     assert "report/report.html" in result.output
@@ -71,7 +66,7 @@ def test_report_is_a_page_in_the_runs_folder(built: Path, tmp_path: Path) -> Non
 
 
 def test_unknown_choice_of_masks_is_refused_before_anything_is_trained(built: Path) -> None:
-    """With the known ones."""
+    """The message lists the known choices."""
     result = exporter("compare", "--run", built / "run", "--mask-by", "luck")
     assert result.exit_code == 2
     assert "wanda" in result.output

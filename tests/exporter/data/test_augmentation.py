@@ -110,7 +110,7 @@ def test_settings_are_json() -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:
-    """A wrong setting says which, what was expected and what was found."""
+    """The error names the setting, what was expected and what it was."""
     with pytest.raises(ValueError, match=message):
         AugmentationSettings(**wrong)
 
@@ -131,8 +131,8 @@ def test_autocast_changes_nothing() -> None:
     images = random_images(side=32)
     expected = prepared(images, ALL)
     with torch.autocast("cpu", torch.bfloat16):
-        found = prepared(images, ALL)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        under_autocast = prepared(images, ALL)
+    assert all(torch.equal(a, b) for a, b in zip(under_autocast, expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_range_stays(seed: int, channels: int, side: int, batch: int, magnitude:
     images = images.round() if extreme else images
     before = images.clone()
     settings = replace(ALL, rand_augment_magnitude=magnitude, rand_augment_probability=1.0)
-    found = augment(images, settings, torch.rand(channels))
-    assert found.shape == images.shape
-    assert float(found.min()) >= 0.0
-    assert float(found.max()) <= 1.0
+    augmented = augment(images, settings, torch.rand(channels))
+    assert augmented.shape == images.shape
+    assert float(augmented.min()) >= 0.0
+    assert float(augmented.max()) <= 1.0
     assert torch.equal(images, before)
 
 
@@ -213,9 +213,9 @@ def test_crop_shows_a_window_of_the_stated_area() -> None:
     ramp = (torch.arange(64) + 0.5) / 64
     images = torch.stack((ramp.expand(64, 64), ramp.expand(64, 64).T, torch.zeros(64, 64))).expand(50, 3, 64, 64)
     torch.manual_seed(0)
-    found = augment(images, AugmentationSettings(crop_area_min=0.2, crop_area_max=0.3), torch.ones(3))
-    assert float(found[:, 2].max()) < 1e-6  # no fill, not even at the edge
-    width, height = ((found[:, i].amax((1, 2)) - found[:, i].amin((1, 2))) * 64 / 63 for i in range(2))
+    crops = augment(images, AugmentationSettings(crop_area_min=0.2, crop_area_max=0.3), torch.ones(3))
+    assert float(crops[:, 2].max()) < 1e-6  # no fill, not even at the edge
+    width, height = ((crops[:, i].amax((1, 2)) - crops[:, i].amin((1, 2))) * 64 / 63 for i in range(2))
     area, ratio = width * height, width / height
     assert 0.19 < float(area.min()) < 0.22
     assert 0.28 < float(area.max()) < 0.31
@@ -257,13 +257,13 @@ def test_shears_and_translations_are_pils(
     """At level 0.9 the others are PIL's affine transforms, to 2 of 255 levels away from the fill's edge."""
     image = smooth_image(40, 100, 250)
     drawn["policy"] = only(name, 1, 0.9, sign)
-    found = augment_grey(image)
+    ours = augment_grey(image)
     signed = tuple(value if index in (0, 4) else value * sign for index, value in enumerate(matrix))
     moved = Image.fromarray(image).transform((40, 40), Image.Transform.AFFINE, signed, Image.Resampling.BILINEAR)
     expected = torch.from_numpy(np.array(moved)).float()
     inside = torch.nn.functional.avg_pool2d((expected[None] > 0).float(), 3, 1, 1)[0] > 0.99
-    assert float((found - expected)[inside].abs().max()) <= 2
-    assert float(((found > 50) != (expected > 0)).float().mean()) < 0.03  # PIL's edge is hard, ours is blended
+    assert float((ours - expected)[inside].abs().max()) <= 2
+    assert float(((ours > 50) != (expected > 0)).float().mean()) < 0.03  # PIL's edge is hard, ours is blended
 
 
 def test_operations_compose_in_their_order(drawn: dict[str, Policy]) -> None:
@@ -275,8 +275,8 @@ def test_operations_compose_in_their_order(drawn: dict[str, Policy]) -> None:
     apart = []
     for order in (policies, policies[::-1]):
         drawn["policy"] = Policy(*(torch.cat(values) for values in zip(*order, strict=True)))
-        found = augment_grey(image, operations=2)
-        apart.append(float((found - torch.from_numpy(steps))[14:34, 14:34].abs().max()))
+        composed = augment_grey(image, operations=2)
+        apart.append(float((composed - torch.from_numpy(steps))[14:34, 14:34].abs().max()))
     assert apart[0] <= 3
     assert apart[1] > 20
 
@@ -287,10 +287,10 @@ def test_colour_operations_reach_only_those_that_drew_them(drawn: dict[str, Poli
     images = to_unit(random_images(4, side=24))
     drawn["policy"] = only(name, 4, 0.9, 1.0)
     drawn["policy"].operation_SB[0, 1::2] = len(OPERATIONS)
-    found = augment(images, replace(OFF, rand_augment_operations=1))
-    torch.testing.assert_close(found[1::2], images[1::2], atol=1e-5, rtol=0)
+    augmented = augment(images, replace(OFF, rand_augment_operations=1))
+    torch.testing.assert_close(augmented[1::2], images[1::2], atol=1e-5, rtol=0)
     arguments = (torch.full((2, 1, 1, 1), 0.9), torch.ones(2, 1, 1, 1))
-    torch.testing.assert_close(found[::2], COLOUR[name](images[::2], *arguments), atol=2e-2, rtol=0)
+    torch.testing.assert_close(augmented[::2], COLOUR[name](images[::2], *arguments), atol=2e-2, rtol=0)
 
 
 def test_fill_comes_in_from_outside(drawn: dict[str, Policy]) -> None:
@@ -303,7 +303,7 @@ def test_fill_comes_in_from_outside(drawn: dict[str, Policy]) -> None:
 
 
 def test_images_that_are_not_square_are_refused() -> None:
-    """A turn of a wide image would need another formula: it says so."""
+    """Rotating a wide image would need another formula."""
     with pytest.raises(ValueError, match="expected square images, found 4 x 6 pixels"):
         augment(torch.rand(1, 3, 4, 6), AugmentationSettings(flip=0.5))
 
@@ -316,12 +316,12 @@ def test_erasing_erases_the_stated_share(seed: int, quarter: int, noise: bool) -
     images = torch.full((12, 3, 32, 32), 7.0)
     share = (quarter / 4) ** 2
     area = {"erasing_area_min": share, "erasing_area_max": share, "erasing_ratio": 1.0}
-    found = erase(images, AugmentationSettings(erasing=1.0, erasing_noise=noise, **area))
-    erased = (found != images).all(1)
-    assert torch.equal(erased.sum((1, 2)), torch.full((12,), int(share * 1024)))
-    assert torch.equal(erased.any(1).sum(1), torch.full((12,), 8 * quarter))
-    assert len(torch.unique(erased, dim=0)) > 1
-    values = found.permute(0, 2, 3, 1)[erased]
+    erased = erase(images, AugmentationSettings(erasing=1.0, erasing_noise=noise, **area))
+    is_erased = (erased != images).all(1)
+    assert torch.equal(is_erased.sum((1, 2)), torch.full((12,), int(share * 1024)))
+    assert torch.equal(is_erased.any(1).sum(1), torch.full((12,), 8 * quarter))
+    assert len(torch.unique(is_erased, dim=0)) > 1
+    values = erased.permute(0, 2, 3, 1)[is_erased]
     assert abs(float(values.mean())) < 0.2
     assert abs(float(values.std()) - noise) < 0.2
 
@@ -375,8 +375,8 @@ def test_soft_targets_are_label_smoothing() -> None:
     """Cross-entropy with soft targets is torch's with label smoothing."""
     logits, labels = torch.randn(6, 10, generator=torch.Generator().manual_seed(0)), torch.arange(6)
     expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
-    found = torch.nn.functional.cross_entropy(logits, soft_targets(labels, 10, 0.1))
-    torch.testing.assert_close(found, expected)
+    loss = torch.nn.functional.cross_entropy(logits, soft_targets(labels, 10, 0.1))
+    torch.testing.assert_close(loss, expected)
 
 
 class CountedCalls(TorchDispatchMode):

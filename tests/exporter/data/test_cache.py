@@ -57,7 +57,7 @@ def test_order_does_not_depend_on_which_is_decoded_first(files: list[Path], monk
 
 
 @pytest.mark.parametrize("change", ["size", "name", "order", "content", "version"])
-def test_anything_else_is_decoded_anew(
+def test_anything_else_is_decoded_again(
     files: list[Path], decodings: list[Path], cache: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another size, data set, order or transformation, or a changed file, is another cache file."""
@@ -73,8 +73,8 @@ def test_anything_else_is_decoded_anew(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "other shape"])
-def test_damaged_cache_is_made_anew(files: list[Path], decodings: list[Path], cache: Path, damage: str) -> None:
-    """A file that is not what it should be is replaced, silently."""
+def test_damaged_cache_is_replaced(files: list[Path], decodings: list[Path], cache: Path, damage: str) -> None:
+    """The images are decoded again, without an error."""
     decoded("grey", files[0].parent, files, 8, silent)
     (path,) = cache.rglob("*.npy")
     if damage == "other shape":
@@ -99,15 +99,15 @@ def test_unreadable_images_are_named_and_nothing_is_kept(tmp_path: Path, cache: 
         path.write_text("x")
     with pytest.raises(DatasetError, match=r"cannot read these images") as caught:
         decoded("bad", tmp_path, paths, 8, silent)
-    said = str(caught.value)
-    assert "09.png: not a JPEG" in said
-    assert "10.png" not in said
-    assert "There may be more." in said
+    message = str(caught.value)
+    assert "09.png: not a JPEG" in message
+    assert "10.png" not in message
+    assert "There may be more." in message
     assert not any(path.is_file() for path in cache.rglob("*"))
 
 
 def test_missing_image_is_named(files: list[Path]) -> None:
-    """A file that is not there is said to be missing."""
+    """A file that does not exist is an error that names it."""
     files[2].unlink()
     with pytest.raises(DatasetError, match=r"2.png: No such file"):
         decoded("grey", files[0].parent, files, 8, silent)

@@ -42,9 +42,9 @@ def parameter(value: float, batch: int) -> Tensor:
     return torch.full((batch, 1, 1, 1), float(value))
 
 
-def levels_apart(found: Tensor, expected: Tensor) -> float:
+def levels_apart(images: Tensor, expected: Tensor) -> float:
     """The largest difference, in levels of 255."""
-    return float((found - expected).abs().max() * 255)
+    return float((images - expected).abs().max() * 255)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -69,8 +69,8 @@ def test_operation_without_parameter_is_pils(
 def test_posterize_is_pils(channels: int, bits: int) -> None:
     """The highest bits of each level stay, exactly."""
     images = pictures(channels)
-    found = colour.posterize(to_batch(images), parameter(bits, len(images)))
-    assert levels_apart(found, by_pil(images, lambda image: ImageOps.posterize(image, bits))) <= 1e-3
+    posterized = colour.posterize(to_batch(images), parameter(bits, len(images)))
+    assert levels_apart(posterized, by_pil(images, lambda image: ImageOps.posterize(image, bits))) <= 1e-3
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -78,8 +78,8 @@ def test_posterize_is_pils(channels: int, bits: int) -> None:
 def test_solarize_is_pils(channels: int, threshold: int) -> None:
     """Levels at or above the threshold are inverted, exactly."""
     images = pictures(channels)
-    found = colour.solarize(to_batch(images), parameter(threshold, len(images)))
-    assert levels_apart(found, by_pil(images, lambda image: ImageOps.solarize(image, threshold))) <= 1e-3
+    solarized = colour.solarize(to_batch(images), parameter(threshold, len(images)))
+    assert levels_apart(solarized, by_pil(images, lambda image: ImageOps.solarize(image, threshold))) <= 1e-3
 
 
 def test_solarize_add_brightens_the_darker_half() -> None:
@@ -105,8 +105,8 @@ def test_enhancement_is_pils(
 ) -> None:
     """Enhancements agree within one or two levels, on both sides of the image itself."""
     images = pictures(channels)
-    found = ours(to_batch(images), parameter(factor, len(images)))
-    assert levels_apart(found, by_pil(images, lambda image: pil(image).enhance(factor))) <= tolerance + 1e-3
+    enhanced = ours(to_batch(images), parameter(factor, len(images)))
+    assert levels_apart(enhanced, by_pil(images, lambda image: pil(image).enhance(factor))) <= tolerance + 1e-3
 
 
 def test_each_image_has_its_own_parameter() -> None:

@@ -19,7 +19,7 @@ def test_unknown_name_lists_the_known_ones(name: str) -> None:
 
 
 def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """A mistyped path is found before anything is done."""
+    """A mistyped path is an error before anything is loaded."""
     with pytest.raises(DatasetError, match=r"absent is not a folder. Expected folder:PATH"):
         check_settings(DatasetSettings(f"folder:{tmp_path / 'absent'}"))
 
@@ -37,7 +37,7 @@ def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_setting_says_what_is_expected(settings: DatasetSettings, expected: str) -> None:
-    """Every setting that cannot be names what can."""
+    """A setting that a data set cannot take is an error that names those it can."""
     with pytest.raises(DatasetError, match=expected):
         check_settings(settings)
 

@@ -42,7 +42,7 @@ def test_every_format_gives_its_pixels(tmp_path: Path, suffix: str) -> None:
     assert colours_at(image_YXC, (0, 0), (15, 15)) == [RED, BLUE]
 
 
-def test_format_is_told_by_content(tmp_path: Path) -> None:
+def test_content_decides_the_format(tmp_path: Path) -> None:
     """A PNG file called .jpg is a PNG file."""
     assert colours_at(decode(saved(tmp_path / "x.jpg", two_halves(), format="PNG"), 16), (0, 0)) == [RED]
 
@@ -66,7 +66,7 @@ def test_sixteen_bit_grey_keeps_its_upper_byte(tmp_path: Path) -> None:
 
 
 def test_floating_point_image_is_refused(tmp_path: Path) -> None:
-    """There is no telling what its white is."""
+    """It does not state which value is white."""
     with pytest.raises(UnreadableImage, match=r"expected 8 or 16 bits a channel, found mode F"):
         decode(saved(tmp_path / "image.tiff", Image.new("F", (8, 8))), 8)
 

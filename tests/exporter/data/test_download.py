@@ -21,11 +21,11 @@ CONTENT = bytes(range(256)) * 20_000  # five million bytes
 
 @dataclass
 class Server:
-    """Files to serve, and what was asked for."""
+    """Files to serve, and the requests: path and range."""
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
     breaks_after: int | None = None  # bytes, then the connection ends
     knows_ranges: bool = True
 
@@ -42,7 +42,7 @@ def server() -> Iterator[Server]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
-            served.asked.append((self.path, wanted))
+            served.requests.append((self.path, wanted))
             content = served.files.get(self.path)
             start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and served.knows_ranges else 0
             if content is None or start >= max(1, len(content)):
@@ -71,7 +71,7 @@ def test_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     remote = server.remote("a.bin", CONTENT)
     for _ in range(2):
         assert [path.read_bytes() for path in fetch([remote], tmp_path / "data", silent)] == [CONTENT]
-    assert server.asked == [("/a.bin", None)]
+    assert server.requests == [("/a.bin", None)]
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["a.bin"]
 
 
@@ -79,7 +79,7 @@ def test_file_put_there_by_hand_is_taken(server: Server, tmp_path: Path) -> None
     """Whoever has no network copies it."""
     (tmp_path / "a.bin").write_bytes(CONTENT)
     fetch([server.remote("a.bin", CONTENT)], tmp_path, silent)
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_broken_download_is_gone_on_with(server: Server, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_broken_download_is_gone_on_with(server: Server, tmp_path: Path) -> None
     server.breaks_after = None
     (path,) = fetch([remote], tmp_path, silent)
     assert path.read_bytes() == CONTENT
-    assert server.asked == [("/a.bin", None), ("/a.bin", "bytes=3000000-")]
+    assert server.requests == [("/a.bin", None), ("/a.bin", "bytes=3000000-")]
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
@@ -105,13 +105,13 @@ def test_server_without_ranges_sends_all_again(server: Server, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("stale", [CONTENT, CONTENT + b"more"])
-def test_part_as_long_as_the_file_is_fetched_anew(server: Server, tmp_path: Path, stale: bytes) -> None:
+def test_part_as_long_as_the_file_is_fetched_again(server: Server, tmp_path: Path, stale: bytes) -> None:
     """A server that has nothing to add makes the download start over."""
     remote = server.remote("a.bin", CONTENT)
     (tmp_path / "part").write_bytes(stale)
     download(remote.url, tmp_path / "part", silent)
     assert (tmp_path / "part").read_bytes() == CONTENT
-    assert [asked[1] is None for asked in server.asked] == [False, True]
+    assert [content_range is None for _, content_range in server.requests] == [False, True]
 
 
 def test_wrong_checksum_is_refused_and_not_kept(server: Server, tmp_path: Path) -> None:
@@ -127,12 +127,12 @@ def test_refusal_says_how_to_do_without(server: Server, tmp_path: Path) -> None:
     gone = [RemoteFile(f"{server.address}/{name}", md5="0" * 32) for name in ("a.tgz", "b.mat")]
     with pytest.raises(DatasetError) as caught:
         fetch(gone, tmp_path / "data", silent)
-    said = str(caught.value)
-    assert "cannot fetch" in said
-    assert "404" in said
-    assert f"put these files into {tmp_path / 'data'} yourself" in said
+    message = str(caught.value)
+    assert "cannot fetch" in message
+    assert "404" in message
+    assert f"put these files into {tmp_path / 'data'} yourself" in message
     for file in gone:
-        assert f"{file.url} (md5 {file.md5})" in said
+        assert f"{file.url} (md5 {file.md5})" in message
 
 
 def archive(**files: bytes) -> bytes:
@@ -189,5 +189,5 @@ def test_flowers_are_fetched_into_the_cache(server: Server, cache: Path, monkeyp
     (folder / "setid.mat").write_bytes(b"x")
     with pytest.raises(DatasetError, match=r"setid.mat|imagelabels.mat: expected a MATLAB file"):
         load(DatasetSettings("flowers102"))
-    assert [asked[0] for asked in server.asked] == ["/imagelabels.mat", "/102flowers.tgz"]
+    assert [path for path, _ in server.requests] == ["/imagelabels.mat", "/102flowers.tgz"]
     assert (folder / "jpg" / "a").is_file()

@@ -98,14 +98,14 @@ def test_unofficial_list_is_refused(data_dir: Path, name: str, content: dict[str
 
 
 def test_file_that_is_no_matlab_file_is_refused(data_dir: Path) -> None:
-    """As when an error page was saved in its place."""
+    """An error page saved in its place is refused."""
     (data_dir / "flowers-102" / "setid.mat").write_text("<html>" * 100)
     with pytest.raises(DatasetError, match=r"setid.mat: expected a MATLAB file with `trnid`"):
         loaded(data_dir)
 
 
 def test_missing_photograph_is_named(data_dir: Path) -> None:
-    """A folder that lacks a photograph says which."""
+    """A folder that lacks a photograph is an error that names it."""
     (data_dir / "flowers-102" / "jpg" / "image_00007.jpg").unlink()
     with pytest.raises(DatasetError, match=r"jpg/image_00007.jpg: No such file"):
         loaded(data_dir)

@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def fill(folder: Path, images: int, colour: tuple[int, int, int] = (9, 9, 9), suffix: str = "png") -> None:
-    """So many small images."""
+    """Fill a folder with small images."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(images):
         Image.new("RGB", (9, 8), colour).save(folder / f"{number:03d}.{suffix}")
@@ -57,7 +57,7 @@ def test_split_never_changes(root: Path) -> None:
 
 
 def test_given_parts_are_kept(tmp_path: Path) -> None:
-    """Folders train, valid and test: nothing is dealt out anew."""
+    """Images in folders train, valid and test stay in these splits."""
     for split, images in (("train", 3), ("valid", 2), ("test", 1)):
         for label in ("a", "b"):
             fill(tmp_path / split / label, images)
@@ -91,7 +91,7 @@ def test_parts_with_other_labels_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_missing_or_double_part_is_named(tmp_path: Path, folders: tuple[str, ...], expected: str) -> None:
-    """Two splits of three, or two for one, say which is expected."""
+    """Two splits of three, or two folders for one split, are an error that names the expected folders."""
     for folder in folders:
         fill(tmp_path / folder / "a", 3)
         fill(tmp_path / folder / "b", 3)
@@ -148,8 +148,8 @@ def test_damaged_image_is_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tiff"])
-def test_every_kind_of_image_is_found(tmp_path: Path, suffix: str) -> None:
-    """By content, even where the names say nothing."""
+def test_every_kind_of_image_is_read(tmp_path: Path, suffix: str) -> None:
+    """The content decides, even without a suffix."""
     for label in ("a", "b"):
         fill(tmp_path / label, 3, suffix=suffix)
         for path in (tmp_path / label).iterdir():

@@ -21,9 +21,9 @@ def test_pixels_are_normalised_channel_by_channel() -> None:
     split = random_split()
     data = labelled_images(split, MEAN, STD)
     expected = (split.images_NYXC[3] / 255 - np.array(MEAN)) / np.array(STD)
-    found = data.normalised(torch.tensor([3]))
-    assert found.shape == (1, 3, 5, 4)
-    np.testing.assert_allclose(found[0].permute(1, 2, 0), expected, atol=1e-6)
+    image_BCYX = data.normalised(torch.tensor([3]))
+    assert image_BCYX.shape == (1, 3, 5, 4)
+    np.testing.assert_allclose(image_BCYX[0].permute(1, 2, 0), expected, atol=1e-6)
     np.testing.assert_array_equal(data.pixels(slice(3, 4))[0], split.images_NYXC[3])
 
 

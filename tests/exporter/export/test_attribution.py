@@ -104,7 +104,7 @@ def test_head_that_adds_nothing_contributes_nothing() -> None:
     assert outputs["heads"][:, [4, 5, 7]].abs().min() > 0
 
 
-def test_last_encoders_head_is_what_the_linear_map_says() -> None:
+def test_contribution_of_the_last_encoders_head_is_the_linear_map_of_its_output() -> None:
     """For frozen norms and pooling, a head's contribution is the drop of the logits when its output is taken away."""
     model, images = support.random_model().double(), random_images()
     split = split_of(model)

@@ -22,7 +22,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 
 
 def failed(checks: list[Check]) -> dict[str, str]:
-    """What did not pass, and why."""
+    """Checks that did not pass, with their details."""
     return {check.name: check.detail for check in checks if not check.passed}
 
 
@@ -47,7 +47,7 @@ def test_bundle_holds_what_it_lists_and_nothing_else(bundle: Path) -> None:
 
 
 def test_manifest_is_readable_json_without_a_path_of_this_machine(bundle: Path) -> None:
-    """proto3 JSON with snake_case names, and nothing that tells where it was made."""
+    """proto3 JSON with snake_case names, and nothing about where it was made."""
     text = (bundle / "manifest.json").read_text()
     manifest = json.loads(text)
     assert manifest["metrics"]["test_images"] == 360
@@ -57,8 +57,8 @@ def test_manifest_is_readable_json_without_a_path_of_this_machine(bundle: Path) 
 
 
 @pytest.mark.parametrize("name", ["classify.onnx", "explain.onnx", "weights.bin", "golden.npz"])
-def test_flipped_byte_is_found_and_named(copy: Path, name: str) -> None:
-    """One altered byte in any file fails the check of the files, which names it."""
+def test_flipped_byte_fails_the_check_of_files(copy: Path, name: str) -> None:
+    """One altered byte in any file fails the check, which names the file."""
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
@@ -92,7 +92,7 @@ def resign(folder: Path) -> None:
 
 
 def test_wrong_golden_set_fails_though_hashes_fit(copy: Path) -> None:
-    """Right hashes over wrong contents are still found, by running the graphs."""
+    """Running the graphs detects wrong contents under right hashes."""
     with np.load(copy / "golden.npz") as file:
         golden = dict(file)
     golden["logits"] += 0.01
@@ -102,7 +102,7 @@ def test_wrong_golden_set_fails_though_hashes_fit(copy: Path) -> None:
 
 
 def test_incomplete_split_fails_though_hashes_fit(copy: Path) -> None:
-    """A residual above the manifest's tolerance is found and given."""
+    """A residual above the manifest's tolerance fails the check, which gives the tolerance."""
     manifest = read_manifest(copy)
     manifest.completeness_tolerance = 1e-12
     write_manifest(manifest, copy)

@@ -99,7 +99,7 @@ def test_input_is_bytes_and_opset_is_stated(folder: Path) -> None:
 
 
 def test_difference_to_the_golden_set_is_named(folder: Path, split: ExactSplit) -> None:
-    """An output that is not what torch said is an error with its name and the figure."""
+    """An output that differs from torch's is an error with its name and the difference."""
     images = random_images(3)
     with torch.no_grad():
         golden = {name: value.numpy().copy() for name, value in split(torch.from_numpy(images)).items()}

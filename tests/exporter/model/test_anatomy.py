@@ -1,4 +1,4 @@
-"""What a model says of itself is true of its tensors, whatever its shape."""
+"""A model's description of its layers fits its tensors, whatever its shape."""
 
 import pytest
 import support
@@ -15,7 +15,7 @@ def model(request: pytest.FixtureRequest) -> CCT:
 
 
 def activations(model: CCT) -> dict[str, torch.Tensor]:
-    """Of three images."""
+    """Activations of three random images."""
     with torch.no_grad():
         values: dict[str, torch.Tensor] = model(torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)))[1]
     return values

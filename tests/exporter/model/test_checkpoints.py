@@ -33,7 +33,7 @@ def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
-def test_missing_file_says_what_makes_it(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     """No file is an error that names the path."""
     with pytest.raises(CheckpointError, match=r"expected model at .*none.safetensors, found no such file"):
         load_model(tmp_path / "none.safetensors")
@@ -59,7 +59,7 @@ def test_file_of_another_kind_is_named(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path: Path) -> None:
-    """A file whose tensors and configuration disagree says so."""
+    """A file whose tensors and configuration disagree is an error that names a tensor."""
     model = support.random_model()
     config = support.small_config(depth=3).to_dict()
     save_file(

@@ -148,7 +148,7 @@ def test_reference_checkpoint_is_taken_whole(config: CCTConfig, table: str, tmp_
 def test_nested_and_prefixed_state_dicts(
     saved: tuple[str, State], prefix: str, nesting: str | None, suffix: str, tmp_path: Path
 ) -> None:
-    """A state dict is found bare or below a key, beside a training script's settings, with or without a prefix."""
+    """A state dict may stand bare or below a key, beside a training script's settings, with or without a prefix."""
     state: dict[str, Any] = {f"{prefix}{name}": value for name, value in saved[1].items()}
     beside = {"epoch": 3, "arch": "cct", "args": Namespace(lr=0.1, mean=(0.5,)), "metric": 1.0}
     torch.save({**beside, nesting: state} if nesting else state, tmp_path / f"other.{suffix}")
@@ -234,15 +234,15 @@ def test_rows_and_columns_are_not_exchanged() -> None:
     assert (grid_YX[0].diff() > 0).all()
 
 
-@pytest.mark.parametrize(("found", "asked"), [(17, 64), (16, 60)])
-def test_positions_that_are_no_square_are_refused(found: int, asked: int) -> None:
+@pytest.mark.parametrize(("tokens", "target"), [(17, 64), (16, 60)])
+def test_positions_that_are_no_square_are_refused(tokens: int, target: int) -> None:
     """A number of tokens without a square grid cannot be resized."""
-    with pytest.raises(ValueError, match=f"expected square grids of tokens, found {found} to be resized to {asked}"):
-        resize_positions(torch.zeros(1, found, 2), asked)
+    with pytest.raises(ValueError, match=f"expected square grids of tokens, found {tokens} to be resized to {target}"):
+        resize_positions(torch.zeros(1, tokens, 2), target)
 
 
 def test_file_whose_positions_are_no_square_is_refused(saved: tuple[str, State], tmp_path: Path) -> None:
-    """A class token among the positions is a mismatch that says why."""
+    """A class token among the positions is a mismatch, and the message has the reason."""
     torch.save(saved[1] | {POSITIONS: torch.zeros(1, 17, 32)}, tmp_path / "x.pth")
     expected = r"positional_emb: expected \(1, 16, 32\), found \(1, 17, 32\) \(only square numbers of tokens"
     with pytest.raises(CheckpointError, match=expected):
@@ -313,7 +313,7 @@ def test_classifier_that_is_missing_is_a_mismatch(saved: tuple[str, State], tmp_
 
 
 def test_same_tensors_for_other_heads_are_a_mismatch(tmp_path: Path) -> None:
-    """A file of ours says how rows are shared out among heads; shapes alone would let another function pass."""
+    """A file of ours states how heads share the rows; shapes alone would let another function pass."""
     config = support.small_config()
     shapes = tuple(replace(shape, heads=2, query_key_dim=16, value_dim=16) for shape in config.encoders)
     save_model(tmp_path / "x.safetensors", CCT(with_settings(encoders=shapes, query_key_scale=0.25)))
@@ -337,13 +337,13 @@ def test_missing_file_names_what_there_is(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_other_suffix_is_an_error(tmp_path: Path) -> None:
-    """The format is told by the suffix, and there are three."""
+    """The suffix decides the format, and there are three."""
     (tmp_path / "x.onnx").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"expected weights as \.safetensors, \.pth or \.pt, found .*x\.onnx"):
         load_initial_weights(support.random_model(), str(tmp_path / "x.onnx"))
 
 
-def test_shipped_checkpoint_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_checkpoint_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`checkpoint:NAME` is the file `checkpoints/NAME.safetensors`."""
     monkeypatch.setattr(initial_weights, "SHIPPED_FOLDER", tmp_path)
     shipped, model = support.random_model(seed=1), support.random_model(seed=2)

@@ -35,21 +35,21 @@ def test_equal_heads_are_not_sharp() -> None:
     assert sharpness(torch.tensor([[3, 6], [1, 2]])).tolist() == [0.0, 0.0]
 
 
-def test_label_that_nobody_recognises_counts_as_shared() -> None:
-    """A label without a recognising node makes nobody sharper."""
-    with_nobody = sharpness(torch.tensor([[2, 0, 2], [2, 0, 2]]))
-    assert with_nobody.tolist() == [0.0, 0.0]
+def test_label_that_no_node_recognises_counts_as_shared() -> None:
+    """A label without a recognising node makes no head sharper."""
+    sharpness_H = sharpness(torch.tensor([[2, 0, 2], [2, 0, 2]]))
+    assert sharpness_H.tolist() == [0.0, 0.0]
 
 
-def test_known_experts_are_found_and_beat_the_null() -> None:
-    """Heads whose nodes share labels are their experts, and no random deal is as sharp."""
+def test_known_experts_are_identified_and_beat_the_null() -> None:
+    """Heads whose nodes share labels are their experts, and no random deal of nodes is as sharp."""
     labels_NK = torch.zeros(32, 8, dtype=torch.bool)
     for head in range(4):
         labels_NK[8 * head : 8 * head + 8, [head, head + 4]] = True
-    found = expertise(statistics_of(labels_NK), heads=4, deals=200)
-    assert found.expert_K.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert (found.sharpness_H > found.null_mean_H).all()
-    assert torch.equal(found.p_value_H, torch.full((4,), 1 / 201))
+    head_expertise = expertise(statistics_of(labels_NK), heads=4, deals=200)
+    assert head_expertise.expert_K.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert (head_expertise.sharpness_H > head_expertise.null_mean_H).all()
+    assert torch.equal(head_expertise.p_value_H, torch.full((4,), 1 / 201))
 
 
 def test_random_heads_have_uniform_p_values() -> None:
@@ -71,10 +71,15 @@ def test_nine_tenths_of_heads_without_order_lie_in_the_nulls_interval() -> None:
     generator = torch.Generator().manual_seed(3)
     inside = []
     for trial in range(60):
-        found = expertise(statistics_of(torch.rand(32, 10, generator=generator) < 0.3), 4, deals=200, seed=trial)
-        inside.append((found.sharpness_H >= found.null_low_H) & (found.sharpness_H <= found.null_high_H))
-        assert (found.null_low_H < found.null_mean_H).all()
-        assert (found.null_mean_H < found.null_high_H).all()
+        head_expertise = expertise(
+            statistics_of(torch.rand(32, 10, generator=generator) < 0.3), 4, deals=200, seed=trial
+        )
+        inside.append(
+            (head_expertise.sharpness_H >= head_expertise.null_low_H)
+            & (head_expertise.sharpness_H <= head_expertise.null_high_H)
+        )
+        assert (head_expertise.null_low_H < head_expertise.null_mean_H).all()
+        assert (head_expertise.null_mean_H < head_expertise.null_high_H).all()
     assert abs(float(torch.cat(inside).double().mean()) - 0.9) < 0.06
 
 
@@ -104,33 +109,33 @@ def test_head_matrix_is_the_sum_of_its_nodes() -> None:
 def test_function_counts_what_the_probe_gets_right_with_the_other_nodes_at_zero() -> None:
     """Alone and silenced are the probe on nodes of which all others, or the head's own, are set to zero."""
     pooled, heads = random_nodes(), 3
-    found = head_function(pooled, heads)
+    function = head_function(pooled, heads)
 
     def right(values_PN: Tensor) -> list[int]:
         correct_P = (values_PN @ pooled.weight_KN.T).argmax(1) == pooled.labels_P
         return [int(correct_P[pooled.labels_P == label].sum()) for label in range(5)]
 
-    assert found.together_K.tolist() == right(pooled.values_PN)
+    assert function.together_K.tolist() == right(pooled.values_PN)
     for head in range(heads):
         own_N = torch.arange(12) // 4 == head
-        assert found.alone_HK[head].tolist() == right(pooled.values_PN * own_N)
-        assert found.silenced_HK[head].tolist() == right(pooled.values_PN * ~own_N)
-    assert found.images_K.tolist() == torch.bincount(pooled.labels_P).tolist()
+        assert function.alone_HK[head].tolist() == right(pooled.values_PN * own_N)
+        assert function.silenced_HK[head].tolist() == right(pooled.values_PN * ~own_N)
+    assert function.images_K.tolist() == torch.bincount(pooled.labels_P).tolist()
 
 
 def test_single_head_does_everything() -> None:
     """One head alone is the whole probe, and without it every image gets the first label."""
-    found = head_function(random_nodes(), 1)
-    assert torch.equal(found.alone_HK[0], found.together_K)
-    assert found.silenced_HK.sum() == found.images_K[0]
+    function = head_function(random_nodes(), 1)
+    assert torch.equal(function.alone_HK[0], function.together_K)
+    assert function.silenced_HK.sum() == function.images_K[0]
 
 
 def test_measurement_agrees_with_itself() -> None:
-    """The same counts name the same experts; a label that nobody recognises is left out."""
+    """The same counts name the same experts; a label that no node recognises is left out."""
     counts_HK = torch.tensor([[3, 0, 1, 0], [1, 2, 0, 0]])
-    found = agreement(counts_HK, counts_HK)
-    assert (found.labels, found.agreement) == (3, 1.0)
-    assert found.by_chance == pytest.approx((2 / 3) ** 2 + (1 / 3) ** 2)
+    own_agreement = agreement(counts_HK, counts_HK)
+    assert (own_agreement.labels, own_agreement.agreement) == (3, 1.0)
+    assert own_agreement.by_chance == pytest.approx((2 / 3) ** 2 + (1 / 3) ** 2)
 
 
 def test_counts_of_nothing_agree_about_no_label() -> None:
@@ -147,22 +152,22 @@ def test_halves_of_noise_agree_as_by_chance() -> None:
 
 
 def test_halves_with_known_experts_agree() -> None:
-    """Values that say the label give the same experts in both halves."""
+    """Values that determine the label give the same experts in both halves."""
     labels_P = torch.arange(40) % 8
     weight_KN = torch.eye(8).repeat_interleave(2, 1)
     pooled = PooledNodes(weight_KN[labels_P], labels_P, weight_KN, torch.zeros(8))
-    found = halves_agreement(pooled, 4)
-    assert found
-    assert (found.labels, found.agreement) == (8, 1.0)
+    halves = halves_agreement(pooled, 4)
+    assert halves
+    assert (halves.labels, halves.agreement) == (8, 1.0)
 
 
 def test_heads_of_another_training_may_stand_in_another_order() -> None:
-    """The same division of the labels is found again, and no exchange of labels agrees as much."""
+    """The same division of the labels is recognised, and no exchange of labels agrees as much."""
     counts_HK = torch.eye(4, dtype=torch.long).repeat(1, 5)
-    found = matched_agreement(counts_HK, counts_HK[[2, 0, 3, 1]], exchanges=200)
-    assert found
-    assert (found.labels, found.agreement, found.p_value) == (20, 1.0, 1 / 201)
-    assert found.by_chance < 0.6
+    matched = matched_agreement(counts_HK, counts_HK[[2, 0, 3, 1]], exchanges=200)
+    assert matched
+    assert (matched.labels, matched.agreement, matched.p_value) == (20, 1.0, 1 / 201)
+    assert matched.by_chance < 0.6
 
 
 def test_strangers_agree_as_by_chance_after_matching() -> None:
@@ -179,10 +184,10 @@ def test_strangers_agree_as_by_chance_after_matching() -> None:
 
 
 def test_trainings_without_a_common_label_have_no_agreement() -> None:
-    """Nothing is said rather than something made up."""
+    """The result is None."""
     assert matched_agreement(torch.tensor([[1, 0]]), torch.tensor([[0, 1]])) is None
 
 
 def test_single_image_of_a_label_has_no_halves() -> None:
-    """Nothing is said rather than something made up."""
+    """The result is None."""
     assert halves_agreement(random_nodes(images=5), 3) is None

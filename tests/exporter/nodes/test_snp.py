@@ -31,18 +31,18 @@ Measured = tuple[dict[str, Probe], dict[str, NodeMeasurement], LabelledImages]
 
 
 def brute_force_clusters(recognised_KK: Tensor) -> list[list[int]]:
-    """The published rule, word by word, for one node."""
+    """Clusters of one node by the published definition, step by step."""
     free = [label for label in range(LABELS) if recognised_KK[label, label]]
-    found = []
+    blocks = []
     while free:
         cluster = [free[0]]
         for label in free[1:]:
             block = [*cluster, label]
             if all(recognised_KK[i, j] for i in block for j in block):
                 cluster = block
-        found.append(cluster)
+        blocks.append(cluster)
         free = [label for label in free if label not in cluster]
-    return found
+    return blocks
 
 
 def measurement(label_means: Tensor, weight: Tensor) -> NodeMeasurement:
@@ -59,27 +59,27 @@ def known_experts(experts: Mapping[int, list[int]]) -> NodeMeasurement:
 
 
 @given(boolean_matrices)
-def test_clusters_are_those_of_the_published_rule(matrices: np.ndarray) -> None:
-    """All nodes at once give what the rule gives for each node alone."""
+def test_clusters_are_those_of_the_published_definition(matrices: np.ndarray) -> None:
+    """All nodes at once give what the definition gives for each node alone."""
     recognised_NKK = torch.from_numpy(matrices)
-    found_NK = clusters(recognised_NKK)
+    cluster_NK = clusters(recognised_NKK)
     for node, recognised_KK in enumerate(recognised_NKK):
         expected = [-1] * LABELS
         for number, cluster in enumerate(brute_force_clusters(recognised_KK)):
             for label in cluster:
                 expected[label] = number
-        assert found_NK[node].tolist() == expected
+        assert cluster_NK[node].tolist() == expected
 
 
 @given(boolean_matrices)
 def test_every_candidate_is_in_exactly_one_cluster(matrices: np.ndarray) -> None:
     """Labels on the diagonal have a cluster, the others none, and every cluster is a block of ones."""
     recognised_NKK = torch.from_numpy(matrices)
-    found_NK = clusters(recognised_NKK)
-    assert torch.equal(found_NK >= 0, recognised_NKK.diagonal(dim1=1, dim2=2))
+    cluster_NK = clusters(recognised_NKK)
+    assert torch.equal(cluster_NK >= 0, recognised_NKK.diagonal(dim1=1, dim2=2))
     for node in range(len(matrices)):
-        for number in range(int(found_NK[node].max()) + 1):
-            members = (found_NK[node] == number).nonzero().flatten()
+        for number in range(int(cluster_NK[node].max()) + 1):
+            members = (cluster_NK[node] == number).nonzero().flatten()
             assert recognised_NKK[node][members][:, members].all()
 
 
@@ -87,17 +87,17 @@ def test_every_candidate_is_in_exactly_one_cluster(matrices: np.ndarray) -> None
 def test_noise_and_blocks_are_all_that_is_recognised(seed: int, threshold: float) -> None:
     """Ones inside the blocks plus noise are all ones of a node's matrix."""
     generator = torch.Generator().manual_seed(seed)
-    found = statistics(
+    node_statistics = statistics(
         measurement(torch.rand(LABELS, 5, generator=generator), torch.randn(LABELS, 5, generator=generator)), threshold
     )
     for node in range(5):
-        blocks = brute_force_clusters(found.recognised_NKK[node])
+        blocks = brute_force_clusters(node_statistics.recognised_NKK[node])
         inside = sum(len(block) ** 2 for block in blocks)
-        assert int(found.noise_N[node]) == int(found.recognised_NKK[node].sum()) - inside
-        assert int(found.clusters_N[node]) == len(blocks)
+        assert int(node_statistics.noise_N[node]) == int(node_statistics.recognised_NKK[node].sum()) - inside
+        assert int(node_statistics.clusters_N[node]) == len(blocks)
         if blocks:
             mean = sum(map(len, blocks)) / len(blocks)
-            assert float(found.cluster_size_N[node]) == pytest.approx(mean)
+            assert float(node_statistics.cluster_size_N[node]) == pytest.approx(mean)
 
 
 @given(st.integers(0, 1000), st.permutations(range(LABELS)))
@@ -133,20 +133,22 @@ def test_scale_of_a_node_does_not_matter(seed: int, scale: float) -> None:
 
 def test_node_without_a_positive_field_recognises_nothing() -> None:
     """Where the maximum is not positive there is no cluster, no noise and no label."""
-    found = statistics(measurement(torch.ones(LABELS, 1), -torch.ones(LABELS, 1)))
-    assert not found.recognised_NKK.any()
-    assert not found.has_cluster_N.any()
-    assert found.noise_N.tolist() == [0]
+    node_statistics = statistics(measurement(torch.ones(LABELS, 1), -torch.ones(LABELS, 1)))
+    assert not node_statistics.recognised_NKK.any()
+    assert not node_statistics.has_cluster_N.any()
+    assert node_statistics.noise_N.tolist() == [0]
 
 
 def test_known_experts_are_recovered_exactly() -> None:
     """A network built from experts has their labels as clusters, no noise, and no noise in its ratio."""
     experts = {0: [1], 1: [0, 3], 2: [2, 4, 5]}
-    found = statistics(known_experts(experts))
-    assert {node: labels.nonzero().flatten().tolist() for node, labels in enumerate(found.labels_NK)} == experts
-    assert found.clusters_N.tolist() == [1, 1, 1]
-    assert found.cluster_size_N.tolist() == [1, 2, 3]
-    assert found.noise_N.tolist() == [0, 0, 0]
+    node_statistics = statistics(known_experts(experts))
+    assert {
+        node: labels.nonzero().flatten().tolist() for node, labels in enumerate(node_statistics.labels_NK)
+    } == experts
+    assert node_statistics.clusters_N.tolist() == [1, 1, 1]
+    assert node_statistics.cluster_size_N.tolist() == [1, 2, 3]
+    assert node_statistics.noise_N.tolist() == [0, 0, 0]
 
 
 def test_random_nodes_have_a_ratio_of_one() -> None:

@@ -24,19 +24,19 @@ def pooled_nodes(images_a_label: int, noise: float, seed: int = 0) -> PooledNode
 
 def test_pure_experts_have_one_cluster_of_one_label_and_no_noise() -> None:
     """The ratios are absent where nothing is noise."""
-    found = summarise(statistics(pooled_nodes(3, noise=0.0).measurement()))
-    assert (found.clusters_per_node, found.cluster_size, found.noise_per_node) == (1.0, 1.0, 0.0)
-    assert (found.signal, found.noise, found.nodes_without_cluster) == (2.0, 0.0, 0)
-    assert found.snr is found.cluster_noise_ratio is None
+    summary = summarise(statistics(pooled_nodes(3, noise=0.0).measurement()))
+    assert (summary.clusters_per_node, summary.cluster_size, summary.noise_per_node) == (1.0, 1.0, 0.0)
+    assert (summary.signal, summary.noise, summary.nodes_without_cluster) == (2.0, 0.0, 0)
+    assert summary.snr is summary.cluster_noise_ratio is None
 
 
 def test_node_without_a_cluster_counts_zero_in_the_means_over_all() -> None:
     """Half the nodes silent: the means over all are half of those over nodes with a cluster."""
     pooled = pooled_nodes(3, noise=0.0)
     pooled.values_PN[:, ::2] = 0.0
-    found = summarise(statistics(pooled.measurement()))
-    assert (found.clusters_per_node, found.clusters_per_node_all) == (1.0, 0.5)
-    assert (found.cluster_size_all, found.nodes_without_cluster) == (0.5, LABELS)
+    summary = summarise(statistics(pooled.measurement()))
+    assert (summary.clusters_per_node, summary.clusters_per_node_all) == (1.0, 0.5)
+    assert (summary.cluster_size_all, summary.nodes_without_cluster) == (0.5, LABELS)
 
 
 def test_higher_threshold_recognises_no_more() -> None:
@@ -74,16 +74,16 @@ def test_interval_narrows_with_the_images() -> None:
     """Four times the images give about half the width."""
     widths = []
     for images_a_label in (50, 200):
-        found = bootstrap(pooled_nodes(images_a_label, noise=3.0), draws=60)["signal"]
-        widths.append(found.high - found.low)
+        interval = bootstrap(pooled_nodes(images_a_label, noise=3.0), draws=60)["signal"]
+        widths.append(interval.high - interval.low)
     assert widths[1] < 0.8 * widths[0]
 
 
 def test_interval_covers_what_many_images_give() -> None:
     """Of 20 samples most have the figure of a sample 40 times as large in their interval."""
     truth = summarise(statistics(pooled_nodes(4000, noise=2.0, seed=99).measurement())).signal
-    found = [bootstrap(pooled_nodes(100, noise=2.0, seed=seed), draws=40)["signal"] for seed in range(20)]
-    assert sum(one.low <= truth <= one.high for one in found) >= 16
+    intervals = [bootstrap(pooled_nodes(100, noise=2.0, seed=seed), draws=40)["signal"] for seed in range(20)]
+    assert sum(interval.low <= truth <= interval.high for interval in intervals) >= 16
 
 
 def test_bootstrap_depends_on_its_seed_alone() -> None:
@@ -93,7 +93,7 @@ def test_bootstrap_depends_on_its_seed_alone() -> None:
 
 
 def test_label_without_an_image_is_named() -> None:
-    """As in a measurement."""
+    """A label without an image is refused, as in a measurement."""
     pooled = pooled_nodes(3, noise=0.0)
     with pytest.raises(ValueError, match=r"found none of label\(s\) \[2\]"):
         bootstrap(pooled.chosen((pooled.labels_P != 2).nonzero().flatten()), draws=1)

@@ -96,7 +96,7 @@ def test_keeping_everything_changes_nothing() -> None:
 
 
 def test_constant_unit_folds_into_the_bias_without_loss() -> None:
-    """A hidden node that does not depend on the image is removed at no cost: its mean says all of it."""
+    """A hidden node that does not depend on the image is removed at no cost: its mean replaces it exactly."""
     model = support.random_model()
     constant = 5
     with torch.no_grad():

@@ -1,11 +1,12 @@
 """Controls: which connections they keep, and that they keep as many as ANDC."""
 
 import pytest
-import support
 import torch
+from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.anatomy import CLASSIFIER_HEAD, MaskableLayer
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.nodes.snp import ProbeSettings, measure, relative_fields, train_probes
+from headwise_exporter.nodes.measurements import Measurements
+from headwise_exporter.nodes.snp import relative_fields
 from headwise_exporter.pruning.andc import andc_masks_keeping
 from headwise_exporter.pruning.connections import (
     ANDC,
@@ -25,17 +26,14 @@ HEAD = "classifier.fc"
 
 
 @pytest.fixture(scope="module")
-def evidence() -> Evidence:
-    """A random model, measured on random images."""
-    model = support.random_model()
-    data = support.random_images(torch.arange(60) % 10)
-    probes = train_probes(model, data, ProbeSettings(epochs=1))
-    return Evidence(model, measure(model, probes, data), input_scales(model, data, batch_size=7))
+def evidence(dense: CCT, measurements: Measurements, data: LabelledImages) -> Evidence:
+    """The dense model, its measured nodes and the scales of its layers' inputs."""
+    return Evidence(dense, measurements.nodes, input_scales(dense, data, batch_size=7))
 
 
 @pytest.fixture(scope="module")
 def andc(evidence: Evidence) -> Masks:
-    """A quarter of every layer's connections."""
+    """ANDC masks that keep a quarter of every layer's connections."""
     return andc_masks_keeping(evidence.model, evidence.nodes, "both", 0.25)
 
 
@@ -56,7 +54,7 @@ def weight(model: CCT, layer: str) -> Tensor:
 
 @pytest.mark.parametrize("mask_by", MASK_BY)
 def test_every_choice_keeps_as_many_connections_in_each_layer(mask_by: str, evidence: Evidence, andc: Masks) -> None:
-    """Controls at the same kept number, layer by layer."""
+    """Every control keeps ANDC's number of connections, layer by layer."""
     masks = choose_masks(mask_by, andc, evidence).by_layer
     assert list(masks) == list(andc.by_layer)
     for layer, mask in masks.items():
@@ -65,12 +63,12 @@ def test_every_choice_keeps_as_many_connections_in_each_layer(mask_by: str, evid
 
 
 def test_dense_keeps_every_connection(evidence: Evidence, andc: Masks) -> None:
-    """Of the layers that would be masked."""
+    """The kept share of the layers that would be masked is 1."""
     assert choose_masks(DENSE, andc, evidence).kept_share() == 1.0
 
 
 def test_andc_is_left_as_it_is(evidence: Evidence, andc: Masks) -> None:
-    """The masks that the others are compared with."""
+    """The chosen masks are the ANDC masks themselves."""
     for layer, mask in choose_masks(ANDC, andc, evidence).by_layer.items():
         assert torch.equal(mask, andc.by_layer[layer])
 
@@ -81,10 +79,10 @@ def test_magnitude_keeps_the_largest_weights(evidence: Evidence, andc: Masks) ->
         assert weight(evidence.model, layer)[mask].min() >= weight(evidence.model, layer)[~mask].max()
 
 
-def test_wanda_weighs_each_weight_with_the_size_of_its_input(evidence: Evidence) -> None:
+def test_wanda_weighs_each_weight_with_the_size_of_its_input(evidence: Evidence, data: LabelledImages) -> None:
     """|W| times the root mean square of the hidden node, up to a factor."""
     with torch.no_grad():
-        values = evidence.model(support.random_images(torch.arange(60) % 10).normalised(slice(None)))[1]
+        values = evidence.model(data.normalised(slice(None)))[1]
     scale_F = values["encoders.1.feed_forward_hidden"].flatten(0, 1).double().square().mean(0).sqrt()
     wanda = score("wanda", evidence)
     expected = weight(evidence.model, "classifier.blocks.1.linear2") * scale_F
@@ -122,8 +120,8 @@ def test_permuted_mask_has_the_same_rows_and_columns(evidence: Evidence, andc: M
 
 
 @pytest.mark.parametrize("mask_by", ["random", PERMUTED])
-def test_chance_depends_on_the_seed(mask_by: str, evidence: Evidence, andc: Masks) -> None:
-    """The same seed gives the same mask, another one another."""
+def test_random_masks_depend_on_the_seed(mask_by: str, evidence: Evidence, andc: Masks) -> None:
+    """The same seed gives the same masks, another seed other masks."""
     first, second, third = (choose_masks(mask_by, andc, evidence, seed).by_layer[HEAD] for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, third)

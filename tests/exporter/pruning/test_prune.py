@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 import support
-import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.manifest import kept_share
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
-from headwise_exporter.nodes.snp import ProbeSettings, measure, statistics, train_probes
+from headwise_exporter.nodes.snp import statistics
 from headwise_exporter.pruning import prune as prune_module
 from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
 from headwise_exporter.pruning.criteria import CRITERIA, collect_moments
@@ -33,27 +32,8 @@ SETTINGS = PruneSettings(
 
 
 @pytest.fixture(scope="module")
-def data() -> LabelledImages:
-    """60 random images of all labels."""
-    return support.random_images(torch.arange(60) % 10)
-
-
-@pytest.fixture(scope="module")
-def dense() -> CCT:
-    """The model to prune."""
-    return support.random_model()
-
-
-@pytest.fixture(scope="module")
-def measurements(dense: CCT, data: LabelledImages) -> Measurements:
-    """Of the model."""
-    probes = train_probes(dense, data, ProbeSettings(epochs=1))
-    return Measurements(probes, measure(dense, probes, data))
-
-
-@pytest.fixture(scope="module")
 def pruned(dense: CCT, measurements: Measurements, data: LabelledImages) -> Pruned:
-    """By one criterion."""
+    """The dense model pruned by one criterion."""
     return prune(dense, measurements, data, data, SETTINGS, TRAINING)
 
 
@@ -79,7 +59,7 @@ def test_pruned_model_has_the_budgets_shape(pruned: Pruned) -> None:
         assert (shape.heads, shape.query_key_dim, shape.value_dim, shape.feed_forward) == (2, 8, 8, 24)
 
 
-def test_auto_takes_the_best_on_the_validation_images(
+def test_auto_takes_the_best_criterion_on_the_validation_split(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
     """Every criterion is tried, and none is better than the one chosen."""
@@ -97,10 +77,10 @@ def test_auto_takes_the_best_on_the_validation_images(
     assert [candidate.criterion for candidate in stated.candidates] == list(CRITERIA)
 
 
-def test_auto_masks_go_on_with_the_best_and_report_literal_andc(
+def test_auto_removes_units_under_the_best_masks_and_reports_literal_andc(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
-    """Every candidate and none is evaluated, weighed overlap at ANDC's share; the masked model is literal ANDC's."""
+    """Every candidate is evaluated, weighted overlap at ANDC's share; the masked model is the one of literal ANDC."""
     notes: list[str] = []
     settings = replace(SETTINGS, layers="auto", mask_by="auto")
     pruned = prune(dense, measurements, data, data, settings, TRAINING, notes.append)
@@ -133,10 +113,8 @@ def test_auto_masks_go_on_with_the_best_and_report_literal_andc(
         ("auto", "auto", list(CANDIDATES)),
     ],
 )
-def test_masks_that_are_tried_fit_what_was_asked_for(
-    layers: str, mask_by: str, expected: list[tuple[str, str]]
-) -> None:
-    """One of each where both are named; where one is left to choose, every candidate that fits the other."""
+def test_candidates_for_masks_fit_the_settings(layers: str, mask_by: str, expected: list[tuple[str, str]]) -> None:
+    """One candidate where layers and masks are both set; with `auto`, every candidate that fits the other setting."""
     settings = PruneSettings(layers=layers, mask_by=mask_by)  # type: ignore[arg-type]  # of a table
     assert settings.mask_candidates() == expected
 
@@ -150,7 +128,7 @@ def test_masks_that_are_tried_fit_what_was_asked_for(
     ],
 )
 def test_unknown_setting_lists_the_known_ones(changes: dict[str, str], message: str) -> None:
-    """Before anything is pruned."""
+    """The setting is refused before anything is pruned."""
     with pytest.raises(ValueError, match=message):
         replace(SETTINGS, **changes)  # type: ignore[arg-type]  # of a table
 
@@ -171,10 +149,8 @@ def test_provenance_counts_masks_and_empty_nodes(pruned: Pruned, measurements: M
     assert stated.nodes_without_cluster == expected
 
 
-def test_share_of_connections_is_kept_where_one_is_asked_for(
-    dense: CCT, measurements: Measurements, data: LabelledImages
-) -> None:
-    """`keep` goes before the threshold."""
+def test_keep_sets_the_share_of_connections(dense: CCT, measurements: Measurements, data: LabelledImages) -> None:
+    """`keep` overrides the threshold."""
     settings = replace(SETTINGS, layers="feed_forward", keep=0.1)
     pruned = prune(dense, measurements, data, data, settings, TRAINING)
     assert kept_share(provenance(pruned, settings)) == pytest.approx(0.1, abs=0.03)

@@ -1,6 +1,5 @@
 """The stages of a build, from files to files."""
 
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -27,12 +26,6 @@ from headwise_exporter.stages.build import (
     train_stage,
 )
 from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, PRUNED, RunError, run_findings
-
-
-@pytest.fixture
-def run(built: Path, tmp_path: Path) -> Path:
-    """A finished run to go on with."""
-    return Path(shutil.copytree(built / "run", tmp_path / "run"))
 
 
 def carry_out_all(run: Path, seed: int = 0, epochs: int = 2) -> list[bool]:
@@ -67,7 +60,7 @@ def test_lost_result_is_made_again_and_is_the_same(run: Path) -> None:
     assert file_sha256(run / PRUNED) == before
 
 
-def test_findings_say_what_the_measurements_hold(run: Path) -> None:
+def test_findings_follow_from_the_measurements(run: Path) -> None:
     """Every tap point with its figures, and every head with its images, as they follow from the saved label means."""
     findings, nodes = run_findings(run), load_measurements(run / DENSE_MEASUREMENTS).nodes
     assert [tap["name"] for tap in findings["tap_points"]] == list(nodes)
@@ -85,7 +78,7 @@ def test_findings_say_what_the_measurements_hold(run: Path) -> None:
 
 
 def test_findings_on_another_split_with_more_probes(run: Path) -> None:
-    """They leave the measurements as they are, and say how far probes of another seed name the same experts."""
+    """They leave the measurements as they are, and have the agreement of experts between probes of two seeds."""
     before, data, probes = file_sha256(run / DENSE_MEASUREMENTS), load(DatasetSettings("digits")), ProbeSettings(2)
     assert findings_stage(run, FindingsSettings("test", draws=2, probe_seeds=2), probes, data, progress)
     findings = run_findings(run)

@@ -1,7 +1,6 @@
 """Studies of a finished run: done once, and going on where they stopped."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +25,6 @@ from headwise_exporter.studies.comparison import ComparisonSettings
 from headwise_exporter.studies.subsets import CRITERIA, SubsetSettings
 from headwise_exporter.training.loop import train
 from support import small_recipe
-
-
-@pytest.fixture
-def run(built: Path, tmp_path: Path) -> Path:
-    """A finished run to go on with."""
-    return Path(shutil.copytree(built / "run", tmp_path / "run"))
-
 
 TRAINING = small_recipe().training
 SMALL_COMPARISON = ComparisonSettings(shares=(0.5,), mask_by=("andc", "random"), seeds=2, images=100)

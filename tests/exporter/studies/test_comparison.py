@@ -8,7 +8,6 @@ import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
-from headwise_exporter.nodes.snp import ProbeSettings, measure, train_probes
 from headwise_exporter.pruning.masks import Masks
 from headwise_exporter.studies.comparison import (
     ComparisonSettings,
@@ -35,38 +34,19 @@ TRAINING = TrainingSettings(epochs=1, batch_size=32)
 
 
 @pytest.fixture(scope="module")
-def dense() -> CCT:
-    """The model that is masked."""
-    return support.random_model()
-
-
-@pytest.fixture(scope="module")
-def data() -> LabelledImages:
-    """Random images of all labels."""
-    return support.random_images(torch.arange(60) % 10)
-
-
-@pytest.fixture(scope="module")
-def measurements(dense: CCT, data: LabelledImages) -> Measurements:
-    """Of the model."""
-    probes = train_probes(dense, data, ProbeSettings(epochs=1))
-    return Measurements(probes, measure(dense, probes, data))
-
-
-@pytest.fixture(scope="module")
 def rows(dense: CCT, measurements: Measurements, data: LabelledImages) -> list[Row]:
-    """Of two shares, two seeds and three choices of masks."""
+    """Rows of two shares, two seeds and three choices of masks."""
     return compare(dense, measurements, data, data, SETTINGS, TRAINING)
 
 
 def test_every_case_has_a_row(rows: list[Row]) -> None:
-    """In the order of shares, seeds and masks."""
+    """Rows come in the order of shares, seeds and masks."""
     assert [(row.share, row.seed, row.mask_by) for row in rows] == list(cases(SETTINGS))
     assert len(rows) == 2 + 12
 
 
 def test_masks_keep_the_same_share(rows: list[Row]) -> None:
-    """Close to the one asked for, and the same for all."""
+    """The kept share is close to the given one, and the same for all masks."""
     for row in rows:
         assert row.kept == (1.0 if row.mask_by == "dense" else pytest.approx(row.share, abs=0.03))
         assert row.kept == next(other.kept for other in rows if other.share == row.share)
@@ -85,7 +65,7 @@ def test_dense_model_is_not_changed(dense: CCT, rows: list[Row]) -> None:
         assert torch.equal(value, dense.state_dict()[name])
 
 
-def test_rows_that_are_done_are_not_done_again(
+def test_finished_rows_are_not_computed_again(
     dense: CCT, measurements: Measurements, data: LabelledImages, rows: list[Row]
 ) -> None:
     """A comparison that goes on where it stopped gives the rows of one that did not stop."""
@@ -101,7 +81,7 @@ def test_row_survives_json(rows: list[Row]) -> None:
 
 
 def row(mask_by: str, seed: int, wrong: tuple[int, ...]) -> Row:
-    """On 10 images."""
+    """A row on 10 test images."""
     return Row(1.0 if mask_by == "dense" else 0.5, seed, mask_by, 0.5, 10, 0.1, 1 - len(wrong) / 10, wrong)
 
 
@@ -142,7 +122,7 @@ def test_product_is_compared_with_its_first_factor() -> None:
 
 
 def test_dense_rows_are_trained_without_masks(dense: CCT, data: LabelledImages, rows: list[Row]) -> None:
-    """At once they are the model as it is."""
+    """Before fine-tuning they have the dense model's accuracy."""
     accuracy = evaluate(dense, data).accuracy
     for entry in rows[:2]:
         assert (entry.mask_by, entry.share, entry.kept) == ("dense", 1.0, 1.0)
@@ -150,8 +130,8 @@ def test_dense_rows_are_trained_without_masks(dense: CCT, data: LabelledImages, 
 
 
 @given(st.floats(0.0, 1.0), st.integers(1, 20))
-def test_shares_fall_to_the_one_asked_for(share: float, stages: int) -> None:
-    """From below 1, never rising."""
+def test_shares_of_gradual_masks_fall_to_the_given_share(share: float, stages: int) -> None:
+    """Shares start at 1 or below and never rise."""
     shares = falling_shares(share, stages)
     assert len(shares) == stages
     assert shares[-1] == share
@@ -185,7 +165,7 @@ def test_models_that_err_alike_do_not_differ() -> None:
 
 
 def test_random_masks_differ_between_seeds(dense: CCT, measurements: Measurements, data: LabelledImages) -> None:
-    """The seed draws the masks: with nothing to learn the accuracies at once still differ from ANDC's."""
+    """The seed draws the masks: even without learning, the wrong images differ between seeds."""
     settings = replace(SETTINGS, shares=(0.1,), mask_by=("andc", "random"), seeds=3)
     rows = compare(dense, measurements, data, data, settings, replace(TRAINING, learning_rate=0.0))
     wrong = {entry.wrong for entry in rows if entry.mask_by == "random"}

@@ -31,13 +31,13 @@ class Requests(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str] = []
+        self.loaded: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect scripts, and attributes that point out of the page."""
         if tag == "script":
-            self.asked.append(tag)
-        self.asked += [
+            self.loaded.append(tag)
+        self.loaded += [
             value for name, value in attrs if name in LOADING and value and not value.startswith(("#", "data:"))
         ]
 
@@ -63,7 +63,7 @@ def test_page_loads_nothing(html: str) -> None:
     """No script and no request: every figure is inside."""
     parser = Requests()
     parser.feed(html)
-    assert parser.asked == []
+    assert parser.loaded == []
     assert not re.search(r"@import|url\((?!#)", html)
 
 
@@ -114,7 +114,7 @@ def test_same_run_gives_the_same_page(run: Path, html: str) -> None:
     assert (run / "report/report.html").read_text("utf-8") == html
 
 
-def test_run_without_studies_says_so(run: Path, tmp_path: Path) -> None:
+def test_report_of_a_run_without_studies_states_that_nothing_was_compared(run: Path, tmp_path: Path) -> None:
     """The page is written, and the claim is not tested."""
     alone = Path(shutil.copytree(run, tmp_path / "run"))
     for name in (COMPARISON, SUBSETS):
@@ -126,7 +126,7 @@ def test_run_without_studies_says_so(run: Path, tmp_path: Path) -> None:
 
 
 def test_run_that_was_not_measured_says_what_to_do(built: Path, tmp_path: Path) -> None:
-    """Which stage is missing."""
+    """The error names the command of the missing stage."""
     folder = Path(shutil.copytree(built / "run", tmp_path / "run"))
     (folder / "findings.json").unlink()
     with pytest.raises(RunError, match="Run `exporter measure` first"):
@@ -145,7 +145,7 @@ def test_changes_of_labels_add_up_to_the_change_of_accuracy(run: Path) -> None:
 
 
 def test_examples_are_nodes_that_recognise_labels() -> None:
-    """With their clusters; silent nodes are passed over."""
+    """Examples have clusters; silent nodes are passed over."""
     active_KN = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).double()
     examples = example_nodes(NodeMeasurement(active_KN, active_KN, 1, 2))
     assert {str(example["clusters"]) for example in examples} <= {"[[0]]", "[[0, 1]]"}
@@ -154,6 +154,6 @@ def test_examples_are_nodes_that_recognise_labels() -> None:
 
 
 def test_layer_that_recognises_nothing_has_no_examples() -> None:
-    """The page then has no figure of them."""
+    """The list of examples is empty, and the page has no figure of them."""
     nothing_KN = torch.zeros(3, 4).double()
     assert example_nodes(NodeMeasurement(nothing_KN, nothing_KN, 1, 2)) == []

@@ -6,7 +6,7 @@ import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
-from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings, measure, train_probes
+from headwise_exporter.nodes.snp import NodeMeasurement
 from headwise_exporter.pruning import criteria
 from headwise_exporter.studies.subsets import (
     CRITERIA,
@@ -28,22 +28,9 @@ SETTINGS = SubsetSettings(labels=3, subsets=2, shares=(1.0, 0.25), images=20)
 
 
 @pytest.fixture(scope="module")
-def dense() -> CCT:
-    """The model that nodes are removed from."""
-    return support.random_model()
-
-
-@pytest.fixture(scope="module")
 def data() -> LabelledImages:
-    """Random images of all labels."""
+    """80 random images, eight of each label."""
     return support.random_images(torch.arange(80) % 10)
-
-
-@pytest.fixture(scope="module")
-def measurements(dense: CCT, data: LabelledImages) -> Measurements:
-    """Of the model."""
-    probes = train_probes(dense, data, ProbeSettings(epochs=1))
-    return Measurements(probes, measure(dense, probes, data))
 
 
 def random_node(nodes: int = 7) -> NodeMeasurement:
@@ -54,7 +41,7 @@ def random_node(nodes: int = 7) -> NodeMeasurement:
 
 
 def test_subsets_are_different_labels_and_the_same_for_a_seed() -> None:
-    """Ascending, without repetition."""
+    """Labels of a subset ascend, without repetition."""
     drawn = draw_subsets(10, SubsetSettings(labels=4, subsets=30))
     assert drawn == draw_subsets(10, SubsetSettings(labels=4, subsets=30))
     assert all(list(labels) == sorted(set(labels)) and len(labels) == 4 for labels in drawn)
@@ -62,7 +49,7 @@ def test_subsets_are_different_labels_and_the_same_for_a_seed() -> None:
 
 
 def test_larger_subset_than_labels_is_refused() -> None:
-    """With what there is."""
+    """The message has the number of labels that there are."""
     with pytest.raises(ValueError, match="expected subsets of at most 3 labels, found 4"):
         draw_subsets(3, SubsetSettings(labels=4))
 
@@ -77,14 +64,14 @@ def test_contrast_is_the_norm_of_the_doubly_centred_part_of_the_matrix() -> None
 
 
 def test_positive_fields_are_those_of_the_diagonal() -> None:
-    """Negative ones count nothing."""
+    """Negative fields count nothing."""
     node, labels = random_node(), [1, 4]
     diagonal_NK = node.matrices().diagonal(dim1=1, dim2=2)
     torch.testing.assert_close(positive_fields(node, labels), diagonal_NK[:, labels].clamp(min=0).sum(1))
 
 
 def test_images_and_accuracy_are_of_the_subset_alone(dense: CCT, data: LabelledImages) -> None:
-    """Another label's logit cannot win."""
+    """A label outside the subset cannot be predicted."""
     labels = [2, 3, 7]
     chosen = of_labels(data, labels)
     assert sorted(set(chosen.labels_N.tolist())) == labels
@@ -100,7 +87,7 @@ def test_images_and_accuracy_are_of_the_subset_alone(dense: CCT, data: LabelledI
 def test_every_criterion_scores_every_hidden_node(
     criterion: str, dense: CCT, data: LabelledImages, measurements: Measurements
 ) -> None:
-    """Finite and not negative."""
+    """Scores are finite and not negative."""
     moments = criteria.collect_moments(dense, data)
     for score_F in scores(dense, moments, measurements.nodes, [1, 2, 3], criterion, torch.Generator()):
         assert score_F.shape == (48,)
@@ -115,7 +102,7 @@ def test_unknown_criterion_lists_the_known_ones(dense: CCT, measurements: Measur
 
 
 def test_nodes_with_the_largest_scores_stay(dense: CCT, data: LabelledImages) -> None:
-    """The others are read by nothing any more; a share of 1 leaves the model as it is."""
+    """No weight reads the other hidden nodes any more; a share of 1 leaves the model as it is."""
     means = criteria.mean_activations(criteria.collect_moments(dense, data))
     ranked = [torch.arange(48.0), torch.arange(48.0).flip(0)]
     kept = [range(36, 48), range(12)]

@@ -33,7 +33,7 @@ def findings(first: float | None, last: float | None, recognised: float = 2.0) -
 
 
 def heads(*p_values: list[float]) -> dict[str, Any]:
-    """An encoder for each list."""
+    """Heads of one encoder for each list of p-values."""
     return {
         "heads": [
             {
@@ -52,7 +52,7 @@ def heads(*p_values: list[float]) -> dict[str, Any]:
 def result(
     share: float, mask_by: str, accuracy: float, andc: float, p_value: float = 0.001, factor: float | None = None
 ) -> dict[str, Any]:
-    """Of two equal seeds; the dense model has 0.9."""
+    """A result of two equal seeds; the dense model has accuracy 0.9."""
 
     def difference(to: float) -> dict[str, Any]:
         gap = accuracy - to
@@ -71,7 +71,7 @@ def result(
 
 
 def comparison(andc: float, **others: float) -> dict[str, Any]:
-    """At a quarter of the connections."""
+    """A comparison at a quarter of the connections."""
     rows = [result(1.0, "dense", 0.9, 0.0), result(0.25, "andc", andc, andc)]
     factors = {mask_by: others[mask_by.split("*")[0]] for mask_by in others if "*" in mask_by}
     rows += [result(0.25, name, accuracy, andc, factor=factors.get(name)) for name, accuracy in others.items()]
@@ -89,9 +89,9 @@ def test_ratio_must_rise_beyond_both_intervals(first: float, last: float | None,
 
 def test_ratio_that_rises_for_some_kinds_holds_in_part() -> None:
     """One of three kinds is enough for that."""
-    found = findings(2.0, 1.5)
-    found["tap_points"][3] = tap(1, "heads", 3.0)
-    assert sharpening(found).finding == "holds in part"
+    record = findings(2.0, 1.5)
+    record["tap_points"][3] = tap(1, "heads", 3.0)
+    assert sharpening(record).finding == "holds in part"
 
 
 @pytest.mark.parametrize(
@@ -110,24 +110,24 @@ def test_pruning_is_free_within_half_a_point(andc: float, expected: str) -> None
 
 
 def test_pruning_that_was_not_compared_is_not_tested() -> None:
-    """Nothing is concluded from nothing."""
+    """Without a comparison there is neither a verdict nor an outcome."""
     assert free_pruning(None).finding == "not tested"
     assert outcomes(None) == []
 
 
 def test_better_control_is_named_beside_the_verdict_and_first_on_the_page() -> None:
     """Masks that beat ANDC do not change what pruning costs, and are not hidden."""
-    found = comparison(0.9, magnitude=0.91, random=0.8)
-    assert free_pruning(found).finding == "holds"
-    assert "Better than ANDC at 25%, points: `magnitude` +1.00." in free_pruning(found).numbers
-    assert any("beats `random` masks in every seed at p < 0.05 at 25%" in line for line in free_pruning(found).numbers)
-    assert outcomes(found) == [MaskOutcome(0.25, "magnitude", "loses"), MaskOutcome(0.25, "random", "wins")]
+    record = comparison(0.9, magnitude=0.91, random=0.8)
+    assert free_pruning(record).finding == "holds"
+    assert "Better than ANDC at 25%, points: `magnitude` +1.00." in free_pruning(record).numbers
+    assert any("beats `random` masks in every seed at p < 0.05 at 25%" in line for line in free_pruning(record).numbers)
+    assert outcomes(record) == [MaskOutcome(0.25, "magnitude", "loses"), MaskOutcome(0.25, "random", "wins")]
 
 
 def test_product_is_set_beside_its_factor() -> None:
-    """Where overlap helps a label-blind score, and where it hurts; nothing where no product was tried."""
-    found = comparison(0.9, **{"magnitude": 0.8, "magnitude*overlap": 0.85, "wanda": 0.8, "wanda*overlap": 0.79})
-    sentences = free_pruning(found).numbers
+    """Sentences show where overlap helps a label-blind score and where it hurts; without a product there is none."""
+    record = comparison(0.9, **{"magnitude": 0.8, "magnitude*overlap": 0.85, "wanda": 0.8, "wanda*overlap": 0.79})
+    sentences = free_pruning(record).numbers
     for line in (
         "`magnitude*overlap` minus `magnitude`, points: +5.00* at 25%",
         "`wanda*overlap` minus `wanda`, points: -1.00*",
@@ -141,10 +141,10 @@ def test_product_is_set_beside_its_factor() -> None:
 
 
 def test_difference_that_may_be_chance_is_no_advantage() -> None:
-    """In every seed the p-value must be small."""
-    found = [result(0.25, "magnitude", 0.95, 0.9, p_value=0.2)]
-    assert better_masks(found) == {}
-    assert outcomes({"results": found}) == [MaskOutcome(0.25, "magnitude", "ties")]
+    """The p-value must be small in every seed."""
+    results = [result(0.25, "magnitude", 0.95, 0.9, p_value=0.2)]
+    assert better_masks(results) == {}
+    assert outcomes({"results": results}) == [MaskOutcome(0.25, "magnitude", "ties")]
     assert better_masks([result(0.25, "magnitude", 0.95, 0.9)]) == {0.25: {"magnitude": pytest.approx(0.05)}}
 
 
@@ -157,8 +157,8 @@ def test_heads_are_counted_after_holms_correction(p_values: list[float], expecte
     assert expert_heads(heads(p_values)).finding == expected
 
 
-def test_halves_and_other_probes_are_told_where_they_were_measured() -> None:
-    """An encoder without them says nothing of them."""
+def test_numbers_have_halves_and_other_probes_where_they_were_measured() -> None:
+    """The sentence about an encoder without them leaves them out."""
     first, second = expert_heads(heads([0.001], [0.001])).numbers[1:]
     assert "halves" not in first
     assert "probes" not in first

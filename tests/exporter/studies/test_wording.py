@@ -39,7 +39,7 @@ def test_difference_is_shown_with_its_extremes() -> None:
 
 @pytest.mark.parametrize(("mask_by", "shown"), [("wanda", "30.00"), ("gradual wanda", "")])
 def test_gradual_masks_have_no_accuracy_at_once(mask_by: str, shown: str) -> None:
-    """The first of them keep nearly everything."""
+    """The first masks of a gradual choice keep nearly everything."""
     assert at_once({"mask_by": mask_by, "masked_accuracies": [0.2, 0.4]}) == shown
 
 
@@ -66,8 +66,8 @@ def test_masks_are_named_by_what_chooses_and_where() -> None:
     assert masks("both", "none") == "none"
 
 
-def test_comparisons_are_counted_or_said_to_be_missing() -> None:
-    """What a tie is follows from what a win takes."""
+def test_comparisons_are_counted_or_stated_to_be_missing() -> None:
+    """The sentence states what a win takes; without comparisons it names the command."""
     others = [{"outcome": outcome} for outcome in ("wins", "ties", "loses", "loses")]
     assert tally(others).startswith("Against other masks that keep as many connections ANDC wins 1 of 4 comparisons")
     assert "loses 2; to win or lose takes every seed" in tally(others)

@@ -26,7 +26,7 @@ def test_evaluation_is_of_every_image() -> None:
 
 
 def test_accuracy_lies_in_its_interval() -> None:
-    """Named by model and split."""
+    """The row names model and split."""
     data = support.random_images(torch.arange(30) % 10)
     row = accuracy("dense", support.random_model(), "test", data)
     assert (row.model, row.split, row.images) == ("dense", "test", 30)

@@ -13,7 +13,7 @@ EPOCHS = [Epoch(1, 2.0, 1e-3, 100.0), Epoch(2, 1.5, 2e-3, 110.0, 0.5), Epoch(3, 
 
 
 def log_each(run: Path, first: int, last: int, epochs: list[Epoch] = EPOCHS) -> None:
-    """A training that goes from one epoch to another."""
+    """Log a training from epoch `first` to epoch `last`."""
     with training_log(run) as log:
         for number in range(first, last + 1):
             log(epochs[:number])
@@ -26,7 +26,7 @@ def scalars(run: Path, tag: str) -> dict[int, float]:
 
 
 def test_every_epoch_is_a_line_and_a_point(tmp_path: Path) -> None:
-    """The validation accuracy stands where it was evaluated."""
+    """Only epochs that were evaluated have a validation accuracy."""
     log_each(tmp_path, 1, 3)
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text("utf-8").splitlines()]
     assert [Epoch(**line) for line in lines] == EPOCHS
@@ -34,8 +34,8 @@ def test_every_epoch_is_a_line_and_a_point(tmp_path: Path) -> None:
     assert scalars(tmp_path, "accuracy/validation") == {2: 0.5}
 
 
-def test_lines_are_there_while_it_goes_on(tmp_path: Path) -> None:
-    """Whoever looks after an epoch finds it."""
+def test_log_is_written_while_training_goes_on(tmp_path: Path) -> None:
+    """After each epoch its line and its point are in the files."""
     with training_log(tmp_path) as log:
         for number in (1, 2):
             log(EPOCHS[:number])
@@ -44,7 +44,7 @@ def test_lines_are_there_while_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_resumed_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    """Epochs that are done again stand once, with what they then came to."""
+    """Epochs that are trained again are logged once, with the later values."""
     log_each(tmp_path, 1, 3)
     again = [EPOCHS[0], Epoch(2, 1.75, 2e-3, 110.0, 0.25)]
     log_each(tmp_path, 2, 2, again)
@@ -52,8 +52,8 @@ def test_resumed_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert scalars(tmp_path, "loss/train") == {1: 2.0, 2: 1.75}
 
 
-def test_another_training_begins_anew(tmp_path: Path) -> None:
-    """Nothing of the one before is left."""
+def test_another_training_starts_a_new_log(tmp_path: Path) -> None:
+    """No epoch of the earlier training is left."""
     log_each(tmp_path, 1, 3)
     log_each(tmp_path, 1, 1)
     assert scalars(tmp_path, "loss/train") == {1: 2.0}
@@ -61,7 +61,7 @@ def test_another_training_begins_anew(tmp_path: Path) -> None:
 
 
 def test_training_without_an_epoch_leaves_nothing(tmp_path: Path) -> None:
-    """No empty file."""
+    """There is no empty file."""
     with training_log(tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()

@@ -74,10 +74,10 @@ def test_interrupted_training_resumes_to_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         train(interrupted, data, settings, checkpoint=checkpoint, on_step=interrupt)
     resumed, steps = new_model(), list[int]()
-    found = train(resumed, data, settings, checkpoint=checkpoint, on_step=lambda step: steps.append(step.step))
+    result = train(resumed, data, settings, checkpoint=checkpoint, on_step=lambda step: steps.append(step.step))
     assert steps == list(range(stop_at + 1, 21))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
-    assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in expected.epochs]
+    assert [epoch.loss for epoch in result.epochs] == [epoch.loss for epoch in expected.epochs]
     assert not checkpoint.exists()
 
 
@@ -85,9 +85,9 @@ def test_averaged_weights_are_the_result_and_what_is_evaluated(data: LabelledIma
     """The validation accuracy of the last epoch is that of the model that comes out."""
     model = new_model()
     result = train(model, data, replace(SETTINGS, average_decay=0.9), validation=data)
-    found = float((predict(model, data).argmax(1) == data.labels_N).double().mean())
+    accuracy = float((predict(model, data).argmax(1) == data.labels_N).double().mean())
     assert [epoch.validation_accuracy is not None for epoch in result.epochs] == [True] * 4
-    assert result.epochs[-1].validation_accuracy == found
+    assert result.epochs[-1].validation_accuracy == accuracy
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -145,7 +145,7 @@ def test_checkpoint_of_another_model_or_data_is_not_resumed(
 
 
 def test_loss_that_is_not_finite_stops_with_epoch_and_step(data: LabelledImages) -> None:
-    """A diverged training says where, and what to change."""
+    """The error of a diverged training names epoch and step, and what to change."""
     broken = replace(data, mean=(float("nan"),))
     with pytest.raises(TrainingError, match=r"loss became nan in epoch 1, step \d.*lower the learning rate"):
         train(new_model(), broken, SETTINGS)

@@ -56,7 +56,7 @@ def test_every_parameter_has_one_optimizer(name: str) -> None:
 
 
 def test_frozen_parameters_have_none() -> None:
-    """What does not learn is left alone; a part of a model may learn by itself."""
+    """The optimiser takes only parameters that learn; a part of a model may learn by itself."""
     model = support.random_model()
     model.classifier.fc.bias.requires_grad_(False)
     [only] = make_optimizers(model, list(model.classifier.fc.parameters()), "muon", 1e-3, 0.1)
@@ -64,7 +64,7 @@ def test_frozen_parameters_have_none() -> None:
 
 
 def test_unknown_optimizer_is_refused() -> None:
-    """With the known ones."""
+    """The message lists the known ones."""
     with pytest.raises(ValueError, match="expected an optimiser of adamw, muon, found 'sgd'"):
         make_optimizers(support.random_model(), [], "sgd", 1e-3, 0.1)
 
@@ -124,8 +124,8 @@ def test_orthogonalised_matrices_have_singular_values_near_one(seed: int, shape:
     """The singular vectors stay; values of a tenth of the largest and more are brought to about one."""
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     u, values, v = torch.linalg.svd(matrices, full_matrices=False)
-    found = orthogonalised((u * (0.1 + values / values.amax(1, keepdim=True)).unsqueeze(1)) @ v)
-    core = u.mT @ found @ v.mT
+    orthogonal = orthogonalised((u * (0.1 + values / values.amax(1, keepdim=True)).unsqueeze(1)) @ v)
+    core = u.mT @ orthogonal @ v.mT
     near = torch.diagonal(core, dim1=1, dim2=2)
     assert ((near > 0.6) & (near < 1.3)).all()
     torch.testing.assert_close(core, torch.diag_embed(near), atol=1e-3, rtol=0)
@@ -162,7 +162,7 @@ def test_muon_returns_the_loss_of_a_closure() -> None:
 
 
 def test_muon_takes_a_kernel_as_a_matrix_of_its_outputs() -> None:
-    """In whatever layout it is."""
+    """In any memory layout."""
     generator = torch.Generator().manual_seed(0)
     kernel = torch.nn.Parameter(torch.randn(6, 3, 3, 3, generator=generator))
     matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
