@@ -9,7 +9,7 @@ from rich.text import Text
 from headwise.messages import Classification, Explanation, ServedModel, Timings
 
 BAR_WIDTH = 16
-NAMED_LABELS = 4  # of a head; how many more there are is counted
+NAMED_LABELS = 4  # of a head; where there are at least two more, they are counted
 
 
 def _bar(share: float) -> str:
@@ -28,7 +28,9 @@ def _signed_bar(share: float) -> Text:
 def _named(labels: Sequence[str]) -> str:
     """The first labels by name, and how many more there are."""
     more = len(labels) - NAMED_LABELS
-    return ", ".join(labels[:NAMED_LABELS]) + (f" and {more} more" if more > 0 else "") if labels else "none"
+    if more <= 1:
+        return ", ".join(labels) or "none"
+    return f"{', '.join(labels[:NAMED_LABELS])} and {more} more"
 
 
 def footer(model: ServedModel, timings: Timings) -> str:
