@@ -1,16 +1,21 @@
 """Images that were decoded once, in a file that later runs map into memory.
 
 The name of a cache file holds a hash of everything its content depends on: data set, size, the transformation's version
-and each file's relative path, size and time of change. So a changed image makes another cache file; old ones stay until
-someone deletes them. A file of the wrong length or kind is made again. Flipped bits within the pixels are not seen
-here: the runs' fingerprint of all pixels sees them.
+and of each file the relative path, size, inode and times of change. One of these times is kept by the system alone, so
+that a file which is replaced by another of the same size and date is noticed. A changed image makes another cache file.
+Those that were not used for longest are deleted before the folder grows beyond `HEADWISE_CACHE_GIB`, 20 by default; the
+one that is asked for is made whatever its size. A file of the wrong length or kind is made again. Flipped bits within
+the pixels are not seen here: the runs' fingerprint of all pixels sees them.
 
 Shape suffixes: N images, Y rows, X columns, C channels.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +31,8 @@ from headwise_exporter.progress import Progress
 
 BATCH = 256  # images that may be decoded and not yet written
 NAMED = 10  # bad files in one message
+LIMIT_GIB = 20.0  # of all cache files together
+ABANDONED_SECONDS = 24 * 3600  # without a write; then whoever wrote a temporary file was killed
 
 
 def cache_folder() -> Path:
@@ -33,6 +40,45 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("HEADWISE_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwise"
+
+
+def cache_limit_bytes() -> int:
+    """`$HEADWISE_CACHE_GIB`, or else 20 GiB.
+
+    Raises:
+        DatasetError: it is not a positive number.
+    """
+    given = os.environ.get("HEADWISE_CACHE_GIB") or str(LIMIT_GIB)
+    try:
+        limit_gib = float(given)
+    except ValueError:
+        limit_gib = math.nan
+    if not (limit_gib > 0 and math.isfinite(limit_gib)):
+        raise DatasetError(f"expected a positive number of GiB in HEADWISE_CACHE_GIB, found {given!r}.")
+    return int(limit_gib * (1 << 30))
+
+
+def _make_room(folder: Path, needed_bytes: int) -> None:
+    """Delete what was not used for longest, until so many bytes more are within the limit, and what was abandoned.
+
+    On Linux and macOS a run that has a deleted file mapped keeps it until it ends; Windows does not delete it.
+    """
+    for path in folder.glob(".*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
+    files = []
+    for path in folder.glob("*.npy"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            files.append((status.st_mtime_ns, status.st_size, path))
+    excess_bytes = sum(size for _, size, _ in files) + needed_bytes - cache_limit_bytes()
+    for _, size, path in sorted(files):
+        if excess_bytes <= 0:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+            excess_bytes -= size
 
 
 def _refuse(bad: Sequence[str], root: Path) -> None:
@@ -53,7 +99,7 @@ def _cache_path(name: str, root: Path, files_N: Sequence[Path], size: int) -> Pa
         except OSError as error:
             missing.append(f"{relative}: {error.strerror or error}")
             continue
-        entries.append([relative, status.st_size, status.st_mtime_ns])
+        entries.append([relative, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns])
     _refuse(missing, root)
     key = hashlib.sha256(json.dumps([name, size, TRANSFORM_VERSION, entries]).encode()).hexdigest()
     return cache_folder() / "images" / f"{name}-{size}px-{key[:16]}.npy"
@@ -94,13 +140,17 @@ def decoded(name: str, root: Path, files_N: Sequence[Path], size: int, progress:
     """The images of these files below `root`, in this order, as (N, size, size, 3) mapped from a file.
 
     Raises:
-        DatasetError: images are missing, damaged, too large or not images; names the first ten.
+        DatasetError: images are missing, damaged, too large or not images (names the first ten); or the cache's
+            limit is no number.
         OutputError: the cache cannot be written.
     """
     path = _cache_path(name, root, files_N, size)
     shape = (len(files_N), size, size, CHANNELS)
     if (images_NYXC := _open(path, shape)) is not None:
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(path)  # used now
         return images_NYXC
+    _make_room(path.parent, math.prod(shape))
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         _write(file, name, root, files_N, size, progress)
     if (made := _open(path, shape)) is None:

@@ -171,3 +171,56 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "headwise"
+
+
+def test_replaced_file_of_the_same_size_and_time_is_noticed(files: list[Path], decodings: list[Path]) -> None:
+    """Another picture under the same name, with the date and length of the old one."""
+    decoded("grey", files[0].parent, files, 8, silent)
+    status = files[0].stat()
+    replacement = files[0].with_name("other")
+    Image.new("L", (10, 10), 200).save(replacement, "PNG")
+    replacement.write_bytes(replacement.read_bytes().ljust(status.st_size, b"\0")[: status.st_size])
+    os.utime(replacement, ns=(status.st_atime_ns, status.st_mtime_ns))
+    replacement.replace(files[0])
+    assert (files[0].stat().st_size, files[0].stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert decoded("grey", files[0].parent, files, 8, silent)[0, 0, 0, 0] == 200
+    assert len(decodings) == 10
+
+
+def test_cache_stays_below_its_limit(files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not used for longest goes first; what is asked for is made whatever the limit."""
+    root = files[0].parent
+    monkeypatch.setenv("HEADWISE_CACHE_GIB", "1")
+    for size in (8, 9, 10):
+        decoded("grey", root, files, size, silent)
+    paths = {size: next(cache.rglob(f"grey-{size}px-*.npy")) for size in (8, 9, 10)}
+    for age_seconds, size in ((30, 8), (20, 9), (10, 10)):
+        os.utime(paths[size], (1e9 - age_seconds, 1e9 - age_seconds))
+    decoded("grey", root, files, 8, silent)  # used again
+    total_bytes = sum(path.stat().st_size for path in paths.values())
+    monkeypatch.setenv("HEADWISE_CACHE_GIB", str((total_bytes + 1) / (1 << 30)))
+    decoded("grey", root, files, 4, silent)
+    assert [size for size, path in paths.items() if path.is_file()] == [8, 10]
+    monkeypatch.setenv("HEADWISE_CACHE_GIB", "1e-9")
+    assert len(decoded("grey", root, files, 12, silent)) == 5
+    assert [path.name[:9] for path in cache.rglob("*.npy")] == ["grey-12px"]
+
+
+def test_abandoned_temporary_files_are_deleted(files: list[Path], cache: Path) -> None:
+    """Half a file of a process that was killed a day ago goes; one that is being written stays."""
+    folder = cache / "images"
+    folder.mkdir(parents=True)
+    old, new = folder / ".grey.npy.1.partial", folder / ".grey.npy.2.partial"
+    old.touch()
+    new.touch()
+    os.utime(old, (1e9, 1e9))
+    decoded("grey", files[0].parent, files, 8, silent)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("limit", ["many", "-1", "nan", "inf"])
+def test_limit_that_is_no_number_is_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """The error names the variable."""
+    monkeypatch.setenv("HEADWISE_CACHE_GIB", limit)
+    with pytest.raises(DatasetError, match=r"expected a positive number of GiB in HEADWISE_CACHE_GIB, found"):
+        decoded("grey", files[0].parent, files, 8, silent)
