@@ -20,7 +20,8 @@ from headwise_exporter.data.images import split_images
 from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.nodes.measurements import load_measurements, pruning_measurements
 from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, trained_dataset, trained_recipe
-from headwise_exporter.studies.comparison import ComparisonSettings, Row, compare
+from headwise_exporter.studies.comparison import Row, compare
+from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.studies.wording import percent
 from headwise_exporter.training.loop import fine_tuning_settings
 from records import FINE_TUNING, RESULTS, MeasuredRunArgument, NameArgument, ResultsOption, write_record

@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 from headwise_exporter.commands import console
-from headwise_exporter.commands.options import SplitOption, ThreadsOption, split_name
+from headwise_exporter.commands.options import SplitOption, ThreadsOption
+from headwise_exporter.commands.settings import split_name
 from headwise_exporter.commands.shared import set_threads
 from headwise_exporter.data.images import LabelledImages, split_images
 from headwise_exporter.model.cct import CCT

@@ -18,7 +18,8 @@ import torch
 import typer
 from headwise.bundle import file_sha256
 from headwise_exporter.commands import console
-from headwise_exporter.commands.options import SeedsOption, SetOption, SplitOption, ThreadsOption, split_name
+from headwise_exporter.commands.options import SeedsOption, SetOption, SplitOption, ThreadsOption
+from headwise_exporter.commands.settings import split_name
 from headwise_exporter.commands.shared import set_threads
 from headwise_exporter.data.base import SplitName
 from headwise_exporter.data.images import LabelledImages, split_images
@@ -32,7 +33,8 @@ from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, trained_dataset, trained_recipe
 from headwise_exporter.stages.stage import plain
 from headwise_exporter.studies import comparison
-from headwise_exporter.studies.comparison import ComparisonSettings, Row
+from headwise_exporter.studies.comparison import Row
+from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.loop import fine_tuning_settings, train
 from records import (

@@ -19,7 +19,7 @@ from headwise_exporter.commands.options import RunArgument
 from headwise_exporter.data.images import split_images
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.checkpoints import load_model, save_model
-from headwise_exporter.model.initial_weights import SHIPPED_FOLDER
+from headwise_exporter.model.shipped import SHIPPED_FOLDER
 from headwise_exporter.stages.run import DENSE, trained_dataset, training_record
 from headwise_exporter.studies.plots import training_curve
 from headwise_exporter.studies.report import svg

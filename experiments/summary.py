@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from headwise_exporter.pruning.connections import DENSE, GRADUAL, PERMUTED
+from headwise_exporter.pruning.names import DENSE, GRADUAL, PERMUTED
 
 LABEL_BLIND = ("random", "magnitude", "wanda")
 CRITERIA = ("snp", "taylor", "magnitude", "random")

@@ -3,7 +3,7 @@
 One level of packages, by concept; each may import what lies below it, which import-linter holds:
 
     cli > commands > stages > (export | studies | recipes) > pruning > nodes > training > (data | model)
-        > (files | progress | distributed | machine)
+        > (files | progress | distributed | machine) > errors
 """
 
 import os

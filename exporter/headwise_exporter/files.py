@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from headwise_exporter.errors import ExporterError
 
-class OutputError(Exception):
+
+class OutputError(ExporterError):
     """A result cannot be written where it was asked for."""
 
 

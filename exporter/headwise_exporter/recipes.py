@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from headwise_exporter.data.augmentation import AugmentationSettings
+from headwise_exporter.errors import ExporterError
 from headwise_exporter.model.cct import CCTConfig, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import ProbeSettings
@@ -18,7 +19,7 @@ from headwise_exporter.pruning.prune import PruneSettings
 from headwise_exporter.training.loop import TrainingSettings
 
 
-class RecipeError(Exception):
+class RecipeError(ExporterError):
     """There is no such recipe, or it has no such setting."""
 
 

@@ -1,17 +1,18 @@
-"""The command `exporter`: `build` runs the whole chain, the others one stage of it."""
+"""The command `exporter`: `build` runs the whole chain, the others one stage of it.
+
+Each command imports what it does when it runs: torch takes seconds, and help, version and completion need none of it.
+"""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from headwise.bundle import read_manifest
 from headwise.entry import version_callback
-from PIL import Image
 from rich.markup import escape
 
-from headwise_exporter import distributed
 from headwise_exporter.commands import console
 from headwise_exporter.commands.options import (
     CriterionOption,
@@ -33,31 +34,18 @@ from headwise_exporter.commands.options import (
     SetOption,
     SplitOption,
     ThreadsOption,
-    assignments,
-    chosen_recipe,
-    dataset_settings,
-    split_name,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
 from headwise_exporter.commands.study import compare, report, subsets
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import Dataset, DatasetSettings
-from headwise_exporter.export.bundle import verify as verify_bundle
 from headwise_exporter.files import check_writable
 from headwise_exporter.progress import silent
-from headwise_exporter.recipes import RECIPES, Recipe
-from headwise_exporter.stages.build import (
-    evaluate_run,
-    export_stage,
-    findings_stage,
-    measure_stage,
-    prune_stage,
-    train_stage,
-)
-from headwise_exporter.stages.run import run_findings, trained_dataset, trained_recipe
-from headwise_exporter.stages.study import report_stage
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+if TYPE_CHECKING:
+    from headwise_exporter.recipes import Recipe
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.partition("\n")[0])
 
 
 @app.callback()
@@ -77,8 +65,11 @@ def _ignore(line: str) -> None:
     pass
 
 
-def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None) -> Dataset:
+def _train(run: Path, source: DatasetSettings, recipe: "Recipe", init: str | None) -> Dataset:
     """Load the data set and train on it; under torchrun only the main process comes back."""
+    from headwise_exporter import distributed
+    from headwise_exporter.stages.build import train_stage
+
     check_writable(run)
     with distributed.process_group():
         shown, note = (console.progress, _note) if distributed.is_main() else (silent, _ignore)
@@ -94,6 +85,9 @@ def _train(run: Path, source: DatasetSettings, recipe: Recipe, init: str | None)
 
 def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool) -> None:
     """Write the report, export the run and show what its bundle says."""
+    from headwise_exporter.stages.build import export_stage
+    from headwise_exporter.stages.study import report_stage
+
     say("report", report_stage(run, data)[1])
     folder, done = export_stage(run, data, out, name or data.name)
     say("export", done)
@@ -128,6 +122,9 @@ def build(
 ) -> None:
     """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
     with clear_errors():
+        from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings
+        from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
+
         given = assignments(settings, epochs=epochs, seed=seed, layers=layers, mask_by=mask_by, criterion=criterion)
         source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
         set_threads(threads)
@@ -156,6 +153,8 @@ def train(
 ) -> None:
     """Train the dense model."""
     with clear_errors():
+        from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings
+
         given = assignments(settings, epochs=epochs, seed=seed)
         source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
         set_threads(threads)
@@ -168,6 +167,10 @@ def evaluate(
 ) -> None:
     """Accuracy of a run's models on one split of its data set, with intervals."""
     with clear_errors():
+        from headwise_exporter.commands.settings import split_name
+        from headwise_exporter.stages.build import evaluate_run
+        from headwise_exporter.stages.run import trained_dataset
+
         set_threads(threads)
         accuracies = evaluate_run(run, trained_dataset(run, console.progress), split_name(split))
         if as_json:
@@ -186,6 +189,10 @@ def measure(
 ) -> None:
     """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
     with clear_errors():
+        from headwise_exporter.commands.settings import assignments
+        from headwise_exporter.stages.build import findings_stage, measure_stage
+        from headwise_exporter.stages.run import run_findings, trained_dataset, trained_recipe
+
         set_threads(threads)
         recipe = trained_recipe(run, assignments(settings, split=split))
         data = trained_dataset(run, console.progress)
@@ -213,6 +220,10 @@ def prune(
 ) -> None:
     """Mask a run's dense model and remove the units that it needs least."""
     with clear_errors():
+        from headwise_exporter.commands.settings import assignments
+        from headwise_exporter.stages.build import prune_stage
+        from headwise_exporter.stages.run import trained_dataset, trained_recipe
+
         set_threads(threads)
         given = assignments(settings, layers=layers, mask_by=mask_by, criterion=criterion)
         recipe = trained_recipe(run, given)
@@ -225,6 +236,8 @@ def export(
 ) -> None:
     """Export a pruned run as a bundle: ONNX graphs, golden set, manifest."""
     with clear_errors():
+        from headwise_exporter.stages.run import trained_dataset
+
         check_writable(out)
         _export(run, trained_dataset(run, console.progress), out, name, as_json)
 
@@ -234,6 +247,8 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")], as_json: JsonOption = False
 ) -> None:
     """Check a bundle's hashes, golden set and completeness; exit status 1 if any check fails."""
+    from headwise_exporter.export.bundle import verify as verify_bundle
+
     checks = verify_bundle(bundle)
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
@@ -248,6 +263,8 @@ def verify(
 @app.command()
 def recipes(as_json: JsonOption = False) -> None:
     """List the recipes: what each is for, and what it gave where it was run."""
+    from headwise_exporter.recipes import RECIPES
+
     if as_json:
         print(json.dumps({name: asdict(make()) for name, make in RECIPES.items()}, indent=2))
     else:
@@ -266,6 +283,10 @@ def samples(
 ) -> None:
     """Write images of a data set as PNG files, named <index>_<label>.png."""
     with clear_errors():
+        from PIL import Image
+
+        from headwise_exporter.commands.settings import dataset_settings, split_name
+
         name = split_name(split)
         settings = dataset_settings(dataset, data_dir, protocol, image_size)
         check_writable(out)

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import Bundle, CriterionResult, Interval, MaskResult
@@ -23,12 +23,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from headwise_exporter.export.bundle import Check
 from headwise_exporter.progress import Advance
-from headwise_exporter.pruning.connections import ANDC, DENSE
-from headwise_exporter.recipes import RECIPES, describe
+from headwise_exporter.pruning.names import ANDC, DENSE
 from headwise_exporter.studies.wording import at_once, masks, mean_percent, p_value, percent, points
-from headwise_exporter.training.evaluation import Accuracy
+
+if TYPE_CHECKING:  # of modules that import torch
+    from headwise_exporter.export.bundle import Check
+    from headwise_exporter.training.evaluation import Accuracy
 
 out = Console()
 err = Console(stderr=True)
@@ -236,7 +237,7 @@ def subsets_table(subsets: dict[str, Any]) -> Table:
     return table
 
 
-def accuracy_table(accuracies: Sequence[Accuracy]) -> Table:
+def accuracy_table(accuracies: "Sequence[Accuracy]") -> Table:
     """A row for each model."""
     table = Table(title=f"{accuracies[0].images:,} {accuracies[0].split} images")
     table.add_column("model")
@@ -248,6 +249,8 @@ def accuracy_table(accuracies: Sequence[Accuracy]) -> Table:
 
 def recipe_table() -> Table:
     """Every recipe, with its data set and what its docstring says."""
+    from headwise_exporter.recipes import RECIPES, describe
+
     table = Table(show_lines=True)
     table.add_column("recipe", no_wrap=True)
     table.add_column("data set", no_wrap=True)
@@ -257,7 +260,7 @@ def recipe_table() -> Table:
     return table
 
 
-def check_table(checks: list[Check]) -> Table:
+def check_table(checks: "list[Check]") -> Table:
     """What `verify` checked."""
     table = Table()
     for column in ("check", "result", "detail"):

@@ -1,28 +1,19 @@
-"""The options of the command `exporter`, each with its help, and the settings that they come to together.
+"""The options of the command `exporter`, each with its help. `commands.settings` says what they come to together.
 
 Every setting of a recipe can be given as `--set NAME=VALUE`. The few that have an option of their own are listed in
 `SHORTCUTS`; a `--set` of the same name wins.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
 
-import torch
 import typer
 
-from headwise_exporter.commands import console
 from headwise_exporter.data import datasets
-from headwise_exporter.data.base import DatasetSettings, SplitName
-from headwise_exporter.pruning.connections import ANDC, COMPARED, MASK_BY
-from headwise_exporter.pruning.criteria import CRITERIA
-from headwise_exporter.pruning.masks import LAYERS, Layers
-from headwise_exporter.pruning.prune import AUTO, NONE, PruneSettings
-from headwise_exporter.recipes import Recipe, RecipeError, find_recipe, override
-from headwise_exporter.studies.comparison import ComparisonSettings
-from headwise_exporter.studies.subsets import SubsetSettings
+from headwise_exporter.model.shipped import SHIPPED_PREFIX, shipped_checkpoints
+from headwise_exporter.pruning.names import ANDC, AUTO, COMPARED, CRITERIA, LAYERS, MASK_BY, NONE
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 SHORTCUTS: Final = {
@@ -45,7 +36,19 @@ def _help(shortcut: str, text: str) -> str:
     return f"{text} As --set {SHORTCUTS[shortcut]}=VALUE."
 
 
-DatasetOption = Annotated[str, typer.Option("--dataset", help=f"One of: {', '.join(datasets.NAMES)}.")]
+def _one_of(*names: str) -> Callable[[str], list[str]]:
+    """Completes a value in the shell."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        help=f"One of: {', '.join(datasets.NAMES)}.",
+        autocompletion=_one_of(*(name.removesuffix("PATH") for name in datasets.NAMES)),
+    ),
+]
 DataDirOption = Annotated[
     Path | None, typer.Option(help="Where downloaded data lies or is put; a folder of the cache by default.")
 ]
@@ -67,7 +70,12 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting than the recipe's; may be repeated.")
 ]
 InitOption = Annotated[
-    str | None, typer.Option("--init", help="Weights to start from: .safetensors, .pth or checkpoint:NAME.")
+    str | None,
+    typer.Option(
+        "--init",
+        help="Weights to start from: .safetensors, .pth or checkpoint:NAME.",
+        autocompletion=_one_of(*(f"{SHIPPED_PREFIX}{name}" for name in shipped_checkpoints())),
+    ),
 ]
 EpochsOption = Annotated[
     int | None,
@@ -78,7 +86,9 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all
 PruneLayersOption = Annotated[
     str | None,
     typer.Option(
-        "--layers", help=_help("layers", f"Where masks go: {AUTO} (the best on validation), {', '.join(LAYERS)}.")
+        "--layers",
+        help=_help("layers", f"Where masks go: {AUTO} (the best on validation), {', '.join(LAYERS)}."),
+        autocompletion=_one_of(AUTO, *LAYERS),
     ),
 ]
 PruneMaskByOption = Annotated[
@@ -90,6 +100,7 @@ PruneMaskByOption = Annotated[
             f"What chooses the connections that masks keep: {AUTO} (the best on validation), {NONE} (no masks), "
             f"{', '.join(MASK_BY)}.",
         ),
+        autocompletion=_one_of(AUTO, NONE, *MASK_BY),
     ),
 ]
 CriterionOption = Annotated[
@@ -97,7 +108,8 @@ CriterionOption = Annotated[
     typer.Option(
         help=_help(
             "criterion", f"What ranks the units to remove: {AUTO} (the best on validation), {', '.join(CRITERIA)}."
-        )
+        ),
+        autocompletion=_one_of(AUTO, *CRITERIA),
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -119,80 +131,3 @@ MeasureSplitOption = Annotated[
     str | None, typer.Option("--split", help=_help("split", "Images to measure on: validation, test or train."))
 ]
 SplitOption = Annotated[str, typer.Option(help="Of the data set: train, validation or test.")]
-
-
-def dataset_settings(name: str, data_dir: Path | None, protocol: str | None, image_size: int | None) -> DatasetSettings:
-    """The data set that the command line asks for; checked."""
-    settings = DatasetSettings(name, None if data_dir is None else str(data_dir), protocol, image_size)
-    datasets.check_settings(settings)
-    return settings
-
-
-def _check_known(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{option}")
-
-
-def assignments(settings: Sequence[str] | None, **shortcuts: object) -> list[str]:
-    """`NAME=VALUE` for each shortcut that was given, by its name in `SHORTCUTS`, and what `--set` says after them."""
-    given = [f"{SHORTCUTS[name]}={value}" for name, value in shortcuts.items() if value is not None]
-    return [*given, *(settings or ())]
-
-
-def layers_named(name: str) -> Layers:
-    """Where masks go, by its name."""
-    _check_known("layers", name, LAYERS)
-    return next(layers for layers in LAYERS if layers == name)
-
-
-def comparison_settings(
-    settings: PruneSettings, shares: list[float] | None, mask_by: list[str] | None, seeds: int, layers: str
-) -> ComparisonSettings:
-    """What the command line asks to be compared, fine-tuned as the recipe's pruning is; ANDC is always compared."""
-    compared = mask_by or COMPARED
-    for name in compared:
-        _check_known("mask-by", name, COMPARED)
-    return ComparisonSettings(
-        shares=tuple(shares or ComparisonSettings.shares),
-        mask_by=(ANDC, *(name for name in compared if name != ANDC)),
-        seeds=seeds,
-        layers=layers_named(layers),
-        epochs=settings.epochs,
-        images=settings.images,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-    )
-
-
-def subset_settings(known: int, labels: int, subsets: int) -> SubsetSettings:
-    """What the command line asks for, of a data set with so many labels."""
-    if labels > known:
-        message = f"expected at most the data set's {known} labels, found {labels}"
-        raise typer.BadParameter(message, param_hint="--labels")
-    return SubsetSettings(labels=labels, subsets=subsets)
-
-
-def split_name(split: str) -> SplitName:
-    """The split of that name."""
-    known: tuple[SplitName, ...] = ("train", "validation", "test")
-    matched = next((name for name in known if name == split), None)
-    if matched is None:
-        raise typer.BadParameter(f"expected train, validation or test, found {split!r}", param_hint="--split")
-    return matched
-
-
-def chosen_recipe(
-    asked: DatasetSettings, recipe_name: str | None, given: Sequence[str]
-) -> tuple[DatasetSettings, Recipe]:
-    """Data set and recipe that the command line asks for; protocol and size are the recipe's where it gives none.
-
-    Args:
-        given: other settings than the recipe's (`assignments`).
-    """
-    name, plain = find_recipe(asked.kind, recipe_name, has_gpu=torch.cuda.is_available())
-    console.err.print(f"recipe: {name}", highlight=False)
-    recipe = override(plain, given)
-    if recipe.dataset != asked.kind:
-        raise RecipeError(f"expected --dataset to name the data set, found --set dataset={recipe.dataset}.")
-    protocol, image_size = asked.protocol or recipe.protocol, asked.image_size or recipe.image_size
-    return replace(asked, protocol=protocol, image_size=image_size), recipe

@@ -3,32 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import typer
 from headwise.bundle import BundleError
 from rich.markup import escape
 
 from headwise_exporter.commands import console
-from headwise_exporter.data.base import DatasetError
-from headwise_exporter.export.graphs import ExportError
-from headwise_exporter.files import OutputError
-from headwise_exporter.model.checkpoints import CheckpointError
-from headwise_exporter.pruning.prune import PruningError
-from headwise_exporter.recipes import RecipeError
-from headwise_exporter.stages.run import RunError
-from headwise_exporter.training.loop import TrainingError
+from headwise_exporter.errors import ExporterError
 
-ERRORS = (
-    BundleError,
-    CheckpointError,
-    DatasetError,
-    ExportError,
-    OutputError,
-    PruningError,
-    RecipeError,
-    RunError,
-    TrainingError,
-)
 INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
 
 
@@ -37,7 +18,7 @@ def clear_errors() -> Iterator[None]:
     """Turn what can go wrong into one message and an exit status."""
     try:
         yield
-    except ERRORS as error:
+    except (BundleError, ExporterError) as error:
         console.err.print(f"[red]exporter:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
@@ -48,6 +29,8 @@ def clear_errors() -> Iterator[None]:
 def set_threads(threads: int | None) -> None:
     """Of torch; all cores by default."""
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
 
 

@@ -1,4 +1,7 @@
-"""Commands that try something on a finished run, for its reader alone (`stages.study`)."""
+"""Commands that try something on a finished run, for its reader alone (`stages.study`).
+
+Each imports what it does when it runs (`commands.app`).
+"""
 
 import json
 
@@ -16,15 +19,9 @@ from headwise_exporter.commands.options import (
     SubsetLabelsOption,
     SubsetsOption,
     ThreadsOption,
-    comparison_settings,
-    split_name,
-    subset_settings,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
-from headwise_exporter.stages.run import run_comparison, run_subsets, trained_dataset, trained_recipe
-from headwise_exporter.stages.study import compare_stage, report_stage, subsets_stage
-from headwise_exporter.studies.comparison import ComparisonSettings
-from headwise_exporter.studies.subsets import SubsetSettings
+from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
 
 
 def compare(
@@ -43,6 +40,10 @@ def compare(
     Fine-tuning is that of the recipe's pruning: --set prune.epochs=1 --set prune.images=10000 changes it.
     """
     with clear_errors():
+        from headwise_exporter.commands.settings import comparison_settings, split_name
+        from headwise_exporter.stages.run import run_comparison, trained_dataset, trained_recipe
+        from headwise_exporter.stages.study import compare_stage
+
         set_threads(threads)
         data, recipe = trained_dataset(run, console.progress), trained_recipe(run, settings or ())
         compared = comparison_settings(recipe.prune, share, mask_by, seeds, layers)
@@ -64,6 +65,10 @@ def subsets(
 ) -> None:
     """Remove the hidden nodes that random subsets of the labels need least, by the SNPs and by other criteria."""
     with clear_errors():
+        from headwise_exporter.commands.settings import split_name, subset_settings
+        from headwise_exporter.stages.run import run_subsets, trained_dataset
+        from headwise_exporter.stages.study import subsets_stage
+
         set_threads(threads)
         data = trained_dataset(run, console.progress)
         settings = subset_settings(len(data.label_names), labels, count)
@@ -78,6 +83,9 @@ def subsets(
 def report(run: RunArgument) -> None:
     """Write one page about a run: the paper's claims, a verdict on each, and the figures."""
     with clear_errors():
+        from headwise_exporter.stages.run import trained_dataset
+        from headwise_exporter.stages.study import report_stage
+
         path, done = report_stage(run, trained_dataset(run, console.progress))
         say("report", done)
         console.out.print(f"report: {path}", highlight=False, soft_wrap=True)

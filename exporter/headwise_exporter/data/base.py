@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from headwise_exporter.errors import ExporterError
+
 SplitName = Literal["train", "validation", "test"]
 
 CHUNK_PIXELS = 1 << 17  # taken at a time; one MiB as float64
@@ -21,7 +23,7 @@ STD_MIN = 1 / 255  # a channel that is the same everywhere is divided by this: o
 SEED = 0  # of every protocol that is our choice
 
 
-class DatasetError(Exception):
+class DatasetError(ExporterError):
     """A data set is unknown or cannot be read."""
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
 from torch import nn
 
+from headwise_exporter.errors import ExporterError
 from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
 
 WEIGHTS = "weights.bin"
@@ -33,7 +34,7 @@ ALIGNMENT_BYTES = 64  # a cache line; lets a runtime map the file
 INLINE_BYTES = 1024  # smaller tensors stay in the graph, where runtimes can fold them
 
 
-class ExportError(Exception):
+class ExportError(ExporterError):
     """A graph does not compute what the model does."""
 
 

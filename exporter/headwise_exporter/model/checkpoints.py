@@ -13,13 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT, CCTConfig
 
 METADATA = "headwise"  # key of the JSON in the file's metadata
 
 
-class CheckpointError(Exception):
+class CheckpointError(ExporterError):
     """A file of tensors is missing, damaged or of another kind."""
 
 

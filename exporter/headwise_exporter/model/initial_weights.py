@@ -26,11 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from headwise_exporter.model import shipped
 from headwise_exporter.model.cct import CCT, CCTConfig
 from headwise_exporter.model.checkpoints import CheckpointError, load_model
-
-SHIPPED_PREFIX = "checkpoint:"
-SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "checkpoints"  # of the source tree; not in a wheel
+from headwise_exporter.model.shipped import SHIPPED_PREFIX, shipped_checkpoints
 
 POSITIONS = "classifier.positional_emb"
 UNSEEN_SETTINGS = ("query_key_scale", "conv_stride", "conv_padding")  # in no tensor's shape
@@ -55,11 +54,6 @@ class InitialWeights:
         return f"initial weights from {self.source}: {'; '.join(parts)}"
 
 
-def shipped_checkpoints() -> dict[str, Path]:
-    """Files of weights that came with the source tree, by name; none where the package was installed without it."""
-    return {path.stem: path for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}
-
-
 def shipped_checkpoint(name: str) -> Path:
     """The file of a shipped checkpoint.
 
@@ -72,7 +66,7 @@ def shipped_checkpoint(name: str) -> Path:
     there = (
         f"There are: {', '.join(known)}. Choose one of them"
         if known
-        else f"There are none in {SHIPPED_FOLDER}: they come with the source tree alone. Run from there"
+        else f"There are none in {shipped.SHIPPED_FOLDER}: they come with the source tree alone. Run from there"
     )
     raise CheckpointError(
         f"expected the name of a shipped checkpoint, found {name!r}. {there}, or give the path of a file."

@@ -20,7 +20,8 @@ from torch import Tensor
 from headwise_exporter.model.anatomy import MaskableLayer
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import NodeMeasurement, recognised_labels
-from headwise_exporter.pruning.masks import Layers, Masks, masked_layers
+from headwise_exporter.pruning.masks import Masks, masked_layers
+from headwise_exporter.pruning.names import Layers
 
 BISECTIONS = 30  # of a threshold in 0 .. 1
 

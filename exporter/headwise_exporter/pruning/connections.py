@@ -28,15 +28,8 @@ from headwise_exporter.model.anatomy import MaskableLayer
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import NodeMeasurement, relative_fields
 from headwise_exporter.pruning.masks import Masks
+from headwise_exporter.pruning.names import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
 from headwise_exporter.pruning.scores import product
-
-ANDC, PERMUTED = "andc", "permuted"
-DENSE = "dense"  # everything is kept
-SCORES = ("random", "magnitude", "wanda", "overlap", "magnitude*overlap", "wanda*overlap")
-CHANCE = ("random", PERMUTED)  # the seed draws their masks
-MASK_BY = (ANDC, PERMUTED, *SCORES)
-GRADUAL = "gradual "  # prefix
-COMPARED = (*MASK_BY, *(GRADUAL + choice for choice in (ANDC, "wanda", "wanda*overlap")))
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,8 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.anatomy import UnitGroup
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import NodeMeasurement, recognised_labels
+from headwise_exporter.pruning.names import CRITERIA
 from headwise_exporter.pruning.scores import product
-
-BASIC = ("magnitude", "variance", "taylor")
-CRITERIA = (*BASIC, "snp", *(f"{name}*snp" for name in BASIC), "taylor*distinct")
 
 
 class Moments:

@@ -7,16 +7,13 @@ Shape suffixes: none of their own; a mask has the shape of its layer's weight, (
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from headwise_exporter.model.anatomy import MaskableLayer
 from headwise_exporter.model.cct import CCT
-
-Layers = Literal["feed_forward", "classifier_head", "both"]  # a `LayerGroup`, or both
-LAYERS: tuple[Layers, ...] = get_args(Layers)
+from headwise_exporter.pruning.names import LAYERS, Layers
 
 
 def masked_layers(model: CCT, layers: Layers) -> list[MaskableLayer]:

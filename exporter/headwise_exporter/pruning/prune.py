@@ -15,11 +15,12 @@ image is looked at.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, MaskResult, PruningProvenance
 
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.errors import ExporterError
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import THRESHOLD, recognised_labels
@@ -34,13 +35,12 @@ from headwise_exporter.pruning.compaction import (
     pruned_masks,
     remove_masked,
 )
-from headwise_exporter.pruning.connections import ANDC, MASK_BY, Evidence, choose_masks, input_scales
-from headwise_exporter.pruning.masks import LAYERS, Layers, Masks
+from headwise_exporter.pruning.connections import Evidence, choose_masks, input_scales
+from headwise_exporter.pruning.masks import Masks
+from headwise_exporter.pruning.names import ANDC, AUTO, CRITERIA, LAYERS, MASK_BY, NONE, Layers
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings, train
 
-AUTO: Final = "auto"
-NONE: Final = "none"  # in place of what chooses connections: no masks
 LITERAL: tuple[Layers, str] = ("both", ANDC)  # of the masked model that is reported where there is a choice
 # Layers and what chooses their connections. Where nothing is trained `wanda*overlap` is the best: docs/results.md.
 CANDIDATES: tuple[tuple[Layers, str], ...] = (
@@ -54,7 +54,7 @@ SCALE_IMAGES = 5000  # training images that the size of inputs is taken from
 REMOVAL_TOLERANCE = 1e-5  # between the logits of a pruned model and of its masked original
 
 
-class PruningError(Exception):
+class PruningError(ExporterError):
     """Pruning cannot go on, or did not do what it must."""
 
 
@@ -66,12 +66,12 @@ class PruneSettings:
         ValueError: unknown layers, choice of connections or criterion, or a share outside 0 .. 1.
     """
 
-    # Where masks go, and what chooses the connections that they keep: one of `connections.MASK_BY`, or none.
+    # Where masks go, and what chooses the connections that they keep: one of `names.MASK_BY`, or none.
     layers: Literal["auto", "feed_forward", "classifier_head", "both"] = AUTO  # auto: the best on validation
     mask_by: str = AUTO  # auto: the best on validation
     threshold: float = THRESHOLD  # at which a field counts as recognition
     keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
-    criterion: str = AUTO  # one of `criteria.CRITERIA`, or auto: the best on validation
+    criterion: str = AUTO  # one of `names.CRITERIA`, or auto: the best on validation
     budget: Budget = field(default_factory=Budget)
     epochs: int = 12  # of each fine-tuning
     images: int | None = None  # of the training split, drawn at random; all by default
@@ -82,7 +82,7 @@ class PruneSettings:
         for name, known in (
             ("layers", (AUTO, *LAYERS)),
             ("mask_by", (AUTO, NONE, *MASK_BY)),
-            ("criterion", (AUTO, *criteria.CRITERIA)),
+            ("criterion", (AUTO, *CRITERIA)),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"expected {name} to be one of {', '.join(known)}, found {getattr(self, name)!r}")
@@ -265,7 +265,7 @@ def _pruned_models(
 ) -> list[Candidate]:
     moments = criteria.collect_moments(base.model, train_data)
     candidates = []
-    for criterion in criteria.CRITERIA if settings.criterion == AUTO else (settings.criterion,):
+    for criterion in CRITERIA if settings.criterion == AUTO else (settings.criterion,):
         scores = criteria.scores(base.model, moments, measurements.nodes, settings.threshold, criterion)
         kept = choose(base.model, scores, settings.budget)
         small = remove_units(base.model, kept, moments)
@@ -279,7 +279,7 @@ def _pruned_models(
 
 def steps(settings: PruneSettings) -> int:
     """How often `prune` calls `on_step`."""
-    return len(settings.mask_candidates()) + (len(criteria.CRITERIA) if settings.criterion == AUTO else 1)
+    return len(settings.mask_candidates()) + (len(CRITERIA) if settings.criterion == AUTO else 1)
 
 
 def prune(

@@ -18,6 +18,7 @@ from headwise.v1.bundle_pb2 import PruningProvenance
 
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import Dataset, DatasetSettings
+from headwise_exporter.errors import ExporterError
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.pruning.compaction import KeptUnits
 from headwise_exporter.recipes import Recipe, from_record, override
@@ -30,7 +31,7 @@ SUBSETS = "subsets.json"
 REPORT, REPORT_RECORD = "report/report.html", "report/report.json"
 
 
-class RunError(Exception):
+class RunError(ExporterError):
     """A run's folder lacks what a stage needs."""
 
 

@@ -39,6 +39,7 @@ from headwise_exporter.stages.run import (
 )
 from headwise_exporter.stages.stage import Stage, carry_out, plain
 from headwise_exporter.studies import comparison, subsets
+from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
 from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings
 
 COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
@@ -52,7 +53,7 @@ REPORT_STAGE = Stage(
 
 def compare_stage(
     run: Path,
-    settings: comparison.ComparisonSettings,
+    settings: ComparisonSettings,
     training: TrainingSettings,
     split: SplitName,
     dataset: Dataset,
@@ -101,9 +102,7 @@ def compare_stage(
     return carry_out(run, COMPARE_STAGE, inputs, produce)
 
 
-def subsets_stage(
-    run: Path, settings: subsets.SubsetSettings, split: SplitName, dataset: Dataset, progress: Progress
-) -> bool:
+def subsets_stage(run: Path, settings: SubsetSettings, split: SplitName, dataset: Dataset, progress: Progress) -> bool:
     """Removal of hidden nodes for random subsets of the labels; True when there was something to do.
 
     Raises:

@@ -21,35 +21,14 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.pruning.andc import andc_masks_keeping
-from headwise_exporter.pruning.connections import (
-    ANDC,
-    CHANCE,
-    COMPARED,
-    DENSE,
-    GRADUAL,
-    Evidence,
-    choose_masks,
-    input_scales,
-)
-from headwise_exporter.pruning.masks import Layers, Masks
+from headwise_exporter.pruning.connections import Evidence, choose_masks, input_scales
+from headwise_exporter.pruning.masks import Masks
+from headwise_exporter.pruning.names import ANDC, CHANCE, DENSE, GRADUAL, Layers
+from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.training.evaluation import Evaluation, evaluate
 from headwise_exporter.training.loop import TrainingSettings, train
 
 STAGES = 10  # of gradual masks
-
-
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """What is compared."""
-
-    shares: tuple[float, ...] = (0.5, 0.25, 0.1, 0.05)  # of each masked layer's connections
-    mask_by: tuple[str, ...] = COMPARED
-    seeds: int = 3
-    layers: Layers = "both"
-    epochs: int = 1  # of the fine-tuning
-    images: int | None = None  # of the training split, drawn at random; all by default
-    batch_size: int | None = None  # of the fine-tuning; the dense model's by default
-    learning_rate: float = 3e-4  # peak of the fine-tuning
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
-from headwise_exporter.pruning.connections import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
+from headwise_exporter.pruning.names import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000",

@@ -24,7 +24,7 @@ from torch import Tensor
 from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, activation_name
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
-from headwise_exporter.pruning.connections import ANDC, DENSE
+from headwise_exporter.pruning.names import ANDC, DENSE
 from headwise_exporter.studies import plots
 from headwise_exporter.studies.verdicts import outcomes, verdicts
 from headwise_exporter.studies.wording import FILTERS

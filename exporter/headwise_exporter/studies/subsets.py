@@ -26,28 +26,19 @@ from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement
 from headwise_exporter.pruning import criteria
 from headwise_exporter.pruning.compaction import KeptUnits, mask_units, top_indices
+from headwise_exporter.pruning.names import BASIC
 from headwise_exporter.pruning.scores import product
+from headwise_exporter.studies.settings import SubsetSettings
 from headwise_exporter.training.evaluation import predict
 
 BASELINE = "taylor"
 CRITERIA = (
     "random",
-    *criteria.BASIC,
+    *BASIC,
     "snp",
     "contrast",
-    *(f"{name}*contrast" for name in criteria.BASIC),
+    *(f"{name}*contrast" for name in BASIC),
 )
-
-
-@dataclass(frozen=True)
-class SubsetSettings:
-    """What is tried."""
-
-    labels: int = 10  # of each subset
-    subsets: int = 20  # drawn at random
-    shares: tuple[float, ...] = (0.75, 0.5, 0.25, 0.1)  # of the hidden nodes of each encoder
-    images: int = 1000  # training images of a subset at most; of 10 labels as many as the SNPs rest on
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,9 +125,7 @@ def scores(
     if criterion not in CRITERIA:
         raise ValueError(f"expected a criterion of {', '.join(CRITERIA)}, found {criterion!r}")
     basic = {
-        name: criteria.scores(model, moments, nodes, THRESHOLD, name)
-        for name in criterion.split("*")
-        if name in criteria.BASIC
+        name: criteria.scores(model, moments, nodes, THRESHOLD, name) for name in criterion.split("*") if name in BASIC
     }
     return [
         product(criterion, partial(_factor, group, basic, nodes[group.name], labels, generator))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
-from headwise_exporter.pruning.connections import ANDC, DENSE, GRADUAL, PERMUTED
+from headwise_exporter.pruning.names import ANDC, DENSE, GRADUAL, PERMUTED
 from headwise_exporter.studies.wording import mean_percent, points, spread
 
 FEW_LABELS = 0.25  # share of all labels

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from headwise_exporter.pruning.connections import GRADUAL
+from headwise_exporter.pruning.names import GRADUAL
 
 NO_MASKS = "none"
 LAYERS = {"classifier_head": "classifier head", "feed_forward": "feed-forward layers", "both": "both groups of layers"}

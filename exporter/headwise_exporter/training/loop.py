@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from headwise_exporter import distributed
 from headwise_exporter.data.augmentation import AugmentationSettings, prepare
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.training.evaluation import evaluate
@@ -37,7 +38,7 @@ CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
 EVALUATIONS = 20  # of the validation accuracy, over a whole training
 
 
-class TrainingError(Exception):
+class TrainingError(ExporterError):
     """Training cannot go on."""
 
 

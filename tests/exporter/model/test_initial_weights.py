@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import support
 import torch
-from headwise_exporter.model import initial_weights
 from headwise_exporter.model.cct import CCT, CCTConfig, cct_7_3x1, cct_7_7x2
 from headwise_exporter.model.checkpoints import CheckpointError, save_model
 from headwise_exporter.model.initial_weights import (
@@ -18,8 +17,8 @@ from headwise_exporter.model.initial_weights import (
     load_initial_weights,
     resize_positions,
     shipped_checkpoint,
-    shipped_checkpoints,
 )
+from headwise_exporter.model.shipped import SHIPPED_FOLDER, shipped_checkpoints
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -328,7 +327,7 @@ def test_same_tensors_for_other_heads_are_a_mismatch(tmp_path: Path) -> None:
 
 def test_missing_file_names_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is an error that names the path, and the shipped checkpoints if there are any."""
-    monkeypatch.setattr(initial_weights, "SHIPPED_FOLDER", tmp_path)
+    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path)
     with pytest.raises(CheckpointError, match=r"found no such file\. Check the path\.$"):
         load_initial_weights(support.random_model(), str(tmp_path / "none.pth"))
     save_model(tmp_path / "digits.safetensors", support.random_model())
@@ -345,7 +344,7 @@ def test_other_suffix_is_an_error(tmp_path: Path) -> None:
 
 def test_shipped_checkpoint_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`checkpoint:NAME` is the file `checkpoints/NAME.safetensors`."""
-    monkeypatch.setattr(initial_weights, "SHIPPED_FOLDER", tmp_path)
+    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path)
     shipped, model = support.random_model(seed=1), support.random_model(seed=2)
     save_model(tmp_path / "digits.safetensors", shipped)
     report = load_initial_weights(model, "checkpoint:digits")
@@ -358,7 +357,7 @@ def test_unknown_shipped_checkpoint_lists_those_there_are(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another name, or one that leaves the folder, is an error with the names that would do."""
-    monkeypatch.setattr(initial_weights, "SHIPPED_FOLDER", tmp_path / "checkpoints")
+    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path / "checkpoints")
     for path in ("checkpoints/b.safetensors", "checkpoints/a.safetensors", "checkpoints/README.md", "b.safetensors"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(b"")
@@ -369,7 +368,7 @@ def test_unknown_shipped_checkpoint_lists_those_there_are(
 
 def test_installation_without_shipped_checkpoints_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel brings none; the error says where they are."""
-    monkeypatch.setattr(initial_weights, "SHIPPED_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path / "none")
     assert shipped_checkpoints() == {}
     with pytest.raises(CheckpointError, match=r"There are none in .*they come with the source tree alone"):
         load_initial_weights(support.random_model(), "checkpoint:digits")
@@ -377,4 +376,4 @@ def test_installation_without_shipped_checkpoints_says_so(tmp_path: Path, monkey
 
 def test_shipped_folder_is_at_the_top_of_the_source_tree() -> None:
     """Beside the package, wherever the program is started."""
-    assert Path(__file__).parents[3] / "checkpoints" == initial_weights.SHIPPED_FOLDER
+    assert Path(__file__).parents[3] / "checkpoints" == SHIPPED_FOLDER

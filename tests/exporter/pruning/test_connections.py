@@ -8,18 +8,9 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import relative_fields
 from headwise_exporter.pruning.andc import andc_masks_keeping
-from headwise_exporter.pruning.connections import (
-    ANDC,
-    DENSE,
-    MASK_BY,
-    PERMUTED,
-    SCORES,
-    Evidence,
-    choose_masks,
-    input_scales,
-    scores,
-)
+from headwise_exporter.pruning.connections import Evidence, choose_masks, input_scales, scores
 from headwise_exporter.pruning.masks import Masks
+from headwise_exporter.pruning.names import ANDC, DENSE, MASK_BY, PERMUTED, SCORES
 from torch import Tensor
 
 HEAD = "classifier.fc"

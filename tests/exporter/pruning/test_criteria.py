@@ -6,14 +6,8 @@ import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, ProbeSettings, measure, statistics, train_probes
-from headwise_exporter.pruning.criteria import (
-    CRITERIA,
-    GroupMoments,
-    collect_moments,
-    distinct_scores,
-    scores,
-    snp_scores,
-)
+from headwise_exporter.pruning.criteria import GroupMoments, collect_moments, distinct_scores, scores, snp_scores
+from headwise_exporter.pruning.names import CRITERIA
 from torch.nn import functional
 
 Measured = tuple[CCT, GroupMoments, dict[str, NodeMeasurement], LabelledImages]

@@ -11,7 +11,8 @@ from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import statistics
 from headwise_exporter.pruning import prune as prune_module
 from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
-from headwise_exporter.pruning.criteria import CRITERIA, collect_moments
+from headwise_exporter.pruning.criteria import collect_moments
+from headwise_exporter.pruning.names import CRITERIA
 from headwise_exporter.pruning.prune import (
     CANDIDATES,
     LITERAL,

@@ -21,8 +21,8 @@ from headwise_exporter.stages.run import (
 )
 from headwise_exporter.stages.study import compare_stage, subsets_stage
 from headwise_exporter.studies import comparison
-from headwise_exporter.studies.comparison import ComparisonSettings
-from headwise_exporter.studies.subsets import CRITERIA, SubsetSettings
+from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
+from headwise_exporter.studies.subsets import CRITERIA
 from headwise_exporter.training.loop import train
 from support import small_recipe
 

@@ -10,7 +10,6 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.pruning.masks import Masks
 from headwise_exporter.studies.comparison import (
-    ComparisonSettings,
     Difference,
     Row,
     cases,
@@ -21,6 +20,7 @@ from headwise_exporter.studies.comparison import (
     results,
     row_from,
 )
+from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.loop import TrainingSettings
 from hypothesis import given

@@ -16,9 +16,8 @@ from headwise_exporter.data.images import split_images
 from headwise_exporter.nodes.snp import NodeMeasurement
 from headwise_exporter.stages.run import COMPARISON, SUBSETS, RunError, run_comparison
 from headwise_exporter.stages.study import compare_stage, report_stage, subsets_stage
-from headwise_exporter.studies.comparison import ComparisonSettings
 from headwise_exporter.studies.report import example_nodes, label_changes
-from headwise_exporter.studies.subsets import SubsetSettings
+from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
 from PIL import Image
 from support import small_recipe
 

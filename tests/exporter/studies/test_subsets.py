@@ -8,10 +8,10 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import NodeMeasurement
 from headwise_exporter.pruning import criteria
+from headwise_exporter.studies.settings import SubsetSettings
 from headwise_exporter.studies.subsets import (
     CRITERIA,
     SubsetRow,
-    SubsetSettings,
     accuracy_among,
     contrast,
     draw_subsets,

@@ -5,7 +5,7 @@ import warnings
 
 from headwise.v1 import service_pb2 as headwise_dot_v1_dot_service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headwise/v1/service_pb2_grpc.py depends on'
+        + f' but the generated code in headwise/v1/service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class HeadwiseServiceStub:
+class HeadwiseServiceStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -61,7 +61,7 @@ class HeadwiseServiceStub:
                 _registered_method=True)
 
 
-class HeadwiseServiceServicer:
+class HeadwiseServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Classify(self, request, context):
@@ -136,7 +136,7 @@ def add_HeadwiseServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class HeadwiseService:
+class HeadwiseService(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

@@ -1,0 +1,94 @@
+"""What the options of the command `exporter` come to together: data set, recipe and the settings of the studies."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import typer
+
+from headwise_exporter.commands import console
+from headwise_exporter.commands.options import SHORTCUTS
+from headwise_exporter.data import datasets
+from headwise_exporter.data.base import DatasetSettings, SplitName
+from headwise_exporter.pruning.names import ANDC, COMPARED, LAYERS, Layers
+from headwise_exporter.pruning.prune import PruneSettings
+from headwise_exporter.recipes import Recipe, RecipeError, find_recipe, override
+from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
+
+
+def dataset_settings(name: str, data_dir: Path | None, protocol: str | None, image_size: int | None) -> DatasetSettings:
+    """The data set that the command line asks for; checked."""
+    settings = DatasetSettings(name, None if data_dir is None else str(data_dir), protocol, image_size)
+    datasets.check_settings(settings)
+    return settings
+
+
+def _check_known(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}", param_hint=f"--{option}")
+
+
+def assignments(settings: Sequence[str] | None, **shortcuts: object) -> list[str]:
+    """`NAME=VALUE` for each shortcut that was given, by its name in `SHORTCUTS`, and what `--set` says after them."""
+    given = [f"{SHORTCUTS[name]}={value}" for name, value in shortcuts.items() if value is not None]
+    return [*given, *(settings or ())]
+
+
+def layers_named(name: str) -> Layers:
+    """Where masks go, by its name."""
+    _check_known("layers", name, LAYERS)
+    return next(layers for layers in LAYERS if layers == name)
+
+
+def comparison_settings(
+    settings: PruneSettings, shares: list[float] | None, mask_by: list[str] | None, seeds: int, layers: str
+) -> ComparisonSettings:
+    """What the command line asks to be compared, fine-tuned as the recipe's pruning is; ANDC is always compared."""
+    compared = mask_by or COMPARED
+    for name in compared:
+        _check_known("mask-by", name, COMPARED)
+    return ComparisonSettings(
+        shares=tuple(shares or ComparisonSettings.shares),
+        mask_by=(ANDC, *(name for name in compared if name != ANDC)),
+        seeds=seeds,
+        layers=layers_named(layers),
+        epochs=settings.epochs,
+        images=settings.images,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+    )
+
+
+def subset_settings(known: int, labels: int, subsets: int) -> SubsetSettings:
+    """What the command line asks for, of a data set with so many labels."""
+    if labels > known:
+        message = f"expected at most the data set's {known} labels, found {labels}"
+        raise typer.BadParameter(message, param_hint="--labels")
+    return SubsetSettings(labels=labels, subsets=subsets)
+
+
+def split_name(split: str) -> SplitName:
+    """The split of that name."""
+    known: tuple[SplitName, ...] = ("train", "validation", "test")
+    matched = next((name for name in known if name == split), None)
+    if matched is None:
+        raise typer.BadParameter(f"expected train, validation or test, found {split!r}", param_hint="--split")
+    return matched
+
+
+def chosen_recipe(
+    asked: DatasetSettings, recipe_name: str | None, given: Sequence[str]
+) -> tuple[DatasetSettings, Recipe]:
+    """Data set and recipe that the command line asks for; protocol and size are the recipe's where it gives none.
+
+    Args:
+        given: other settings than the recipe's (`assignments`).
+    """
+    name, plain = find_recipe(asked.kind, recipe_name, has_gpu=torch.cuda.is_available())
+    console.err.print(f"recipe: {name}", highlight=False)
+    recipe = override(plain, given)
+    if recipe.dataset != asked.kind:
+        raise RecipeError(f"expected --dataset to name the data set, found --set dataset={recipe.dataset}.")
+    protocol, image_size = asked.protocol or recipe.protocol, asked.image_size or recipe.image_size
+    return replace(asked, protocol=protocol, image_size=image_size), recipe
