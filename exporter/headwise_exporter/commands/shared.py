@@ -21,6 +21,10 @@ def clear_errors() -> Iterator[None]:
     except (BundleError, ExporterError) as error:
         console.err.print(f"[red]exporter:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
+    except PermissionError as error:  # of a file that no module expects to be refused
+        named = f"{error.filename}: {error.strerror}. Run as a user who may, or choose another place."
+        console.err.print(f"[red]exporter:[/] {escape(named)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
     except KeyboardInterrupt:
         console.err.print("interrupted; the same command goes on where this one stopped", highlight=False)
         raise typer.Exit(INTERRUPTED) from None

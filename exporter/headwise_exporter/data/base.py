@@ -72,6 +72,7 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    remarks: tuple[str, ...] = ()  # what was left out, and what may spoil a training; a line each
 
     def split(self, name: SplitName) -> Split:
         """The split of that name."""
@@ -79,9 +80,16 @@ class Dataset:
         return split
 
     def describe(self) -> str:
-        """Name, image counts and protocol in one line."""
+        """Name, image counts, labels and protocol in one line."""
         counts = f"{len(self.train):,} training, {len(self.validation):,} validation, {len(self.test):,} test images"
-        return f"{self.name}: {counts} ({self.protocol})"
+        labels = f"{len(self.label_names):,} labels: {first_few(self.label_names)}"
+        return f"{self.name}: {counts} of {labels} ({self.protocol})"
+
+
+def first_few(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, and how many more there are: "cat, dog, hen and 7 more"."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -103,7 +111,12 @@ def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...
 
 
 def assemble(
-    settings: DatasetSettings, name: str, protocol: str, label_names: Sequence[str], splits: Mapping[SplitName, Split]
+    settings: DatasetSettings,
+    name: str,
+    protocol: str,
+    label_names: Sequence[str],
+    splits: Mapping[SplitName, Split],
+    remarks: Sequence[str] = (),
 ) -> Dataset:
     """The data set of these splits, with the statistics of its training pixels."""
     mean, std = channel_statistics(splits["train"].images_NYXC)
@@ -117,6 +130,7 @@ def assemble(
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
+        remarks=tuple(remarks),
     )
 
 

@@ -34,8 +34,8 @@ class Source:
 
     load: Callable[[DatasetSettings, Progress], Dataset]
     image_size: int  # pixels a side, unless another size is asked for
+    protocols: tuple[str, ...]  # the first is the default
     any_size: bool = False  # whether another size can be asked for
-    protocols: tuple[str, ...] = ()  # the first is the default
     takes_data_dir: bool = False
 
 
@@ -45,7 +45,7 @@ DATASETS: dict[str, Source] = {
     "flowers102": Source(
         flowers102.load, flowers102.IMAGE_SIZE, any_size=True, protocols=flowers102.PROTOCOLS, takes_data_dir=True
     ),
-    "folder": Source(folder.load, folder.IMAGE_SIZE, any_size=True),
+    "folder": Source(folder.load, folder.IMAGE_SIZE, any_size=True, protocols=folder.PROTOCOLS),
 }
 NAMES = tuple(f"{kind}:PATH" if kind == "folder" else kind for kind in DATASETS)
 
@@ -77,7 +77,7 @@ def check_settings(settings: DatasetSettings) -> None:
     _check_name(settings)
     source = DATASETS[settings.kind]
     if settings.protocol is not None and settings.protocol not in source.protocols:
-        known = ", ".join(source.protocols) or "none, as its folders say"
+        known = ", ".join(source.protocols)
         raise DatasetError(f"unknown protocol {settings.protocol!r} of {settings.kind}; expected: {known}.")
     _check_size(settings, source)
     if settings.data_dir is None:

@@ -26,6 +26,11 @@ WHITE = (255, 255, 255, 255)
 Image.MAX_IMAGE_PIXELS = None  # ours is checked below; Pillow's would only warn between one and two times its limit
 
 
+def readable() -> tuple[str, ...]:
+    """The names of the formats that are read, as `headwise.formats` calls them."""
+    return ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF")
+
+
 class UnreadableImage(Exception):
     """A file is not an image that can be used; says why."""
 

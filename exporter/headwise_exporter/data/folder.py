@@ -1,22 +1,17 @@
 """`folder:PATH`: any images, in one folder for each label.
 
-Two layouts:
-- `PATH/<label>/...`: each label's images are split 60/20/20 into training, validation and test, with a fixed seed; the
-  validation and the test split get at least one each, so a label needs three images;
-- `PATH/train/<label>/...`, `PATH/val/...` (or `valid`, `validation`) and `PATH/test/...`: the splits are as given, and
-  must have the same labels, each with at least one image.
-The second is taken when there is a folder `train` beside one of the others; a label may be called `train` otherwise.
+Where labels and splits are is read from the folders (`folder_layout`); which files are images, from their content
+(`folder_files`). Images may lie deeper below their label. A split that has no folder is drawn from the training images,
+label by label, with a fixed seed: a fifth of each label, and at least one image. Images are scaled to 224 pixels a side
+unless another size is asked for, whatever their size.
 
-Images may lie deeper below their label. Content says what is an image; a file that has an image's suffix and is
-none is refused by name, other files are skipped, and so is everything whose name starts with a dot. Images are scaled
-to 224 pixels a side unless another size is asked for, whatever their size.
-
-Honest limit: the same picture under two names may come into two splits.
+Labels are the names of the folders, in Unicode's composed form (NFC), so that the same name from two file systems is
+the same label. What does not stop a training but may spoil it is said in the data set's remarks (`remarks`).
 """
 
-import os
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,31 +23,21 @@ from headwise_exporter.data.base import (
     Split,
     SplitName,
     assemble,
+    first_few,
     shuffled_by_label,
 )
 from headwise_exporter.data.cache import decoded
+from headwise_exporter.data.folder_files import Folder, describe_skipped, look_through
+from headwise_exporter.data.folder_layout import PROTOCOLS, Layout, read_layout
+from headwise_exporter.data.remarks import remarks
 from headwise_exporter.progress import Progress
 
+__all__ = ["IMAGE_SIZE", "PROTOCOLS", "load", "safe_name"]
+
 IMAGE_SIZE = 224
-SHARE = 0.2  # of each label's images, for validation and for test
-NEEDED = 3  # images of each label
+HELD_OUT = 0.2  # of each label's images, for each split that is drawn
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train",),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test",),
-}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SIGNATURES = (
-    rb"\xff\xd8\xff",  # JPEG
-    rb"\x89PNG\r\n\x1a\n",
-    rb"GIF8[79]a",
-    rb"BM.{4}\0{4}",
-    rb"II\*\0|MM\0\*",  # TIFF
-    rb"RIFF.{4}WEBP",
-)
-SIGNATURE = re.compile(b"|".join(SIGNATURES), re.DOTALL)
-SIGNATURE_BYTES = 16
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, surrogates, line separators
 
 Images = dict[str, list[Path]]  # of each label
 
@@ -63,96 +48,88 @@ def safe_name(path: str) -> str:
     return name or "folder"
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def label_of(folder: Path) -> str:
+    """The label that a folder's name is.
+
+    Raises:
+        DatasetError: the name cannot be printed: it is not UTF-8, or has control characters.
+    """
+    if any(unicodedata.category(character) in UNPRINTABLE for character in folder.name):
+        shown = folder.name.encode("utf-8", "surrogateescape")
+        raise DatasetError(
+            f"expected a label's name in UTF-8, without control characters, found the folder {shown!r} in "
+            f"{str(folder.parent)!a}. Rename it."
+        )
+    return unicodedata.normalize("NFC", folder.name)
 
 
-def _is_image(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return SIGNATURE.match(file.read(SIGNATURE_BYTES)) is not None
-
-
-def _images(folder: Path) -> list[Path]:
-    """Paths of all images below a folder, sorted."""
-    images = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(where) / name for name in names if not name.startswith("."))
-        images += [path for path in paths if path.is_file() and _is_image(path)]
-    return sorted(images)
-
-
-def _labelled(folder: Path, needed: int) -> Images:
+def _labelled(folder: Folder, needed: int) -> Images:
     """Images of each label folder.
 
     Raises:
-        DatasetError: there are fewer than two labels, or a label has fewer images than are needed.
+        DatasetError: there are fewer than two labels, two of the same name, or one with fewer images than are needed.
     """
-    images = {label.name: _images(label) for label in _folders(folder)}
+    images: Images = {}
+    short = []
+    for inner in folder.folders.values():
+        label = label_of(inner.path)
+        if label in images:
+            raise DatasetError(f"{folder.path}: expected one folder for each label, found two for {label}. Join them.")
+        images[label] = inner.all_images()
+        if len(images[label]) < needed:
+            skipped = describe_skipped(inner.all_skipped())
+            short.append(f"{label} has {len(images[label])}" + (f" (left out: {skipped})" if skipped else ""))
     if not images:
-        inside = "nothing" if not any(folder.iterdir()) else "files only"
-        raise DatasetError(f"{folder}: expected a folder of images for each label, found {inside}.")
+        inside = "files only" if folder.images or folder.skipped else "nothing"
+        raise DatasetError(f"{folder.path}: expected a folder of images for each label, found {inside}.")
     if len(images) == 1:
-        raise DatasetError(f"{folder}: expected at least 2 label folders, found 1: {next(iter(images))}.")
-    short = [f"{label} has {len(paths)}" for label, paths in images.items() if len(paths) < needed]
+        raise DatasetError(f"{folder.path}: expected at least 2 label folders, found 1: {next(iter(images))}.")
     if short:
         raise DatasetError(
-            f"{folder}: expected at least {needed} image{'s' if needed > 1 else ''} of each label, found: "
-            f"{', '.join(short)}. Add images or remove the folder."
+            f"{folder.path}: expected at least {needed} image{'s' if needed > 1 else ''} of each label, found: "
+            f"{first_few(short, 10)}. Add images or remove the folder."
         )
     return images
 
 
-def _split_folders(root: Path) -> dict[SplitName, Path] | None:
-    """The folders of the splits, or None when the folders are labels.
-
-    Raises:
-        DatasetError: a split has no folder, or two.
-    """
-    there = {folder.name: folder for folder in _folders(root)}
-    folders_of = {split: [there[name] for name in names if name in there] for split, names in SPLIT_FOLDERS.items()}
-    if not folders_of["train"] or not (folders_of["validation"] or folders_of["test"]):
-        return None
-    for split, folders in folders_of.items():
-        if len(folders) != 1:
-            names = ", ".join(folder.name for folder in folders) or "none"
-            wanted = " or ".join(SPLIT_FOLDERS[split])
-            raise DatasetError(
-                f"{root}: expected one folder {wanted} for {split}, found {names}. Give train, val and test, or label "
-                "folders alone."
-            )
-    return {split: folders[0] for split, folders in folders_of.items()}
-
-
-def _given(folders: Mapping[SplitName, Path]) -> dict[SplitName, Images]:
-    splits = {split: _labelled(folder, needed=1) for split, folder in folders.items()}
+def _check_same_labels(layout: Layout, splits: Mapping[SplitName, Images]) -> None:
     for split, images in splits.items():
         differing = sorted(set(images) ^ set(splits["train"]))
         if differing:
             raise DatasetError(
-                f"{folders[split]}: expected the labels of {folders['train'].name}, found a difference in: "
-                f"{', '.join(differing)}. Each split needs every label."
+                f"{layout.splits[split].path}: expected the labels of {layout.splits['train'].path.name}, found a "
+                f"difference in: {first_few(differing, 10)}. Each split needs every label."
             )
-    return splits
 
 
-def _split(images: Images) -> dict[SplitName, Images]:
+def _drawn(images: Images, missing: Sequence[SplitName]) -> dict[SplitName, Images]:
+    """The training images, and the missing splits drawn from them."""
     labels_N = np.repeat(np.arange(len(images)), [len(paths) for paths in images.values()])
     starts = np.cumsum([0, *(len(paths) for paths in images.values())])
-    splits: dict[SplitName, Images] = {split: {} for split in SPLITS}
+    splits: dict[SplitName, Images] = {split: {} for split in (*missing, "train")}
     shuffled = shuffled_by_label(labels_N, len(images))
     for (label, paths), start, indices in zip(images.items(), starts, shuffled, strict=False):
-        held_out = max(1, round(SHARE * len(paths)))
-        chosen = {
-            "test": indices[:held_out],
-            "validation": indices[held_out : 2 * held_out],
-            "train": indices[2 * held_out :],
-        }
-        for split in SPLITS:
-            splits[split][label] = [paths[index - start] for index in np.sort(chosen[split])]
+        held_out = max(1, round(HELD_OUT * len(paths)))
+        ends = [held_out * (number + 1) for number in range(len(missing))]
+        for split, chosen in zip((*missing, "train"), np.split(indices, ends), strict=True):
+            splits[split][label] = [paths[index - start] for index in np.sort(chosen)]
     return splits
+
+
+def _divided(layout: Layout) -> tuple[dict[SplitName, Images], str]:
+    """The images of each split and label, and one line that says how they came about."""
+    missing: list[SplitName] = [split for split in ("test", "validation") if split not in layout.splits]
+    splits = {
+        split: _labelled(folder, needed=1 + len(missing) if split == "train" else 1)
+        for split, folder in layout.splits.items()
+    }
+    _check_same_labels(layout, splits)
+    splits |= _drawn(splits["train"], missing)
+    if not layout.is_given:
+        return splits, "stratified 60/20/20, seed 0"
+    folders = [layout.splits[split].path.name for split in SPLITS if split in layout.splits]
+    drawn = "".join(f"; {split} drawn from train, a fifth of each label, seed 0" for split in missing)
+    return splits, f"as given by the folders {', '.join(folders)}{drawn}"
 
 
 def load(settings: DatasetSettings, progress: Progress) -> Dataset:
@@ -163,23 +140,38 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
         OutputError: the cache cannot be written.
     """
     root, size = Path(settings.path), settings.image_size or IMAGE_SIZE
-    folders = _split_folders(root)
-    splits = _split(_labelled(root, NEEDED)) if folders is None else _given(folders)
-    protocol = "stratified 60/20/20, seed 0"
-    if folders is not None:
-        protocol = f"as given by the folders {', '.join(folders[split].name for split in SPLITS)}"
-    label_names = sorted(splits["train"])
-    files = [path for split in SPLITS for label in label_names for path in splits[split][label]]
+    name = safe_name(settings.path)
+    tree = look_through(root, progress)
+    layout = read_layout(tree, settings.protocol or PROTOCOLS[0])
+    divided, protocol = _divided(layout)
+    label_names = sorted(divided["train"])
+    files = [path for split in SPLITS for label in label_names for path in divided[split][label]]
     labels_N = np.array(
-        [index for split in SPLITS for index, label in enumerate(label_names) for _ in splits[split][label]], np.int64
+        [index for split in SPLITS for index, label in enumerate(label_names) for _ in divided[split][label]], np.int64
     )
     numbers = {path: number for number, path in enumerate(sorted(files))}
     source_N = np.array([numbers[path] for path in files], np.int64)
-    images_NYXC = decoded(safe_name(settings.path), root, files, size, progress)
-    ends = np.cumsum([sum(map(len, splits[split].values())) for split in SPLITS])
+    images_NYXC = decoded(name, root, files, size, progress)
+    ends = np.cumsum([sum(map(len, divided[split].values())) for split in SPLITS])
     slices = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    made = {
+    splits = {
         split: Split(images_NYXC[where], labels_N[where], source_N[where])
         for split, where in zip(SPLITS, slices, strict=True)
     }
-    return assemble(settings, safe_name(settings.path), protocol, label_names, made)
+    shown = [path.relative_to(root).as_posix() for path in files]
+    notes = (*_left_out(tree, layout), *remarks(splits, label_names, shown))
+    return assemble(settings, name, protocol, label_names, splits, notes)
+
+
+def _left_out(tree: Folder, layout: Layout) -> list[str]:
+    """One line for each way in which something in the folder is not used."""
+    lines = []
+    if skipped := describe_skipped(tree.all_skipped()):
+        lines.append(f"left out, as no images that are read here: {skipped}")
+    for folder in layout.unused:
+        lines.append(f"left out: {len(folder.all_images()):,} images without a label in {folder.path.name}")
+    used = sum(len(inner.all_images()) for folder in layout.splits.values() for inner in folder.folders.values())
+    beside = len(tree.all_images()) - used - sum(len(folder.all_images()) for folder in layout.unused)
+    if beside:
+        lines.append(f"left out: {beside:,} images beside the label folders")
+    return lines

@@ -29,7 +29,7 @@ def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         (DatasetSettings("cifar100", protocol="mine"), "unknown protocol 'mine' of cifar100; expected: official"),
         (DatasetSettings("flowers102", protocol="x"), "expected: official, official-trainval"),
-        (DatasetSettings("folder:.", protocol="official"), "of folder; expected: none, as its folders say"),
+        (DatasetSettings("folder:.", protocol="official"), "of folder; expected: auto, labels, splits"),
         (DatasetSettings("digits", image_size=32), "digits has images of 8 pixels a side alone, found 32"),
         (DatasetSettings("flowers102", image_size=4), "expected an image size from 8 to 1024 pixels a side, found 4"),
         (DatasetSettings("digits", data_dir="data"), "digits takes no data folder, found data"),

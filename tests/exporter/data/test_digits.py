@@ -42,5 +42,6 @@ def test_mean_and_std_are_those_of_the_training_pixels() -> None:
 
 def test_description_states_split_and_counts() -> None:
     """One line with the name, the counts and the protocol."""
-    expected = "digits: 1,078 training, 359 validation, 360 test images (stratified 60/20/20, seed 0)"
+    counts = "1,078 training, 359 validation, 360 test images of 10 labels: 0, 1, 2 and 7 more"
+    expected = f"digits: {counts} (stratified 60/20/20, seed 0)"
     assert load(DIGITS).describe() == expected

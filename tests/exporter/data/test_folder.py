@@ -1,5 +1,6 @@
 """Folders of any images."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -82,21 +83,93 @@ def test_parts_with_other_labels_are_named(tmp_path: Path) -> None:
         loaded(tmp_path)
 
 
+@pytest.mark.parametrize(("given", "drawn"), [("Val", "test"), ("testing", "validation")])
+def test_missing_split_is_drawn_from_train(tmp_path: Path, given: str, drawn: str) -> None:
+    """A fifth of each label's training images becomes the split that has no folder, and the protocol says so."""
+    for label, images in (("a", 10), ("b", 5)):
+        fill(tmp_path / "Train" / label, images)
+        fill(tmp_path / given / label, 2)
+    dataset = loaded(tmp_path)
+    assert len(dataset.train) == 12
+    assert np.bincount(dataset.split(drawn).labels_N).tolist() == [2, 1]
+    assert len({*dataset.train.source_indices_N, *dataset.split(drawn).source_indices_N}) == 15
+    names = ", ".join(sorted(["Train", given], key=["Train", "Val", "testing"].index))
+    assert dataset.protocol == (
+        f"as given by the folders {names}; {drawn} drawn from train, a fifth of each label, seed 0"
+    )
+
+
+def test_every_layout_of_the_same_images_has_the_same_labels(tmp_path: Path) -> None:
+    """Label folders, splits under several names, nested once, and two splits of three."""
+    layouts = {
+        "labels": ["photos/{label}"],
+        "splits": ["Train/{label}", "Val/{label}", "Test/{label}"],
+        "doubled": ["seg_train/seg_train/{label}", "seg_test/seg_test/{label}"],
+        "nested": ["data/training/{label}", "data/validation/{label}"],
+        "no validation": ["train/{label}", "test/{label}"],
+    }
+    for name, folders in layouts.items():
+        for folder in folders:
+            for label in ("daisy", "rose"):
+                fill(tmp_path / name / folder.format(label=label), 4)
+        assert loaded(tmp_path / name).label_names == ("daisy", "rose"), name
+
+
+def test_data_line_says_how_many_labels_and_names_the_first(tmp_path: Path) -> None:
+    """What was taken for a label is seen at once."""
+    for label in "abcde":
+        fill(tmp_path / label, 3)
+    assert "of 5 labels: a, b, c and 2 more (" in loaded(tmp_path).describe()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"new\nline", b"bell\x07"])
+def test_label_that_cannot_be_printed_is_refused_before_anything_else(root: Path, name: bytes) -> None:
+    """Not UTF-8, or with control characters: the error shows it in ASCII."""
+    fill(Path(os.fsdecode(os.fsencode(root) + b"/" + name)), 3)
+    with pytest.raises(DatasetError, match="expected a label's name in UTF-8, without control characters") as caught:
+        loaded(root)
+    assert str(caught.value).isascii()
+    assert repr(name) in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    ("folders", "expected"),
-    [
-        (("train", "val"), "expected one folder test for test, found none"),
-        (("train", "test"), "expected one folder val or valid or validation for validation, found none"),
-        (("train", "val", "valid", "test"), "for validation, found val, valid"),
-    ],
+    "name", ["a$_$b", "\u82b1", "\u0648\u0631\u062f\u0629", "\U0001f33c", "50 %", "[red]", "<b>", "a{b}"]
 )
-def test_missing_or_double_part_is_named(tmp_path: Path, folders: tuple[str, ...], expected: str) -> None:
-    """Two splits of three, or two folders for one split, are an error that names the expected folders."""
-    for folder in folders:
-        fill(tmp_path / folder / "a", 3)
-        fill(tmp_path / folder / "b", 3)
-    with pytest.raises(DatasetError, match=expected):
+def test_label_may_be_any_text(root: Path, name: str) -> None:
+    """Any script and any sign that a file system takes."""
+    fill(root / name, 3)
+    assert name in loaded(root).label_names
+
+
+def test_composed_and_decomposed_names_are_the_same_label(tmp_path: Path) -> None:
+    """Splits that were copied from another file system fit together; two such folders side by side are refused."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for split, label in (("train", composed), ("val", decomposed)):
+        fill(tmp_path / split / label, 3)
+        fill(tmp_path / split / "tea", 3)
+    assert loaded(tmp_path).label_names == (composed, "tea")
+    fill(tmp_path / "train" / decomposed, 3)
+    with pytest.raises(DatasetError, match="expected one folder for each label, found two"):
         loaded(tmp_path)
+
+
+def test_what_is_left_out_is_said(root: Path) -> None:
+    """Kinds that are not read, images beside the labels and images to predict; nothing where all is used."""
+    assert not any("left out" in remark for remark in loaded(root).remarks)
+    (root / "red" / "1.jxl").write_bytes(b"\xff\x0a\xfa\x1f")
+    fill(root, 2)
+    remarks = loaded(root).remarks
+    assert "left out, as no images that are read here: 1 JPEG XL" in remarks
+    assert "left out: 2 images beside the label folders" in remarks
+
+
+def test_label_of_unreadable_files_alone_says_so(root: Path) -> None:
+    """The error counts what the folder holds instead."""
+    (root / "phone").mkdir()
+    for number in range(4):
+        (root / "phone" / f"{number}.jxl").write_bytes(b"\xff\x0a\xfa\x1f")
+    with pytest.raises(DatasetError, match=r"phone has 0 \(left out: 4 JPEG XL\)"):
+        loaded(root)
 
 
 def test_label_with_too_few_images_is_named(root: Path) -> None:
