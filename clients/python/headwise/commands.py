@@ -51,6 +51,8 @@ def _clear_errors() -> Iterator[None]:
     except HeadwiseError as error:
         err.print(f"[red]headwise:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(BAD_REQUEST if isinstance(error, (InvalidRequest, NotFound)) else FAILED) from error
+    except BrokenPipeError:  # of our own output, which nobody reads
+        raise
     except OSError as error:
         err.print(f"[red]headwise:[/] {escape(str(error.filename))}: {error.strerror}", highlight=False, soft_wrap=True)
         raise typer.Exit(BAD_REQUEST) from error
