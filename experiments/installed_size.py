@@ -1,6 +1,6 @@
 """What each way to install Headwise weighs: the files of a fresh virtual environment, beyond those of an empty one.
 
-Packages come from wherever pip is set up to get them, in the versions of the day, not of constraints.txt. The exporter is
+Packages come from wherever pip is set up to get them, in versions of the day, not of constraints.txt. The exporter is
 measured twice: with the torch that pip chooses, which on Linux brings CUDA along, and with a build for the CPU that
 is installed first (`--cpu-torch`).
 """

@@ -67,6 +67,14 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def _label_name(folder: Path) -> str:
+    """A folder's name as UTF-8, whatever encoding the locale says that names have."""
+    try:
+        return os.fsencode(folder.name).decode("utf-8")
+    except UnicodeDecodeError:
+        raise DatasetError(f"{folder}: expected a label in UTF-8, found other bytes. Rename the folder.") from None
+
+
 def _is_image(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
@@ -90,7 +98,7 @@ def _labelled(folder: Path, needed: int) -> Images:
     Raises:
         DatasetError: there are fewer than two labels, or a label has fewer images than are needed.
     """
-    images = {label.name: _images(label) for label in _folders(folder)}
+    images = {_label_name(label): _images(label) for label in _folders(folder)}
     if not images:
         inside = "nothing" if not any(folder.iterdir()) else "files only"
         raise DatasetError(f"{folder}: expected a folder of images for each label, found {inside}.")
