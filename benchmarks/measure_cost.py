@@ -9,7 +9,6 @@ sample must agree with what the one pass gives.
 """
 
 import json
-import os
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from headwise.cores import usable_cores
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.machine import machine
 from headwise_exporter.model.anatomy import (
@@ -157,7 +157,7 @@ def main(
     recipe: RecipeOption = "cct_7_3x1",
     images: Annotated[int, typer.Option(min=1, help="Held-out images; at least one of each label.")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = len(os.sched_getaffinity(0)),
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = usable_cores(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure and print."""

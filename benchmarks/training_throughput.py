@@ -12,7 +12,6 @@ of the step, measured in the same run.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from headwise.cores import usable_cores
 from headwise_exporter.data.augmentation import prepare
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.machine import machine
@@ -206,7 +206,7 @@ def batch_of(recipe: str, asked: int | None) -> int | None:
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 10,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = len(os.sched_getaffinity(0)),
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = usable_cores(),
     recipe: Annotated[list[str] | None, typer.Option(help=f"May be repeated: {', '.join(TIMED)}.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images in a batch; the recipe's, or few on a CPU.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -1,9 +1,28 @@
-"""The entry point of `exporter`: SIGTERM stops a build as Ctrl-C does, cleanly, from before the slow imports on."""
+"""The entry point of `exporter`: SIGTERM stops a build as Ctrl-C does, cleanly, from before the imports on."""
 
 import signal
 import types
 
-from headwise.entry import load
+from headwise.entry import start
+
+# Of the extra, by the names they are imported by. Some are needed only at the end of a build.
+PACKAGES = (
+    "jinja2",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "PIL",
+    "pooch",
+    "pydantic",
+    "rich",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "tensorboard",
+    "torch",
+    "typer",
+)
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
@@ -13,8 +32,7 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
 def main() -> None:
     """Entry point."""
     signal.signal(signal.SIGTERM, _interrupt)
-    commands = load("exporter", "headwise_exporter.commands.app", name="the exporter", extras="exporter")
-    commands.app(prog_name="exporter")
+    start("exporter", "headwise_exporter.commands.app", name="the exporter", extras="exporter", packages=PACKAGES)
 
 
 if __name__ == "__main__":

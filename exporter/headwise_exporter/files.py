@@ -16,6 +16,8 @@ from typing import Any
 
 from headwise_exporter.errors import ExporterError
 
+WINDOWS = os.name == "nt"  # opens no folders, and flushes only what is open for writing
+
 
 class OutputError(ExporterError):
     """A result cannot be written where it was asked for."""
@@ -26,7 +28,9 @@ def _temporary_name(path: Path) -> Path:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

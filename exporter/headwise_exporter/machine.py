@@ -1,11 +1,12 @@
 """What machine this is, for records of what was measured on it."""
 
 import datetime
-import os
 import platform
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+
+from headwise.cores import usable_cores
 
 PROCESSORS = Path("/proc/cpuinfo")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch")
@@ -22,7 +23,7 @@ def machine() -> dict[str, Any]:
     installed = {distribution.name: distribution.version for distribution in distributions()}
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {name: installed[name] for name in RUNTIMES if name in installed},
     }

@@ -8,6 +8,9 @@ import signal
 import sys
 import types
 
+# Of the extra, by the names they are imported by. Runtimes are the engines' concern.
+PACKAGES = ("grpc_health", "grpc_reflection", "grpc_status", "PIL", "rich", "typer")
+
 
 def _leave(number: int, frame: types.FrameType | None) -> None:
     sys.exit(0)
@@ -17,10 +20,9 @@ def main() -> None:
     """Entry point."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    from headwise.entry import load
+    from headwise.entry import start
 
-    commands = load("headwise-server", "headwise_server.commands", name="the server", extras="server,cpu")
-    commands.app(prog_name="headwise-server")
+    start("headwise-server", "headwise_server.commands", name="the server", extras="server,cpu", packages=PACKAGES)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-import math
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from headwise.bundle import BundleError
+from headwise.cores import usable_cores
 from headwise.entry import version_callback
 
 from headwise_server.app import ListenError, Settings, serve
@@ -19,18 +18,6 @@ from headwise_server.repository import RepositoryError
 START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError)
 
 app = typer.Typer(pretty_exceptions_enable=False)
-
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "quota period", or "max period" where there is none
-
-
-def available_cores(quota: Path = CPU_QUOTA) -> int:
-    """Cores that this process may use: those it may be scheduled on, or fewer where its container has a CPU limit."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        microseconds, period_microseconds = quota.read_text("ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if microseconds == "max" else min(cores, math.ceil(int(microseconds) / int(period_microseconds)))
 
 
 def _announce(address: str) -> None:
@@ -84,7 +71,7 @@ def run(
         repository=repository,
         listen=listen,
         precision=precision,
-        streams=streams or available_cores(),
+        streams=streams or usable_cores(),
         max_batch=max_batch,
         max_queue=max_queue,
         max_message_mib=max_message_mib,

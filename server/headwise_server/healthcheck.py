@@ -6,13 +6,15 @@ For a container's health check; Kubernetes asks grpc.health.v1 itself.
 import sys
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from headwise.entry import require
 
 TIMEOUT_SECONDS = 30.0  # whoever runs the check has a limit of its own; the image sets 5 s
 
 
 def is_serving(address: str, model: str = "") -> bool:
     """Whether the server at that address serves, or serves that model."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # of an extra, which `main` checks first
+
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
@@ -24,6 +26,16 @@ def is_serving(address: str, model: str = "") -> bool:
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Entry point.
+
+    Raises:
+        SystemExit: 0 for a server that serves, 1 otherwise.
+    """
+    require("headwise_server.healthcheck", ("grpc_health",), name="the server", extras="server,cpu")
     arguments = [*sys.argv[1:], "", ""]
     sys.exit(0 if is_serving(arguments[0] or "127.0.0.1:50051", arguments[1]) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,12 @@
 """Files and folders that appear whole or not at all."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import support
+from headwise_exporter import files
 from headwise_exporter.files import OutputError, atomic_folder, atomic_write, check_writable, write_json
 
 
@@ -90,3 +93,27 @@ def test_writable_folder_is_left_empty(tmp_path: Path) -> None:
     """The check makes the folder and leaves nothing in it."""
     check_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_windows_flushes_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a folder cannot be opened, nor a file flushed that is open for reading alone."""
+    system_open, writable = os.open, set()
+
+    def windows_open(path: Any, flags: int, *arguments: Any, **others: Any) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied")
+        descriptor = system_open(path, flags, *arguments, **others)
+        (writable.add if flags & os.O_RDWR else writable.discard)(descriptor)
+        return descriptor
+
+    def windows_fsync(descriptor: int) -> None:
+        if descriptor not in writable:
+            raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(files, "WINDOWS", True)
+    monkeypatch.setattr(os, "open", windows_open)
+    monkeypatch.setattr(os, "fsync", windows_fsync)
+    with atomic_folder(tmp_path / "x") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "a").write_text("a")
+    assert (tmp_path / "x" / "inner" / "a").read_text() == "a"

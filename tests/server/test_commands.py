@@ -70,14 +70,3 @@ def test_impossible_settings_give_one_line(arguments: tuple[str, ...], status: i
     assert result.exit_code == status
     assert expected in result.output
     assert "Traceback" not in result.output
-
-
-@pytest.mark.parametrize(("limit", "cores"), [("max 100000", 1 << 20), ("50000 100000", 1), ("150000 100000", 2)])
-def test_cores_are_no_more_than_the_containers_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
-) -> None:
-    """A CPU limit of one and a half cores is two streams at most; without a limit every core counts."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(1 << 20))
-    (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    assert commands.available_cores(tmp_path / "cpu.max") == cores
-    assert commands.available_cores(tmp_path / "none") == 1 << 20

@@ -3,12 +3,14 @@
 Needs the extra `[cli]` (typer and rich); the import package does without.
 """
 
-from headwise.entry import load
+from headwise.entry import start
+
+PACKAGES = ("rich", "typer")  # of the extra
 
 
 def main() -> None:
     """Entry point."""
-    load("headwise", "headwise.commands", name="the command", extras="cli").app(prog_name="headwise")
+    start("headwise", "headwise.commands", name="the command", extras="cli", packages=PACKAGES)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What `headwise classify`, `explain` and `models` do."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +25,25 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 out = Console()
 err = Console(stderr=True)
 
+
+def _utf8(value: Any) -> Any:
+    """Text as the server reads it, whatever the encoding of the terminal's locale is."""
+    if isinstance(value, list):
+        return [_utf8(part) for part in value]
+    try:
+        return value and os.fsencode(value).decode("utf-8")
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"expected text in UTF-8, found {value!r}") from None
+
+
 FilesArgument = Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files.", metavar="FILE...")]
-ServerOption = Annotated[str, typer.Option("--server", envvar="HEADWISE_SERVER", help="Address and port.")]
-ModelOption = Annotated[str, typer.Option("--model", help="May be left out where the server has one alone.")]
-VersionOption = Annotated[str, typer.Option("--model-version", help="The newest by default.")]
+ServerOption = Annotated[
+    str, typer.Option("--server", envvar="HEADWISE_SERVER", callback=_utf8, help="Address and port.")
+]
+ModelOption = Annotated[
+    str, typer.Option("--model", callback=_utf8, help="May be left out where the server has one alone.")
+]
+VersionOption = Annotated[str, typer.Option("--model-version", callback=_utf8, help="The newest by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")]
 
@@ -51,6 +67,8 @@ def _clear_errors() -> Iterator[None]:
     except HeadwiseError as error:
         err.print(f"[red]headwise:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(BAD_REQUEST if isinstance(error, (InvalidRequest, NotFound)) else FAILED) from error
+    except BrokenPipeError:  # of our own output, which nobody reads
+        raise
     except OSError as error:
         err.print(f"[red]headwise:[/] {escape(str(error.filename))}: {error.strerror}", highlight=False, soft_wrap=True)
         raise typer.Exit(BAD_REQUEST) from error
@@ -111,7 +129,9 @@ def explain(
     server: ServerOption = DEFAULT_TARGET,
     model: ModelOption = "",
     model_version: VersionOption = "",
-    label: Annotated[list[str] | None, typer.Option("--label", help="To explain; may be given several times.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", callback=_utf8, help="To explain; may be given several times.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels to explain where none is named.")] = 1,
     heads: Annotated[int, typer.Option(min=1, help="Heads to show for each label.")] = 8,
     timeout: TimeoutOption = 30.0,

@@ -4,6 +4,7 @@ Each command imports what it does when it runs: torch takes seconds, and help, v
 """
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -310,7 +311,7 @@ def samples(
         data = datasets.load(settings, console.progress)
         chosen = data.split(name)
         for index in range(min(count, len(chosen))):
-            label = data.label_names[chosen.labels_N[index]]
+            label = os.fsdecode(data.label_names[chosen.labels_N[index]].encode())  # as the system encodes names
             path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"
             Image.fromarray(chosen.images_NYXC[index].squeeze()).save(path)
             print(path)

@@ -9,6 +9,7 @@ Labels are the names of the folders, in Unicode's composed form (NFC), so that t
 the same label. What does not stop a training but may spoil it is said in the data set's remarks (`remarks`).
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -49,18 +50,19 @@ def safe_name(path: str) -> str:
 
 
 def label_of(folder: Path) -> str:
-    """The label that a folder's name is.
+    """The label that a folder's name is: its bytes as UTF-8, whatever encoding the locale says that names have.
 
     Raises:
         DatasetError: the name cannot be printed: it is not UTF-8, or has control characters.
     """
-    if any(unicodedata.category(character) in UNPRINTABLE for character in folder.name):
-        shown = folder.name.encode("utf-8", "surrogateescape")
+    encoded = os.fsencode(folder.name)
+    label = encoded.decode("utf-8", "surrogateescape")
+    if any(unicodedata.category(character) in UNPRINTABLE for character in label):
         raise DatasetError(
-            f"expected a label's name in UTF-8, without control characters, found the folder {shown!r} in "
+            f"expected a label's name in UTF-8, without control characters, found the folder {encoded!r} in "
             f"{str(folder.parent)!a}. Rename it."
         )
-    return unicodedata.normalize("NFC", folder.name)
+    return unicodedata.normalize("NFC", label)
 
 
 def _labelled(folder: Folder, needed: int) -> Images:

@@ -80,5 +80,12 @@ def create(name: str) -> Engine:
     package, extra = MODULES[name]
     if not is_installed(name):
         raise EngineError(f"engine {name} needs the package {package}, which is not installed: pip install '{extra}'")
-    engine: Engine = importlib.import_module(f"headwise_server.engines.{name}").engine()
+    try:
+        module = importlib.import_module(f"headwise_server.engines.{name}")
+    except ImportError as error:  # of its libraries
+        raise EngineError(
+            f"engine {name} needs the package {package}, which is here but cannot be loaded: {error}. "
+            f"Install it again: pip install --force-reinstall '{extra}'"
+        ) from error
+    engine: Engine = module.engine()
     return engine

@@ -1,0 +1,5 @@
+"""`python -m headwise_exporter` is the command `exporter`."""
+
+from headwise_exporter.cli import main
+
+main()
