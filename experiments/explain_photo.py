@@ -24,8 +24,7 @@ from headwise import tables
 from headwise.messages import Explanation, explain_request, explanations
 from headwise.v1 import service_pb2, service_pb2_grpc
 from headwise_exporter.files import atomic_write
-from headwise_exporter.studies.plots import BLUE, STYLE, VERMILION
-from matplotlib import rc_context
+from headwise_exporter.studies.plots import BLUE, VERMILION, save, styled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from records import RESULTS, ROOT, read_record, write_record
@@ -107,17 +106,17 @@ def draw_parts(axes: Axes, result: Explanation, target: int, limit: float) -> No
     axes.set(xlim=(-limit, limit), xlabel="against  ←  part of the logit  →  for")
 
 
+@styled
 def draw(result: Explanation) -> Figure:
     """The photo, and what spoke for and against each label."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.8), layout="constrained")
-        picture, *panels = figure.subplots(1, 1 + len(result.targets), width_ratios=[1.1, *(1,) * len(result.targets)])
-        picture.imshow(photo())
-        picture.set_axis_off()
-        picture.set_title(f"A dahlia (photo: {PHOTO_BY})", fontsize=9)
-        limit = 1.1 * max(abs(value) for target in range(len(panels)) for _, value in parts(result, target))
-        for target, axes in enumerate(panels):
-            draw_parts(axes, result, target, limit)
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    picture, *panels = figure.subplots(1, 1 + len(result.targets), width_ratios=[1.1, *(1,) * len(result.targets)])
+    picture.imshow(photo())
+    picture.set_axis_off()
+    picture.set_title(f"A dahlia (photo: {PHOTO_BY})", fontsize=9)
+    limit = 1.1 * max(abs(value) for target in range(len(panels)) for _, value in parts(result, target))
+    for target, axes in enumerate(panels):
+        draw_parts(axes, result, target, limit)
     return figure
 
 
@@ -144,7 +143,7 @@ def main(
     with atomic_write(README) as temporary:
         temporary.write_text(written, "utf-8")
     with atomic_write(PICTURE) as temporary:
-        draw(result).savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+        save(draw(result), temporary, format="png", dpi=DOTS_PER_INCH)
 
 
 if __name__ == "__main__":

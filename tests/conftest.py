@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
+import processes
 import pytest
 import support
 import torch
 from filelock import FileLock
 from headwise import Client
 
+processes.watch()  # what any test starts ends with this process
 torch.set_num_threads(1)
 # A slow machine is no failure.
 hypothesis.settings.register_profile("headwise", deadline=None)

@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import processes
 import torch
 from headwise_exporter.commands.app import app
 from headwise_exporter.commands.console import progress
@@ -28,11 +28,10 @@ from headwise_exporter.recipes import ModelSettings, Recipe
 from headwise_exporter.stages.build import bundle_contents, findings_stage, measure_stage, prune_stage, train_stage
 from headwise_exporter.stages.study import report_stage
 from headwise_exporter.training.loop import TrainingSettings
+from processes import LONG_SECONDS
 from torch import Tensor
 from typer import Typer
 from typer.testing import CliRunner, Result
-
-LONG_SECONDS = 600.0  # no test needs as long, even on a machine that is busy; only a fault does
 
 
 def small_config(depth: int = 2) -> CCTConfig:
@@ -122,14 +121,11 @@ def copied_graphs(bundle: Path) -> Callable[..., None]:
     return copy
 
 
-def run_with_little_room(code: str, limit_bytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_with_little_room(code: str, limit_bytes: int, *arguments: str) -> processes.Completed:
     """Run Python code in a process whose files cannot grow beyond a limit, as on a full disk."""
-    return subprocess.run(
+    return processes.run(
         [sys.executable, "-c", code, *arguments],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
-        capture_output=True,
-        text=True,
-        check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
 
@@ -138,7 +134,7 @@ def run_with_little_room(code: str, limit_bytes: int, *arguments: str) -> subpro
 class ServerProcess:
     """A `headwise-server` in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: processes.Process
     address: str
     log: list[str]
 
@@ -165,32 +161,23 @@ def running_server(
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
     """A server on a free port, which is bound; it may still be loading. Stopped at the end if it still runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "--repository", str(repository), "--listen", "127.0.0.1:0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    command = [sys.executable, "-c", code, "--repository", str(repository), "--listen", "127.0.0.1:0", *arguments]
+    settings = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     log: list[str] = []
-    reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
-    reader.start()
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("listening on "), f"the server did not start: {line!r} {''.join(log)}"
-        yield ServerProcess(process, line.removeprefix("listening on ").strip(), log)
-    finally:
-        process.terminate()
+    with processes.start(command, stdout=processes.PIPE, stderr=processes.PIPE, env=settings) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
+        reader.start()
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
+            line = process.stdout.readline()
+            assert line.startswith("listening on "), f"the server did not start: {line!r} {''.join(log)}"
+            server = ServerProcess(process, line.removeprefix("listening on ").strip(), log)
+            yield server
+            server.stop()
+        finally:
             process.kill()
-            process.wait()
-        process.stdout.close()
-        reader.join()
-        process.stderr.close()
+            reader.join()
 
 
 def exporter(*arguments: str | Path) -> Result:

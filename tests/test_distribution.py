@@ -2,11 +2,11 @@
 
 import re
 import socket
-import subprocess
 import sys
 from importlib.metadata import requires
 from pathlib import Path
 
+import processes
 import pytest
 import support
 
@@ -41,7 +41,7 @@ for name in ("typer", "rich", "torch", "onnxruntime", "openvino", "headwise_expo
     sys.modules[name] = None
 from headwise import AsyncClient, Client
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    processes.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture
@@ -52,11 +52,9 @@ def crowded(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_in(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+def run_in(folder: Path, *command: str | Path) -> processes.Completed:
     """Run a command from a folder."""
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=support.LONG_SECONDS
-    )
+    return processes.run(command, cwd=folder)
 
 
 @pytest.mark.parametrize("command", ["headwise", "headwise-server", "exporter"])

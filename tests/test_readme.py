@@ -4,11 +4,11 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import support
 from PIL import Image
@@ -58,14 +58,10 @@ def test_step_by_step_runs_as_it_stands(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     [steps] = [block for block in blocks("sh") if "exporter build" in block]
-    process = subprocess.run(
+    process = processes.run(
         ["bash", "-euc", f"set -m\n{steps}\nwait"],
         cwd=tmp_path,
         env={**os.environ, "HEADWISE_LISTEN": address, "HEADWISE_SERVER": address, "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=2 * support.LONG_SECONDS,
     )
     assert process.returncode == 0, process.stderr
     for expected in ("bundle: models/digits/1", "completeness of the split", "probability", "expert of"):

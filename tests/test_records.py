@@ -3,11 +3,11 @@
 import importlib
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import typer
 from google.protobuf import json_format
@@ -136,7 +136,7 @@ def test_verdicts_are_those_of_the_recorded_figures() -> None:
 def test_results_page_is_that_of_the_records() -> None:
     """docs/results.md is generated, and was generated after the last record."""
     command = [sys.executable, ROOT / "experiments/record_study.py", "--check"]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = processes.run(command)
     assert process.returncode == 0, process.stderr
 
 
@@ -164,5 +164,5 @@ def test_documented_commands_exist(words: list[str]) -> None:
 def test_readme_shows_what_explain_prints() -> None:
     """The table is drawn from the recorded reply by the command's own code."""
     command = [sys.executable, str(ROOT / "experiments/explain_photo.py"), "--check"]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = processes.run(command)
     assert process.returncode == 0, process.stderr

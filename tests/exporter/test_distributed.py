@@ -3,11 +3,11 @@
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import support
 from headwise_exporter import distributed
@@ -55,9 +55,7 @@ def run(*arguments: str | Path, **environment: str) -> str:
     helpers = {"PYTHONPATH": str(Path(support.__file__).parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, arguments)]
     settings = {**os.environ, **helpers, **environment}
-    process = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=support.LONG_SECONDS, env=settings
-    )
+    process = processes.run(command, env=settings)
     assert process.returncode == 0, process.stderr
     return process.stdout + process.stderr
 

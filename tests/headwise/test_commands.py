@@ -1,12 +1,12 @@
 """The command `headwise`, as a person and as a program runs it."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import support
 from headwise.commands import app
@@ -32,7 +32,7 @@ def headwise(server: support.ServerProcess, *arguments: str | Path) -> Any:
 def test_explain_in_another_process_names_heads_and_their_labels(server: support.ServerProcess, digit: Path) -> None:
     """`headwise explain` on a PNG, server and client each in a process of its own."""
     command = [sys.executable, "-m", "headwise.cli", "explain", str(digit), "--server", server.address]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=support.LONG_SECONDS, check=True)
+    process = processes.run(command, check=True)
     for expected in ("encoder 1 head", "expert of", "embedding", "biases", "logit", "parts add up to the logit within"):
         assert expected in process.stdout
 

@@ -1,13 +1,12 @@
 """How commands start: without their packages, with a fault of our own, and asked for their version."""
 
 import os
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import processes
 import pytest
-import support
 
 COMMANDS = {
     "headwise": "headwise.cli",
@@ -16,16 +15,9 @@ COMMANDS = {
 }
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, **environment: str) -> processes.Completed:
     """Run Python code in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=support.LONG_SECONDS,
-        env={**os.environ, **environment},
-    )
+    return processes.run([sys.executable, "-c", code], env={**os.environ, **environment})
 
 
 def start(command: str, *arguments: str) -> str:
@@ -84,12 +76,9 @@ def test_shell_completes_commands_and_options(command: str, words: str, expected
     """What --install-completion has bash ask for."""
     variable = f"_{command.upper().replace('-', '_')}_COMPLETE"
     script = Path(sys.executable).parent / command
-    process = subprocess.run(
+    process = processes.run(
         [script],
-        capture_output=True,
-        text=True,
         check=True,
-        timeout=support.LONG_SECONDS,
         env={**os.environ, variable: "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "1"},
     )
     assert process.stdout.split() == [expected]

@@ -1,11 +1,9 @@
 """The server's life, in a process of its own: bind, load, warm up, serve, drain."""
 
-import os
 import queue
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import processes
 import pytest
 import support
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -219,16 +218,16 @@ def test_sigterm_with_200_calls_in_flight_loses_none(repository: Path, gates: Ga
 def test_reply_to_a_client_that_reads_late_is_sent_before_the_server_stops(repository: Path, gates: Gates) -> None:
     """The client stands still while its reply is sent: the server waits for it, and the whole reply arrives."""
     with gated_server(repository, gates, *GRACE) as running:
-        with Client(running.address) as client:
+        with Client(running.address, timeout_seconds=SECONDS) as client:
             client.wait_until_ready(SECONDS)
         gates.close("run")
         command = [sys.executable, "-c", SLOW_CLIENT, running.address]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        with processes.start(command, stdout=processes.PIPE) as reader:
             support.wait_until(lambda: accepted(running))
             reader.send_signal(signal.SIGSTOP)
             running.process.send_signal(signal.SIGTERM)
             gates.open("run")
-            with suppress(subprocess.TimeoutExpired):  # time enough for a server that would not wait
+            with suppress(processes.TimeoutExpired):  # time enough for a server that would not wait
                 running.process.wait(5)
             reader.send_signal(signal.SIGCONT)
             assert reader.communicate(timeout=SECONDS)[0] == "1000\n"
@@ -243,7 +242,7 @@ def test_sigterm_ends_a_stream_once_its_requests_are_answered(repository: Path, 
         request = pb.ClassifyRequest(images=[pb.Image(tensor=tensor)])
         requests.put(pb.ClassifyStreamRequest(request_id=str(number), request=request))
     with gated_server(repository, gates, *GRACE) as running, grpc.insecure_channel(running.address) as channel:
-        with Client(running.address) as client:
+        with Client(running.address, timeout_seconds=SECONDS) as client:
             client.wait_until_ready(SECONDS)
         gates.close("run")
         replies = HeadwiseServiceStub(channel).ClassifyStream(iter(requests.get, None), timeout=SECONDS)
@@ -265,7 +264,7 @@ def test_stream_without_requests_does_not_hold_the_server_up(repository: Path, g
     """A ClassifyStream that only stands open ends with UNAVAILABLE when the server drains."""
     requests: queue.SimpleQueue[pb.ClassifyStreamRequest | None] = queue.SimpleQueue()
     with gated_server(repository, gates, *GRACE) as running, grpc.insecure_channel(running.address) as channel:
-        with Client(running.address) as client:
+        with Client(running.address, timeout_seconds=SECONDS) as client:
             client.wait_until_ready(SECONDS)
         replies = HeadwiseServiceStub(channel).ClassifyStream(iter(requests.get, None), timeout=SECONDS)
         requests.put(pb.ClassifyStreamRequest())  # its answer shows that the stream is open; it has no image
@@ -307,7 +306,7 @@ def refused(*arguments: str) -> str:
         "127.0.0.1:0",
         *arguments,
     ]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    process = processes.run(command)
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     return process.stderr
@@ -355,8 +354,8 @@ def test_server_never_imports_torch(server: support.ServerProcess) -> None:
     """Neither the package nor a server that has served has torch, or anything of the exporter, in memory."""
     imports = "import headwise_server, headwise_server.cli, headwise_server.app, sys"
     code = f"{imports}; assert not {{'torch', 'headwise_exporter'}} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
-    with Client(server.address) as client:
+    processes.run([sys.executable, "-c", code], check=True)
+    with Client(server.address, timeout_seconds=SECONDS) as client:
         client.classify([random_images(1)[0]])
     mapped = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "onnxruntime" in mapped

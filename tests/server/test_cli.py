@@ -1,10 +1,10 @@
 """The entry point, before the server itself is there."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import support
 
@@ -26,7 +26,7 @@ main()
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_during_the_imports_ends_the_process(number: signal.Signals) -> None:
     """Handled from the first moment, as process 1 of a container needs it; nothing to drain, status 0."""
-    with subprocess.Popen([sys.executable, "-c", SLOW_IMPORT], stdout=subprocess.PIPE, text=True) as process:
+    with processes.start([sys.executable, "-c", SLOW_IMPORT], stdout=processes.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
         status = Path(f"/proc/{process.pid}/status").read_text("ascii")

@@ -1,13 +1,13 @@
 """Engines: the same answers, and a loud refusal where they cannot give them."""
 
 import os
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from headwise.bundle import read_manifest
 from headwise_server import engines
@@ -148,4 +148,4 @@ assert "openvino" in sys.modules and sys.modules["openvino_telemetry"] is None
 assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 """
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    processes.run([sys.executable, "-c", code], check=True, env=environment)

@@ -1,16 +1,16 @@
 """The health check that a container runs."""
 
 import socket
-import subprocess
 import sys
 
+import processes
 import support
 
 
 def status(*arguments: str) -> int:
     """Exit status of the module, run as a container runs it."""
     command = [sys.executable, "-m", "headwise_server.healthcheck", *arguments]
-    return subprocess.run(command, check=False, timeout=support.LONG_SECONDS).returncode
+    return processes.run(command).returncode
 
 
 def test_serving_server_is_healthy(server: support.ServerProcess) -> None:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise.messages import Classification, Explanation, ServedModel, Timings
+from headwise.text import shown
 
 BAR_WIDTH = 16
 NAMED_LABELS = 4  # of a head; where there are at least two more, they are counted
@@ -27,10 +28,16 @@ def _signed_bar(share: float) -> Text:
 
 def _named(labels: Sequence[str]) -> str:
     """The first labels by name, and how many more there are."""
+    labels = [shown(label) for label in labels]
     more = len(labels) - NAMED_LABELS
     if more <= 1:
         return ", ".join(labels) or "none"
     return f"{', '.join(labels[:NAMED_LABELS])} and {more} more"
+
+
+def _title(text: str) -> Text:
+    """Any text, whose brackets are no markup."""
+    return Text(shown(text), style="table.title")
 
 
 def footer(model: ServedModel, timings: Timings) -> str:
@@ -44,19 +51,19 @@ def footer(model: ServedModel, timings: Timings) -> str:
 
 def classification(title: str, result: Classification) -> Table:
     """The first labels of one image."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_title(title), title_justify="left")
     table.add_column("label")
     table.add_column("probability", justify="right")
     table.add_column("", min_width=BAR_WIDTH)
     for score in result.top:
-        table.add_row(Text(score.label), f"{100 * score.probability:.1f} %", _bar(score.probability))
+        table.add_row(Text(shown(score.label)), f"{100 * score.probability:.1f} %", _bar(score.probability))
     return table
 
 
 def explanation(title: str, result: Explanation, target: int, heads: int) -> Table:
     """The heads that spoke for and against one target of one image; the column adds up to the logit."""
     score = result.targets[target]
-    table = Table(title=f"{title}: {score.label} ({100 * score.probability:.1f} %)", title_justify="left")
+    table = Table(title=_title(f"{title}: {score.label} ({100 * score.probability:.1f} %)"), title_justify="left")
     table.add_column("part", no_wrap=True)
     table.add_column("logit", justify="right", no_wrap=True)
     table.add_column(f"{'against':>{BAR_WIDTH // 2}}│for", min_width=BAR_WIDTH + 1, no_wrap=True)

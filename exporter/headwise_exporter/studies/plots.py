@@ -1,14 +1,19 @@
 """Figures of a report: one function each, from plain records to a matplotlib figure.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind eyes; maps are `cividis`. Text stays text in the SVG.
+Colours are Okabe and Ito's, which stay apart for colour-blind eyes; maps are `cividis`. Text stays text in the SVG,
+where the reader's own fonts show every script. A label's name may be any text: it is drawn as it is, on one line, and
+never read as mathematics.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import matplotlib as mpl
 import numpy as np
+from headwise.text import shown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -43,6 +48,7 @@ MASK_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headwise",  # the same figures give the same file
+    "text.parse_math": False,  # a name may have dollar signs
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -50,16 +56,30 @@ STYLE: dict[Any, Any] = {
 LABEL_INCHES = 0.16  # height of a row with a legible label name
 SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
 MOST_CHANGES = 12  # labels that lost, and as many that gained
+MOST_COLUMNS = 28  # of a label's name
 Record = Mapping[str, Any]
+
+styled = mpl.rc_context(STYLE)  # every function that draws: text takes its style when it is made
+
+
+def save(drawn: Figure, file: Path | IO[str], **options: Any) -> None:
+    """Write a figure. What matplotlib's own font lacks is a box in a PNG, and shown by the reader's fonts in an SVG."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        drawn.savefig(file, **options)
+
+
+def _names(label_names: Sequence[str]) -> list[str]:
+    return [shown(name, MOST_COLUMNS) for name in label_names]
 
 
 def figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """An empty figure of that size in inches, and its axes."""
-    with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(width, height), layout="constrained")
-        return drawn, drawn.subplots(1, columns, **options)
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    return drawn, drawn.subplots(1, columns, **options)
 
 
+@styled
 def training_curve(record: Record, test: Record | None = None) -> Figure:
     """Loss and validation accuracy by epoch, and the test accuracy at the end where it is known."""
     epochs = record["epochs"]
@@ -83,6 +103,7 @@ def training_curve(record: Record, test: Record | None = None) -> Figure:
     return drawn
 
 
+@styled
 def along_encoders(findings: Record) -> Figure:
     """Signal-to-noise ratio with its interval, and the probe's accuracy, encoder by encoder."""
     drawn, (ratio_axes, accuracy_axes) = figure(7, 3.2, 2)
@@ -113,6 +134,7 @@ def along_encoders(findings: Record) -> Figure:
     return drawn
 
 
+@styled
 def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
     """Each node's matrix in the labels' order, and its clusters' labels alone with a few others, blocks marked.
 
@@ -138,7 +160,7 @@ def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
             box = Rectangle((first - 0.5, first - 0.5), len(cluster), len(cluster), fill=False, edgecolor=VERMILION)
             axes[1][column].add_patch(box)
             first += len(cluster)
-        names = [label_names[label] for label in order]
+        names = _names([label_names[label] for label in order])
         axes[1][column].set_xticks([])
         axes[1][column].set_yticks(range(len(order)), names, fontsize=5.5 if len(order) > SHOWN_LABELS else 7)
         axes[1][column].set_ylabel("")
@@ -146,6 +168,7 @@ def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
     return drawn
 
 
+@styled
 def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
     """Share of each label's recognising nodes that a head has; the expert is marked. Labels are rows."""
     shares, names = [], []
@@ -165,7 +188,7 @@ def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
         axes.plot(first + experts[rows], rows, "o", color=VERMILION, markeredgecolor="white", markersize=4)
         first += len(share)
         axes.axvline(first - 0.5, color="white", linewidth=2)
-    axes.set_yticks(range(len(label_names)), label_names, fontsize=7)
+    axes.set_yticks(range(len(label_names)), _names(label_names), fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes.set(xlabel="encoder.head (a dot marks the expert)")
     drawn.colorbar(
@@ -180,6 +203,7 @@ def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
     return drawn
 
 
+@styled
 def sharpness(findings: Record) -> Figure:
     """Each head's sharpness beside that of nodes re-dealt at random, mean and 90 % of the deals, with its p-value."""
     keys = ("sharpness_H", "null_mean_H", "null_low_H", "null_high_H", "p_value_H")
@@ -200,6 +224,7 @@ def sharpness(findings: Record) -> Figure:
     return drawn
 
 
+@styled
 def accuracy_by_share(comparison: Record) -> Figure:
     """Accuracy after the fine-tuning against the share kept: mean of the seeds, lowest to highest as a band."""
     drawn, axes = figure(8, 4.2)
@@ -237,6 +262,7 @@ def accuracy_by_share(comparison: Record) -> Figure:
     return drawn
 
 
+@styled
 def accuracy_for_subsets(subsets: Record) -> Figure:
     """Accuracy among a subset's labels against the share of hidden nodes kept, criterion by criterion."""
     drawn, axes = figure(8, 4.2)
@@ -256,6 +282,7 @@ def accuracy_for_subsets(subsets: Record) -> Figure:
     return drawn
 
 
+@styled
 def label_changes(changes_K: Sequence[float], label_names: Sequence[str], title: str) -> Figure:
     """Labels that lost and gained most, in points of accuracy.
 
@@ -268,12 +295,13 @@ def label_changes(changes_K: Sequence[float], label_names: Sequence[str], title:
     drawn, axes = figure(6, 0.9 + LABEL_INCHES * 1.2 * len(chosen))
     values = [100 * change for _, change in chosen]
     axes.barh(range(len(chosen)), values, color=[VERMILION if value < 0 else BLUE for value in values])
-    axes.set_yticks(range(len(chosen)), [name for name, _ in chosen])
+    axes.set_yticks(range(len(chosen)), _names([name for name, _ in chosen]))
     axes.axvline(0, color=BLACK, linewidth=0.8)
     axes.set(xlabel="points of accuracy", title=title)
     return drawn
 
 
+@styled
 def histograms(findings: Record, encoder: int) -> Figure:
     """How many clusters and how much noise the nodes of one encoder have."""
     drawn, pair = figure(7, 2.8, 2)

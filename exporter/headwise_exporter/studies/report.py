@@ -14,8 +14,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
+from headwise.text import shown
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
@@ -201,22 +201,28 @@ def pictures(record: Mapping[str, Any]) -> list[Picture]:
 
 def _clusters(example: Mapping[str, Any], label_names: Sequence[str]) -> str:
     """A node and its clusters by the names of their labels."""
-    clusters = ("{" + ", ".join(label_names[label] for label in cluster) + "}" for cluster in example["clusters"])
+    clusters = (
+        "{" + ", ".join(shown(label_names[label]) for label in cluster) + "}" for cluster in example["clusters"]
+    )
     return f"node {example['node']}: {' and '.join(clusters)}"
 
 
 def svg(figure: Figure) -> str:
     """The figure as an SVG document, which may stand in a page."""
     written = io.StringIO()
-    with mpl.rc_context(plots.STYLE):
-        figure.savefig(written, format="svg", metadata={"Date": None})
+    plots.save(figure, written, format="svg", metadata={"Date": None})
     content = written.getvalue()
     return content[content.index("<svg") :]
 
 
+def _plain(value: Any) -> Any:
+    """Text from outside as a page can have it; what is markup already stays."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _code(text: str) -> Markup:
     """Text for HTML, what stands between backticks as code."""
-    pieces = escape(text).split("`")
+    pieces = escape(shown(text)).split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(piece) if odd else piece for piece, odd in zip(pieces, cycle((False, True)))
     )
@@ -234,7 +240,9 @@ def with_verdicts(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
     """The HTML page of a record with its verdicts; its figures are drawn as SVG."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_plain
+    )
     environment.filters.update(code=_code, **FILTERS)
     template = environment.from_string((files("headwise_exporter.studies") / "report.html.jinja").read_text("utf-8"))
     return template.render(
@@ -255,7 +263,7 @@ def write_report(folder: Path, record: Mapping[str, Any]) -> Path:
     for picture, content in drawn:
         _write(folder / f"{picture.name}.svg", content)
         with atomic_write(folder / f"{picture.name}.png") as temporary:
-            picture.figure.savefig(temporary, format="png", dpi=PNG_DOTS_PER_INCH)
+            plots.save(picture.figure, temporary, format="png", dpi=PNG_DOTS_PER_INCH)
     write_json(folder / "report.json", record)
     _write(folder / "report.html", page(record, drawn))
     return folder / "report.html"

@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import processes
 import pytest
 import support
 from headwise import Client
@@ -47,13 +48,12 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(recipes.RECIPES, "digits", support.small_recipe)
 
 
-def start(*arguments: str | Path, stands_still: bool = False) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, stands_still: bool = False) -> AbstractContextManager[processes.Process]:
     """Run the command in a process of its own; its training saves after every epoch, or once and then stands still."""
-    return subprocess.Popen(
+    return processes.start(
         [sys.executable, "-c", BUILD_IN_A_PROCESS, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        stdout=processes.PIPE,
+        stderr=processes.STDOUT,
         env={
             **os.environ,
             "PYTHONPATH": str(Path(support.__file__).parent),
@@ -63,7 +63,14 @@ def start(*arguments: str | Path, stands_still: bool = False) -> subprocess.Pope
     )
 
 
-def wait_until_saved(training: subprocess.Popen[str], run: Path) -> None:
+def train_to_the_end(*arguments: str | Path) -> None:
+    """The same, waited for; nothing goes wrong."""
+    with start(*arguments) as training:
+        output = training.communicate(timeout=support.LONG_SECONDS)[0]
+    assert training.returncode == 0, output
+
+
+def wait_until_saved(training: processes.Process, run: Path) -> None:
     """Wait for the first checkpoint of a training."""
 
     def is_saved() -> bool:
@@ -109,9 +116,7 @@ def test_stages_alone_make_the_same_models_as_build(built: Path, tmp_path: Path)
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained without a stop."""
     run = tmp_path_factory.mktemp("whole")
-    whole = start("train", "--dataset", "digits", "--run", run)
-    output = whole.communicate(timeout=support.LONG_SECONDS)[0]
-    assert whole.returncode == 0, output
+    train_to_the_end("train", "--dataset", "digits", "--run", run)
     return run
 
 
@@ -121,16 +126,14 @@ def test_interrupted_build_goes_on_where_it_stopped(
 ) -> None:
     """Stopped while training and run again, a build ends in the same weights as without."""
     arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run")
-    interrupted = start(*arguments, stands_still=True)
-    wait_until_saved(interrupted, tmp_path / "run")
-    interrupted.send_signal(number)
-    output = interrupted.communicate(timeout=support.LONG_SECONDS)[0]
+    with start(*arguments, stands_still=True) as interrupted:
+        wait_until_saved(interrupted, tmp_path / "run")
+        interrupted.send_signal(number)
+        output = interrupted.communicate(timeout=support.LONG_SECONDS)[0]
     assert interrupted.returncode == (-number if number == signal.SIGKILL else 130), output
     assert ("goes on where this one stopped" in output) == (number != signal.SIGKILL)
     assert not (tmp_path / "run" / "dense.safetensors").exists()
-    resumed = start(*arguments)
-    output = resumed.communicate(timeout=support.LONG_SECONDS)[0]
-    assert resumed.returncode == 0, output
+    train_to_the_end(*arguments)
     assert file_sha256(tmp_path / "run" / "dense.safetensors") == file_sha256(uninterrupted / "dense.safetensors")
     assert not (tmp_path / "run" / "training.resume.pt").exists()
 
@@ -238,7 +241,10 @@ def test_folder_of_photos_becomes_a_served_bundle(tmp_path: Path, monkeypatch: p
     arguments = ("--out", tmp_path / "models", "--run", tmp_path / "run", "--image-size", "8", "--epochs", "40")
     result = exporter("build", "--dataset", f"folder:{tmp_path / 'photos'}", *arguments)
     assert result.exit_code == 0, result.output
-    with support.running_server(tmp_path / "models") as running, Client(running.address) as client:
+    with (
+        support.running_server(tmp_path / "models") as running,
+        Client(running.address, timeout_seconds=support.LONG_SECONDS) as client,
+    ):
         client.wait_until_ready(support.LONG_SECONDS)
         files = [tmp_path / "photos" / color / "3.jpg" for color in ("red", "green", "blue")]
         assert [classification.top[0].label for classification in client.classify(files)] == ["red", "green", "blue"]
@@ -274,15 +280,11 @@ def test_error_shows_a_path_with_brackets_as_it_is(tmp_path: Path) -> None:
 def test_interrupted_training_does_not_go_on_from_other_initial_weights(built: Path, tmp_path: Path) -> None:
     """A checkpoint of a training from scratch is not resumed when weights to start from are given."""
     arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run")
-    interrupted = start(*arguments, stands_still=True)
-    wait_until_saved(interrupted, tmp_path / "run")
-    interrupted.kill()
-    interrupted.communicate(timeout=support.LONG_SECONDS)
+    with start(*arguments, stands_still=True) as interrupted:
+        wait_until_saved(interrupted, tmp_path / "run")
     for run in ("run", "fresh"):
         init = ("--init", str(built / "run" / "dense.safetensors"))
-        other = start("train", "--dataset", "digits", "--run", tmp_path / run, *init)
-        output = other.communicate(timeout=support.LONG_SECONDS)[0]
-        assert other.returncode == 0, output
+        train_to_the_end("train", "--dataset", "digits", "--run", tmp_path / run, *init)
     weights = [file_sha256(tmp_path / run / "dense.safetensors") for run in ("run", "fresh")]
     assert weights[0] == weights[1]
 
@@ -345,4 +347,4 @@ def test_command_starts_without_the_libraries_of_its_studies() -> None:
     program = (
         "import sys, headwise_exporter.commands.app; sys.exit(len({'matplotlib', 'scipy.stats'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", program]).returncode == 0

@@ -1,0 +1,92 @@
+"""Figures take any text as the name of a label."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import pytest
+from headwise_exporter.studies import plots
+from headwise_exporter.studies.report import pictures, svg, write_report
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+RECORD: dict[str, Any] = json.loads((Path(__file__).parents[3] / "results/digits/study.json").read_text("utf-8"))
+NAMES = [
+    "a$_$b",
+    "$\\frac{a}$",
+    "two\nlines\tand 100 %_x^2",
+    "\x00\x1b[31m",
+    "caf\udce9",  # of a folder whose name is not UTF-8
+    "<script>alert(1)</script>{{ 7 * 7 }}",
+    "向日葵 ヒマワリ 🌻",
+    "شجرة التفاح सूरजमुखी",
+    "[/bold]" * 30,
+    "long" * 50,
+]
+
+
+def with_names(names: list[str]) -> list[Figure]:
+    """Every figure that shows names."""
+    return [
+        plots.expertise_map(RECORD["findings"], names),
+        plots.snp_matrices(RECORD["examples"], names),
+        plots.label_changes(RECORD["label_changes"]["changes_K"], names, "changes"),
+    ]
+
+
+@example(NAMES)
+@given(st.lists(st.text(st.characters(), max_size=300), min_size=10, max_size=10))
+@settings(max_examples=10)
+def test_figures_are_drawn_with_any_names(names: list[str]) -> None:
+    """As an SVG that is XML and as a PNG, without a warning."""
+    for drawn in with_names(names):
+        content = svg(drawn)
+        assert ElementTree.fromstring(content.encode()).tag.endswith("svg")
+        plots.save(drawn, io.BytesIO(), format="png")
+
+
+def test_names_stay_text_in_the_svg() -> None:
+    """In every script, so that the reader's fonts show them; what is long is shortened."""
+    content = "".join(ElementTree.fromstring(svg(with_names(NAMES)[0])).itertext())
+    for expected in (
+        "a$_$b",
+        "向日葵 ヒマワリ 🌻",
+        "شجرة التفاح सूरजमुखी",
+        "caf\ufffd",
+        "longlonglonglo…nglonglonglong"[:8],
+    ):
+        assert expected in content
+    assert "long" * 10 not in content
+
+
+def test_no_text_of_a_figure_is_read_as_mathematics() -> None:
+    """Of any function that draws."""
+    for picture in pictures(RECORD):
+        with mpl.rc_context(plots.STYLE):  # matplotlib makes marks of an axis when it is asked for them
+            texts = picture.figure.findobj(Text)
+        assert texts
+        assert not any(text.get_parse_math() for text in texts)
+
+
+def test_figures_keep_their_layout_with_long_names() -> None:
+    """The drawing keeps more than an inch beside 200 characters of any script."""
+    for name in ("name " * 40, "向日葵" * 70, "सूरजमुखी" * 25):
+        for drawn in with_names([name] * 10):
+            svg(drawn)
+            widths = [axes.get_position().width * drawn.get_figwidth() for axes in drawn.axes]
+            assert max(widths) > 1.2
+
+
+@pytest.mark.parametrize("place", ["label_names", "name"])
+def test_report_is_written_with_any_names(tmp_path: Path, place: str) -> None:
+    """The page has no markup of theirs, and says them."""
+    page = write_report(tmp_path, RECORD | {place: NAMES if place == "label_names" else "".join(NAMES)})
+    content = page.read_text("utf-8")
+    assert "<script" not in content
+    assert "向日葵 ヒマワリ 🌻" in content
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in content or place == "label_names"
