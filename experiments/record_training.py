@@ -1,11 +1,12 @@
-"""Record a finished training: its figures and curve under results/, its weights under checkpoints/.
+"""Record a finished training: its figures and curve under results/, its weights among the shipped checkpoints.
 
     exporter train --dataset cifar100 --recipe cifar100_cpu --run runs/cifar100
     python experiments/record_training.py runs/cifar100 cifar100
 
 writes results/NAME/training.json (data set, recipe, every epoch, test accuracy with its interval, machine),
-results/NAME/training.svg and checkpoints/NAME.safetensors (float16, for `--init checkpoint:NAME`). The accuracy is
-that of the float16 weights. Minutes are those spent in steps, without the evaluations in between.
+results/NAME/training.svg and, in exporter/headwise_exporter/checkpoints, NAME.safetensors (float16, for
+`--init checkpoint:NAME`). The accuracy is that of the float16 weights. Minutes are those spent in steps, without the
+evaluations in between.
 """
 
 import tempfile
@@ -19,7 +20,7 @@ from headwise_exporter.commands.options import RunArgument
 from headwise_exporter.data.images import split_images
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.checkpoints import load_model, save_model
-from headwise_exporter.model.initial_weights import SHIPPED_FOLDER
+from headwise_exporter.model.shipped import SHIPPED_FOLDER
 from headwise_exporter.stages.run import DENSE, trained_dataset, training_record
 from headwise_exporter.studies.plots import training_curve
 from headwise_exporter.studies.report import svg
