@@ -21,6 +21,7 @@ from headwise_exporter.pruning.criteria import CRITERIA
 from headwise_exporter.pruning.masks import LAYERS, Layers
 from headwise_exporter.pruning.prune import AUTO, NONE, PruneSettings
 from headwise_exporter.recipes import Recipe, RecipeError, find_recipe, override
+from headwise_exporter.stages.build import RANDOM
 from headwise_exporter.studies.comparison import ComparisonSettings
 from headwise_exporter.studies.subsets import SubsetSettings
 
@@ -67,7 +68,10 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting than the recipe's; may be repeated.")
 ]
 InitOption = Annotated[
-    str | None, typer.Option("--init", help="Weights to start from: .safetensors, .pth or checkpoint:NAME.")
+    str | None,
+    typer.Option(
+        "--init", help=f"Weights to start from: a file, checkpoint:NAME, or {RANDOM}; the recipe's by default."
+    ),
 ]
 EpochsOption = Annotated[
     int | None,
