@@ -1,11 +1,12 @@
-"""Record a finished training: its figures and curve under results/, its weights under checkpoints/.
+"""Record a finished training: its figures and curve under results/, its weights among the shipped checkpoints.
 
     exporter train --dataset cifar100 --recipe cifar100_cpu --run runs/cifar100
     python experiments/record_training.py runs/cifar100 cifar100
 
 writes results/NAME/training.json (data set, recipe, every epoch, test accuracy with its interval, machine),
-results/NAME/training.svg and checkpoints/NAME.safetensors (float16, for `--init checkpoint:NAME`). The accuracy is
-that of the float16 weights. Minutes are those spent in steps, without the evaluations in between.
+results/NAME/training.svg and, in exporter/headwise_exporter/checkpoints, NAME.safetensors (float16, for
+`--init checkpoint:NAME`). The accuracy is that of the float16 weights. Minutes are those spent in steps, without the
+evaluations in between.
 """
 
 import tempfile

@@ -1,14 +1,21 @@
 """What an installation brings along."""
 
+import os
 import re
 import socket
 import sys
+import tarfile
+import zipfile
 from importlib.metadata import requires
 from pathlib import Path
 
 import processes
 import pytest
 import support
+from headwise.bundle import file_sha256
+from headwise_exporter.model.shipped import shipped_checkpoints
+
+ROOT = Path(__file__).parent.parent
 
 
 def required(extra: str | None) -> set[str]:
@@ -31,6 +38,37 @@ def test_runtimes_are_in_extras_that_exclude_each_other() -> None:
     assert required("cpu") == {"onnxruntime", "openvino"}
     assert required("gpu") == {"onnxruntime-gpu"}
     assert not {"onnxruntime", "onnxruntime-gpu", "torch"} & required("server")
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source archive of this tree, unpacked, and the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = (sys.executable, "-m", "hatchling", "build", "-d", folder, "-t")
+    processes.run([*build, "sdist"], cwd=ROOT, check=True)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    unpacked = next(path for path in folder.iterdir() if path.is_dir())
+    processes.run([*build, "wheel"], cwd=unpacked, check=True)
+    return folder
+
+
+def test_wheel_brings_the_shipped_checkpoints(archives: Path, tmp_path: Path) -> None:
+    """An installation, by way of the source archive, resolves `checkpoint:NAME` to the files of the source tree."""
+    with zipfile.ZipFile(next(archives.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path)
+    code = """
+from headwise_exporter.model.initial_weights import weights_path
+from headwise_exporter.model.shipped import shipped_checkpoints
+print(*(weights_path(f"checkpoint:{name}") for name in shipped_checkpoints()))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = processes.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    installed = [Path(path) for path in process.stdout.split()]
+    assert all(path.is_relative_to(tmp_path) for path in installed)
+    hashes = [{path.name: file_sha256(path) for path in paths} for paths in (installed, shipped_checkpoints().values())]
+    assert hashes[0] == hashes[1]
+    assert {"cifar100.safetensors", "digits.safetensors", "flowers102.safetensors"} <= set(hashes[0])
 
 
 def test_client_imports_without_the_rest() -> None:

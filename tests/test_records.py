@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 RECORDED = {"digits": "digits", "cifar100": "cifar100_cpu", "flowers102": "flowers102_cpu"}  # data set: recipe
 MIB = 1 << 20
 SETTINGS = ("prune", "probes", "training")  # beside a study's provenance
-DOCUMENTED = ("results/README.md", "checkpoints/README.md")
+DOCUMENTED = ("results/README.md", "exporter/headwise_exporter/checkpoints/README.md")
 
 
 def record(name: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_readme_and_checkpoints_have_the_recorded_results(name: str) -> None:
     """One row each, with the recorded accuracy and minutes."""
     test = record(name)["test"]
     low, accuracy, high = (100 * test[key] for key in ("interval_low", "accuracy", "interval_high"))
-    for page in ("README.md", "checkpoints/README.md"):
+    for page in ("README.md", "exporter/headwise_exporter/checkpoints/README.md"):
         rows = [line for line in (ROOT / page).read_text("utf-8").splitlines() if line.startswith(f"| `{name}`")]
         assert len(rows) == 1
         for expected in (

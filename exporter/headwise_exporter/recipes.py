@@ -64,6 +64,7 @@ class Recipe:
     training: TrainingSettings
     image_size: int | None = None  # pixels a side; the data set's own by default
     protocol: str | None = None  # how the data set is divided into its splits; its first by default
+    start: str | None = None  # weights that training starts from where none are asked for, if they fit
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     findings: FindingsSettings = field(default_factory=FindingsSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
@@ -218,8 +219,11 @@ def flowers102_cpu() -> Recipe:
 
 
 def folder() -> Recipe:
-    """Not measured: what it gives depends on your images. A small CCT at 64 px, for any folder of photos."""
-    return replace(flowers102_cpu(), dataset="folder", protocol=None)
+    """Not measured: what it gives depends on your images. A small CCT at 64 px, for any folder of photos.
+
+    It starts from the weights that `flowers102_cpu` gave; `--init none` starts from random ones.
+    """
+    return replace(flowers102_cpu(), dataset="folder", protocol=None, start="checkpoint:flowers102")
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from headwise_exporter.data import datasets
-from headwise_exporter.model.shipped import SHIPPED_PREFIX, shipped_checkpoints
+from headwise_exporter.model.shipped import PREFIX, RANDOM, shipped_checkpoints
 from headwise_exporter.pruning.names import ANDC, AUTO, COMPARED, CRITERIA, LAYERS, MASK_BY, NONE
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -73,8 +73,8 @@ InitOption = Annotated[
     str | None,
     typer.Option(
         "--init",
-        help="Weights to start from: .safetensors, .pth or checkpoint:NAME.",
-        autocompletion=_one_of(*(f"{SHIPPED_PREFIX}{name}" for name in shipped_checkpoints())),
+        help=f"Weights to start from: a file, checkpoint:NAME, or {RANDOM}; the recipe's by default.",
+        autocompletion=_one_of(*(f"{PREFIX}{name}" for name in shipped_checkpoints()), RANDOM),
     ),
 ]
 EpochsOption = Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from headwise_exporter.errors import ExporterError
@@ -42,23 +42,36 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, **metadat
         temporary.write_bytes(content)
 
 
+def load_metadata(path: Path, kind: str | None) -> dict[str, Any]:
+    """What a file of tensors says of itself; the tensors are not read.
+
+    Args:
+        kind: of file that is expected; None for any file of tensors, also of others, which says nothing.
+
+    Raises:
+        CheckpointError: no file, a damaged file, or one of another kind.
+    """
+    what = kind or "tensors"
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    except FileNotFoundError:
+        raise CheckpointError(f"expected {what} at {path}, found no such file. Run the stage that makes it.") from None
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"expected {what} at {path}, found a damaged file: {error}. Make it again.") from error
+    if kind is not None and metadata.get("kind") != kind:
+        raise CheckpointError(f"expected {kind} at {path}, found {metadata.get('kind', 'something else')}.")
+    return metadata
+
+
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors and metadata.
 
     Raises:
         CheckpointError: no file, a damaged file, or one of another kind.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
-    except FileNotFoundError:
-        raise CheckpointError(f"expected {kind} at {path}, found no such file. Run the stage that makes it.") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"expected {kind} at {path}, found a damaged file: {error}. Make it again.") from error
-    if metadata.get("kind") != kind:
-        raise CheckpointError(f"expected {kind} at {path}, found {metadata.get('kind', 'something else')}.")
-    return tensors, metadata
+    metadata = load_metadata(path, kind)
+    return load_file(path), metadata
 
 
 def save_model(path: Path, model: CCT) -> None:
@@ -77,9 +90,27 @@ def load_model(path: Path) -> CCT:
         CheckpointError: no file, a damaged file, or weights that do not fit the configuration.
     """
     tensors, metadata = load_tensors(path, "model")
-    model = CCT(CCTConfig.from_dict(metadata["config"]))
+    model = CCT(_config(metadata, path))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {path} do not fit its configuration: {error}") from error
     return model.eval()
+
+
+def model_config(path: Path) -> CCTConfig:
+    """The configuration of a model that `save_model` wrote; its weights are not read.
+
+    Raises:
+        CheckpointError: no file, a damaged file, or one of another kind.
+    """
+    return _config(load_metadata(path, "model"), path)
+
+
+def _config(metadata: Mapping[str, Any], path: Path) -> CCTConfig:
+    try:
+        return CCTConfig.from_dict(metadata["config"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"expected the configuration of a model in {path}, found another release's. Train it again."
+        ) from error

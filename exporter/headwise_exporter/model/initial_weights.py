@@ -7,32 +7,29 @@ learnt about them:
 Anything else that differs is an error, and then the model is as it was.
 
 The reference implementation (SHI-Labs/Compact-Transformers) has used one spelling of the names in every revision of
-its source that was looked at, and no buffers. It publishes bare state dicts; its training script, which is that of
-timm, writes the state dict under "state_dict" beside the settings, an `argparse.Namespace`. Sinusoidal embeddings are
-in the file under the name of the learnt ones: they are taken, and learnt from there on.
+its source that was looked at, and no buffers. It publishes bare state dicts; its training script is that of timm.
+`weight_files` has what files may look like. Sinusoidal embeddings are in the file under the name of the learnt ones:
+they are taken, and learnt from there on.
 
 The limit: a state dict does not say how its rows are shared out among heads, nor the stride and padding of the
 convolutions. Of our own files they are compared; of a reference checkpoint they cannot be.
 """
 
 import math
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headwise_exporter.model import shipped
+from headwise_exporter.model.architecture import architecture, differences, in_words, visible_architecture
 from headwise_exporter.model.cct import CCT, CCTConfig
-from headwise_exporter.model.checkpoints import CheckpointError, load_model
-from headwise_exporter.model.shipped import SHIPPED_PREFIX, shipped_checkpoints
+from headwise_exporter.model.checkpoints import CheckpointError, model_config
+from headwise_exporter.model.shipped import PREFIX, shipped_checkpoints
+from headwise_exporter.model.weight_files import LoadedWeights, few, read_weights
 
 POSITIONS = "classifier.positional_emb"
-UNSEEN_SETTINGS = ("query_key_scale", "conv_stride", "conv_padding")  # in no tensor's shape
 CLASSIFIER_TENSORS = ("classifier.fc.weight", "classifier.fc.bias")
 
 
@@ -44,14 +41,19 @@ class InitialWeights:
     taken: tuple[str, ...]  # as they are, but for the dtype
     resized: Mapping[str, tuple[int, int]]  # tokens in the file, tokens in the model
     replaced: Mapping[str, tuple[int, int]]  # left as initialised: labels in the file, labels in the model
+    key: str = ""  # under which the file has the state dict
+    prefix: str = ""  # that its names have
+    left_out: tuple[str, ...] = ()  # of the file, beside the model
 
     def describe(self) -> str:
         """One line for the console."""
+        place = f', "{self.key}"' * bool(self.key) + f", names after {self.prefix!r}" * bool(self.prefix)
         parts = [f"{len(self.taken)} tensors as they are"]
+        parts += [f"not of the model and left out: {few(self.left_out)}"] * bool(self.left_out)
         parts += [f"{name} resized from {loaded} to {own} tokens" for name, (loaded, own) in self.resized.items()]
         for loaded, own in set(self.replaced.values()):
             parts.append(f"{' and '.join(self.replaced)} left as initialised ({own} labels, {loaded} in the file)")
-        return f"initial weights from {self.source}: {'; '.join(parts)}"
+        return f"initial weights from {self.source}{place}: {'; '.join(parts)}"
 
 
 def shipped_checkpoint(name: str) -> Path:
@@ -61,16 +63,22 @@ def shipped_checkpoint(name: str) -> Path:
         CheckpointError: none of this name; the names that are there are listed.
     """
     known = shipped_checkpoints()
-    if name in known:
-        return known[name]
-    there = (
-        f"There are: {', '.join(known)}. Choose one of them"
-        if known
-        else f"There are none in {shipped.SHIPPED_FOLDER}: they come with the source tree alone. Run from there"
-    )
-    raise CheckpointError(
-        f"expected the name of a shipped checkpoint, found {name!r}. {there}, or give the path of a file."
-    )
+    if name not in known:
+        raise CheckpointError(
+            f"expected the name of a shipped checkpoint ({', '.join(known) or 'there is none'}), found {name!r}. "
+            "Choose one of them, or give the path of a file."
+        )
+    return known[name]
+
+
+def fitting_checkpoints(config: CCTConfig) -> list[str]:
+    """Names, as `--init` takes them, of the shipped checkpoints that such a model can start from."""
+    own = architecture(config)
+    return [
+        f"{PREFIX}{name}"
+        for name, path in shipped_checkpoints().items()
+        if not differences(own, architecture(model_config(path)))
+    ]
 
 
 def load_initial_weights(model: CCT, path_or_name: str) -> InitialWeights:
@@ -78,29 +86,26 @@ def load_initial_weights(model: CCT, path_or_name: str) -> InitialWeights:
 
     Args:
         model: changed in place, unless an error is raised; neither its mode nor the random state changes.
-        path_or_name: a `.safetensors` that `save_model` wrote, in any floating dtype; a `.pth` or `.pt` with a state
-            dict of the reference implementation, bare or under "state_dict" or "model", its names with or without
-            "module."; or `checkpoint:NAME`, a shipped file.
+        path_or_name: a file as `weight_files.read_weights` takes it, or `checkpoint:NAME`, a shipped file.
 
     Raises:
-        CheckpointError: no such file, one that cannot be read safely, or weights that do not fit; the latter lists
-            every mismatch by name.
+        CheckpointError: no such file, one that cannot be read safely, or weights that do not fit; the latter has what
+            differs, and the shipped checkpoints that fit.
     """
-    loaded = _read(weights_path(path_or_name))
     own = model.state_dict()
+    loaded = read_weights(weights_path(path_or_name), own)
     resized, replaced = _resized(own, loaded.tensors), _replaced(own, loaded.tensors)
-    problems = _mismatches(own, loaded.tensors, allowed={*resized, *replaced})
-    problems += _other_settings(model.config, loaded.config) if loaded.config else []
-    if problems:
-        raise CheckpointError(
-            f"expected weights that fit the model, found in {path_or_name}:\n  "
-            + "\n  ".join(problems)
-            + "\nChoose weights of this architecture, or the architecture of these weights."
-        )
+    misfit = _misfit(model.config, own, loaded, allowed={*resized, *replaced})
+    if misfit:
+        fitting = fitting_checkpoints(model.config)
+        verb = "fits" if len(fitting) == 1 else "fit"
+        others = f"{', '.join(fitting)} {verb}" if fitting else "no shipped checkpoint fits"
+        raise CheckpointError(f"{misfit} in {path_or_name}; {others}.")
     tensors = {name: tensor for name, tensor in loaded.tensors.items() if name not in replaced}
     tensors |= {name: resize_positions(tensors[name], tokens) for name, (_, tokens) in resized.items()}
     model.load_state_dict(own | tensors)
-    return InitialWeights(path_or_name, tuple(name for name in tensors if name not in resized), resized, replaced)
+    taken = tuple(name for name in tensors if name not in resized)
+    return InitialWeights(path_or_name, taken, resized, replaced, loaded.key, loaded.prefix, loaded.left_out)
 
 
 def resize_positions(positions_1TD: Tensor, tokens: int) -> Tensor:
@@ -125,67 +130,20 @@ def _is_square(number: int) -> bool:
     return number > 0 and math.isqrt(number) ** 2 == number
 
 
-@dataclass(frozen=True)
-class _Found:
-    tensors: dict[str, Tensor]
-    config: CCTConfig | None  # a reference checkpoint has none
-
-
 def weights_path(path_or_name: str) -> Path:
     """The file that is meant: a path, or `checkpoint:NAME`.
 
     Raises:
         CheckpointError: there is no such file.
     """
-    if path_or_name.startswith(SHIPPED_PREFIX):
-        return shipped_checkpoint(path_or_name.removeprefix(SHIPPED_PREFIX))
+    if path_or_name.startswith(PREFIX):
+        return shipped_checkpoint(path_or_name.removeprefix(PREFIX))
     path = Path(path_or_name)
     if not path.is_file():
-        names = ", ".join(f"{SHIPPED_PREFIX}{name}" for name in shipped_checkpoints())
+        names = ", ".join(f"{PREFIX}{name}" for name in shipped_checkpoints())
         others = f", or give {names}" if names else ""
         raise CheckpointError(f"expected weights at {path}, found no such file. Check the path{others}.")
     return path
-
-
-def _read(path: Path) -> _Found:
-    if path.suffix == ".safetensors":
-        # Making the file's model draws random numbers; what is trained afterwards must not depend on that.
-        with torch.random.fork_rng(devices=[]):
-            saved = load_model(path)
-        return _Found(saved.state_dict(), saved.config)
-    if path.suffix in (".pth", ".pt"):
-        return _Found(_state_dict(_unpickled(path), path), None)
-    raise CheckpointError(
-        f"expected weights as .safetensors, .pth or .pt, found {path}. Give the file the suffix of its format."
-    )
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        # The settings that timm's training script writes beside the weights: plain values that run nothing.
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged pickle may raise almost anything. The text of the error is left out: it proposes to read it unsafely.
-    except Exception as error:
-        raise CheckpointError(
-            f"expected weights at {path}, found a damaged file or one with more than tensors and plain values, which "
-            "could run code and is not read. Save the state dict alone: torch.save(model.state_dict(), path)."
-        ) from error
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content or not all(map(torch.is_tensor, content.values())):
-        raise CheckpointError(
-            f'expected a state dict at {path}, bare or under "state_dict" or "model", found something else. '
-            "Save one: torch.save(model.state_dict(), path)."
-        )
-    # What torch's data-parallel wrapper puts before every name.
-    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
-    return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
 def _resized(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
@@ -206,21 +164,24 @@ def _replaced(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[s
     return dict.fromkeys(CLASSIFIER_TENSORS, (labels, own_labels)) if whole and labels != own_labels else {}
 
 
+def _misfit(config: CCTConfig, own: Mapping[str, Tensor], loaded: LoadedWeights, allowed: set[str]) -> str | None:
+    """Why the weights do not fit: the settings that differ, or else the tensors."""
+    theirs = architecture(loaded.config) if loaded.config else visible_architecture(loaded.tensors)
+    if differing := differences(architecture(config), theirs):
+        wanted, present = (in_words({name: pair[side] for name, pair in differing.items()}) for side in (0, 1))
+        return f"expected weights of a model of {wanted}, found {present}"
+    problems = _mismatches(own, loaded.tensors, allowed)
+    return f"expected weights that fit the model, found others ({few(problems)})" if problems else None
+
+
 def _mismatches(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], allowed: set[str]) -> list[str]:
-    problems = [f"{name}: missing" for name in own if name not in loaded]
-    problems += [f"{name}: unexpected" for name in loaded if name not in own]
+    problems = [f"{name} missing" for name in own if name not in loaded]
+    problems += [f"{name} unexpected" for name in loaded if name not in own]
     for name in (name for name in own if name in loaded):
         shape, own_shape = tuple(loaded[name].shape), tuple(own[name].shape)
         if shape != own_shape and name not in allowed:
-            grids = " (only square numbers of tokens can be resized)" if name == POSITIONS else ""
-            problems.append(f"{name}: expected {own_shape}, found {shape}{grids}")
+            grids = ", and only square numbers of tokens can be resized" if name == POSITIONS else ""
+            problems.append(f"{name} of shape {shape} instead of {own_shape}{grids}")
         elif not loaded[name].is_floating_point() or not loaded[name].isfinite().all():
-            problems.append(f"{name}: expected finite floating-point values, found others ({loaded[name].dtype})")
+            problems.append(f"{name} without finite floating-point values ({loaded[name].dtype})")
     return problems
-
-
-def _other_settings(own: CCTConfig, loaded: CCTConfig) -> list[str]:
-    """What the shapes of the tensors do not show, and what would make another function of them."""
-    pairs = {name: (getattr(own, name), getattr(loaded, name)) for name in UNSEEN_SETTINGS}
-    pairs["heads"] = (tuple(e.heads for e in own.encoders), tuple(e.heads for e in loaded.encoders))
-    return [f"{name}: expected {ours}, found {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]

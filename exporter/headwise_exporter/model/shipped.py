@@ -1,11 +1,12 @@
-"""Weights that come with the source tree, and the names to ask for them by; imports no torch."""
+"""Trained models that come with the package, in `headwise_exporter/checkpoints/`, by name; imports no torch."""
 
 from pathlib import Path
 
-SHIPPED_PREFIX = "checkpoint:"
-SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "checkpoints"  # of the source tree; not in a wheel
+PREFIX = "checkpoint:"  # before a name, where a path could stand
+RANDOM = "none"  # asks for no weights to start from
+SHIPPED_FOLDER = Path(__file__).parents[1] / "checkpoints"
 
 
 def shipped_checkpoints() -> dict[str, Path]:
-    """Files of weights that came with the source tree, by name; none where the package was installed without it."""
+    """Files of weights that came with the package, by name."""
     return {path.stem: path for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}

@@ -32,7 +32,8 @@ from headwise_exporter.export.manifest import BundleContents, MeasuredModel
 from headwise_exporter.files import write_json
 from headwise_exporter.model.cct import CCT, CCTConfig
 from headwise_exporter.model.checkpoints import load_model, save_model
-from headwise_exporter.model.initial_weights import load_initial_weights, weights_path
+from headwise_exporter.model.initial_weights import fitting_checkpoints, load_initial_weights, weights_path
+from headwise_exporter.model.shipped import RANDOM
 from headwise_exporter.nodes.findings import FindingsSettings, findings, further_seeds, pool_heads
 from headwise_exporter.nodes.measurements import (
     Measurements,
@@ -103,6 +104,15 @@ def _model_config(recipe: Recipe, dataset: Dataset) -> CCTConfig:
     return recipe.model.config(side, channels, len(dataset.label_names))
 
 
+def _start(recipe: Recipe, config: CCTConfig, asked: str | None) -> tuple[str | None, str]:
+    """The weights to start from, None for random ones, and what there is to say where none were asked for."""
+    if asked is not None or recipe.start is None:
+        return None if asked == RANDOM else asked, ""
+    if recipe.start in fitting_checkpoints(config):
+        return recipe.start, f"; --init {RANDOM} starts from random weights"
+    return None, f"initial weights are random: {recipe.start}, where this recipe starts, does not fit the changed model"
+
+
 def train_stage(
     run: Path,
     recipe: Recipe,
@@ -116,7 +126,7 @@ def train_stage(
     Under torchrun every process trains and the main one writes.
 
     Args:
-        initial_weights: as `model.initial_weights` takes them; random ones by default.
+        initial_weights: as `model.initial_weights` takes them, or `RANDOM`; the recipe's by default, if they fit.
         say: called with one line that says what was taken from the initial weights.
 
     Raises:
@@ -124,9 +134,10 @@ def train_stage(
         TrainingError: the loss is not finite, or there is nothing to train and nothing to take.
         OutputError: the system refused a write.
     """
+    config = _model_config(recipe, dataset)
+    initial_weights, remark = _start(recipe, config, initial_weights)
     if recipe.training.epochs == 0 and initial_weights is None:
         raise TrainingError("expected weights to start from (--init), as 0 epochs train nothing; found none.")
-    config = _model_config(recipe, dataset)
     settings = {
         "dataset": dataset_fingerprint(dataset),
         "model": asdict(recipe.model),
@@ -139,7 +150,15 @@ def train_stage(
         dropout = {name: getattr(recipe.model, name) for name in ("attention_dropout", "stochastic_depth")}
         model = CCT(config, **dropout)
         if initial_weights is not None:
-            say(load_initial_weights(model, initial_weights).describe())
+            taken = load_initial_weights(model, initial_weights)
+            if recipe.training.epochs == 0 and taken.replaced:
+                raise TrainingError(
+                    f"expected weights for these {config.labels} labels, as 0 epochs train no classifier head; "
+                    f"{initial_weights} has others. Train for some epochs."
+                )
+            say(taken.describe() + remark)
+        elif remark:
+            say(remark)
         data, validation = (split_images(dataset, name) for name in ("train", "validation"))
         steps = recipe.training.epochs * math.ceil(len(data) / recipe.training.batch_size)
         log_of_main = training_log(run) if distributed.is_main() else nullcontext(lambda epochs: None)

@@ -261,7 +261,7 @@ def test_training_starts_from_given_weights(built: Path, tmp_path: Path) -> None
     assert "train: up to date" not in exporter(*arguments).output
     missing = exporter(*arguments, "--init", "checkpoint:nothing")
     assert missing.exit_code == 1
-    assert "expected the name of a shipped checkpoint, found 'nothing'" in missing.output
+    assert "shipped checkpoint (cifar100, digits, flowers102), found 'nothing'" in missing.output
 
 
 def test_setting_cannot_change_the_data_set(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Training that starts from existing weights."""
 
 import re
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,16 @@ from typing import Any
 import pytest
 import support
 import torch
-from headwise_exporter.model.cct import CCT, CCTConfig, cct_7_3x1, cct_7_7x2
+from headwise_exporter.model import shipped
+from headwise_exporter.model.cct import CCT, CCTConfig, cct, cct_7_3x1, cct_7_7x2
 from headwise_exporter.model.checkpoints import CheckpointError, save_model
 from headwise_exporter.model.initial_weights import (
     CLASSIFIER_TENSORS,
     POSITIONS,
     load_initial_weights,
     resize_positions,
-    shipped_checkpoint,
 )
-from headwise_exporter.model.shipped import SHIPPED_FOLDER, shipped_checkpoints
+from headwise_exporter.recipes import RECIPES
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -141,63 +140,6 @@ def test_reference_checkpoint_is_taken_whole(config: CCTConfig, table: str, tmp_
     assert untouched(model, state)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("nesting", [None, "state_dict", "model"])
-@pytest.mark.parametrize("suffix", ["pth", "pt"])
-def test_nested_and_prefixed_state_dicts(
-    saved: tuple[str, State], prefix: str, nesting: str | None, suffix: str, tmp_path: Path
-) -> None:
-    """A state dict may stand bare or below a key, beside a training script's settings, with or without a prefix."""
-    state: dict[str, Any] = {f"{prefix}{name}": value for name, value in saved[1].items()}
-    beside = {"epoch": 3, "arch": "cct", "args": Namespace(lr=0.1, mean=(0.5,)), "metric": 1.0}
-    torch.save({**beside, nesting: state} if nesting else state, tmp_path / f"other.{suffix}")
-    model = support.random_model(seed=2)
-    load_initial_weights(model, str(tmp_path / f"other.{suffix}"))
-    assert untouched(model, saved[1])
-
-
-class Malicious:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (self.path, "ran")
-
-
-@pytest.mark.parametrize("old_format", [False, True])
-def test_pickle_that_would_run_code_is_refused(old_format: bool, tmp_path: Path) -> None:
-    """Nothing of it runs, the error does not propose to read it unsafely, and the model is as it was."""
-    model = support.random_model()
-    before, path = copied(model), tmp_path / "malicious.pth"
-    torch.save({**before, "x": Malicious(tmp_path / "ran")}, path, _use_new_zipfile_serialization=not old_format)
-    with pytest.raises(CheckpointError, match="could run code and is not read") as caught:
-        load_initial_weights(model, str(path))
-    assert "weights_only" not in str(caught.value)
-    assert not (tmp_path / "ran").exists()
-    assert untouched(model, before)
-
-
-@pytest.mark.parametrize("kept_bytes", [0, 20, 5000])
-@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_damaged_file_is_an_error(saved: tuple[str, State], suffix: str, kept_bytes: int, tmp_path: Path) -> None:
-    """The beginning of a file is refused as damaged."""
-    whole, part = tmp_path / f"saved.{suffix}", tmp_path / f"part.{suffix}"
-    torch.save(saved[1], tmp_path / "saved.pth")
-    part.write_bytes(whole.read_bytes()[:kept_bytes])
-    with pytest.raises(CheckpointError, match="damaged file"):
-        load_initial_weights(support.random_model(), str(part))
-
-
-@pytest.mark.parametrize("content", [[1, 2], {}, {"state_dict": {"x": 1}}, {"epoch": 3}, torch.zeros(2)])
-def test_file_without_a_state_dict_is_an_error(content: Any, tmp_path: Path) -> None:
-    """Something else that torch saved is refused, with what to save instead."""
-    torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"expected a state dict .*found something else\. Save one"):
-        load_initial_weights(support.random_model(), str(tmp_path / "x.pt"))
-
-
 def test_positions_are_resized_to_another_image_size(saved: tuple[str, State]) -> None:
     """16 tokens of an 8-pixel model become the 64 of a 16-pixel one; everything else is taken as it is."""
     path, state = saved
@@ -243,7 +185,7 @@ def test_positions_that_are_no_square_are_refused(tokens: int, target: int) -> N
 def test_file_whose_positions_are_no_square_is_refused(saved: tuple[str, State], tmp_path: Path) -> None:
     """A class token among the positions is a mismatch, and the message has the reason."""
     torch.save(saved[1] | {POSITIONS: torch.zeros(1, 17, 32)}, tmp_path / "x.pth")
-    expected = r"positional_emb: expected \(1, 16, 32\), found \(1, 17, 32\) \(only square numbers of tokens"
+    expected = r"positional_emb of shape \(1, 17, 32\) instead of \(1, 16, 32\), and only square numbers of tokens"
     with pytest.raises(CheckpointError, match=expected):
         load_initial_weights(support.random_model(), str(tmp_path / "x.pth"))
 
@@ -261,10 +203,9 @@ def test_classifier_for_other_labels_stays_as_initialised(saved: tuple[str, Stat
     )
 
 
-def test_every_mismatch_is_listed_and_nothing_is_changed(saved: tuple[str, State], tmp_path: Path) -> None:
-    """Missing, unexpected, of another shape, not finite: all in one error, and the model is as it was."""
+def test_mismatches_are_one_line_and_nothing_is_changed(saved: tuple[str, State], tmp_path: Path) -> None:
+    """Missing, unexpected, of another shape, not finite: the first three and how many more; the model is as it was."""
     state: State = saved[1] | {
-        "tokenizer.conv_layers.0.0.weight": torch.zeros(32, 3, 3, 3),
         "classifier.fc.bias": torch.zeros(11),
         "classifier.class_emb": torch.zeros(1, 1, 32),
         "classifier.norm.weight": torch.full((32,), torch.nan),
@@ -276,19 +217,50 @@ def test_every_mismatch_is_listed_and_nothing_is_changed(saved: tuple[str, State
     before = copied(model)
     with pytest.raises(CheckpointError) as caught:
         load_initial_weights(model, str(tmp_path / "x.pth"))
-    first, *problems, last = str(caught.value).split("\n")
-    assert first.startswith("expected weights that fit the model, found in ")
-    assert sorted(problem.strip() for problem in problems) == [
-        "classifier.attention_pool.bias: missing",
-        "classifier.blocks.0.norm1.weight: expected finite floating-point values, found others (torch.int8)",
-        "classifier.blocks.1.linear2.bias: missing",
-        "classifier.class_emb: unexpected",
-        "classifier.fc.bias: expected (10,), found (11,)",
-        "classifier.norm.weight: expected finite floating-point values, found others (torch.float32)",
-        "tokenizer.conv_layers.0.0.weight: expected (32, 1, 3, 3), found (32, 3, 3, 3)",
-    ]
-    assert last.startswith("Choose weights of this architecture")
+    assert str(caught.value) == (
+        "expected weights that fit the model, found others (classifier.blocks.1.linear2.bias missing, "
+        "classifier.attention_pool.bias missing, classifier.class_emb unexpected and 3 more) in "
+        f"{tmp_path / 'x.pth'}; no shipped checkpoint fits."
+    )
     assert untouched(model, before)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "problem"),
+    [
+        (torch.full((32,), torch.nan), r"\(torch\.float32\)"),
+        (torch.zeros(32, dtype=torch.int8), r"\(torch\.int8\)"),
+    ],
+)
+def test_values_that_are_not_finite_numbers_are_refused(
+    saved: tuple[str, State], tensor: Tensor, problem: str, tmp_path: Path
+) -> None:
+    """Neither NaN nor integers are weights."""
+    torch.save(saved[1] | {"classifier.norm.weight": tensor}, tmp_path / "x.pth")
+    expected = "classifier.norm.weight without finite floating-point values " + problem
+    with pytest.raises(CheckpointError, match=expected):
+        load_initial_weights(support.random_model(), str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "reference"])
+def test_another_architecture_is_said_in_its_settings(saved: tuple[str, State], own: bool, tmp_path: Path) -> None:
+    """One sentence with what was expected and found, of our files as of bare tensors."""
+    torch.save(saved[1], tmp_path / "x.pth")
+    model = CCT(cct(image_size=8, channels=3, labels=10, depth=3, heads=4, width=64, feed_forward=48))
+    path = saved[0] if own else str(tmp_path / "x.pth")
+    with pytest.raises(CheckpointError) as caught:
+        load_initial_weights(model, path)
+    assert str(caught.value) == (
+        "expected weights of a model of channels 3, depth 3, width 64, found channels 1, depth 2, width 32 in "
+        f"{path}; no shipped checkpoint fits."
+    )
+
+
+def test_misfit_names_the_shipped_checkpoints_that_fit(saved: tuple[str, State]) -> None:
+    """Where another file would do, the error has its name."""
+    model = CCT(RECIPES["folder"]().model.config(64, 3, 5))
+    with pytest.raises(CheckpointError, match=r"found channels 1, .*; checkpoint:flowers102 fits\.$"):
+        load_initial_weights(model, saved[0])
 
 
 @pytest.mark.parametrize(
@@ -300,80 +272,35 @@ def test_malformed_positions_and_classifier_are_mismatches(
 ) -> None:
     """What may differ in its number of tokens or labels may not differ otherwise."""
     torch.save(saved[1] | {name: torch.zeros(shape)}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=re.escape(f"{name}: expected") + ".*" + re.escape(f"found {shape}")):
+    with pytest.raises(CheckpointError, match=re.escape(f"{name} of shape {shape}")):
         load_initial_weights(support.random_model(), str(tmp_path / "x.pth"))
 
 
 def test_classifier_that_is_missing_is_a_mismatch(saved: tuple[str, State], tmp_path: Path) -> None:
     """A checkpoint without its classifier head is not taken for one of other labels."""
     torch.save({name: value for name, value in saved[1].items() if name not in CLASSIFIER_TENSORS}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"classifier\.fc\.weight: missing\n  classifier\.fc\.bias: missing"):
+    with pytest.raises(CheckpointError, match=r"classifier\.fc\.weight missing, classifier\.fc\.bias missing"):
         load_initial_weights(support.random_model(), str(tmp_path / "x.pth"))
 
 
 def test_same_tensors_for_other_heads_are_a_mismatch(tmp_path: Path) -> None:
     """A file of ours states how heads share the rows; shapes alone would let another function pass."""
-    config = support.small_config()
-    shapes = tuple(replace(shape, heads=2, query_key_dim=16, value_dim=16) for shape in config.encoders)
-    save_model(tmp_path / "x.safetensors", CCT(with_settings(encoders=shapes, query_key_scale=0.25)))
-    model = support.random_model(config)
+    save_model(
+        tmp_path / "x.safetensors",
+        CCT(cct(image_size=8, channels=1, labels=10, depth=2, heads=2, width=32, feed_forward=48)),
+    )
+    model = support.random_model()
     before = copied(model)
-    with pytest.raises(
-        CheckpointError, match=r"query_key_scale: .*found 0\.25\n  heads: expected \(4, 4\), found \(2, 2"
-    ):
+    with pytest.raises(CheckpointError, match=r"expected weights of a model of heads 4, found heads 2 in "):
         load_initial_weights(model, str(tmp_path / "x.safetensors"))
     assert untouched(model, before)
 
 
 def test_missing_file_names_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is an error that names the path, and the shipped checkpoints if there are any."""
-    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path)
+    monkeypatch.setattr(shipped, "SHIPPED_FOLDER", tmp_path)
     with pytest.raises(CheckpointError, match=r"found no such file\. Check the path\.$"):
         load_initial_weights(support.random_model(), str(tmp_path / "none.pth"))
     save_model(tmp_path / "digits.safetensors", support.random_model())
     with pytest.raises(CheckpointError, match=r"none\.pth, found .*Check the path, or give checkpoint:digits\.$"):
         load_initial_weights(support.random_model(), str(tmp_path / "none.pth"))
-
-
-def test_other_suffix_is_an_error(tmp_path: Path) -> None:
-    """The suffix decides the format, and there are three."""
-    (tmp_path / "x.onnx").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"expected weights as \.safetensors, \.pth or \.pt, found .*x\.onnx"):
-        load_initial_weights(support.random_model(), str(tmp_path / "x.onnx"))
-
-
-def test_shipped_checkpoint_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`checkpoint:NAME` is the file `checkpoints/NAME.safetensors`."""
-    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path)
-    shipped, model = support.random_model(seed=1), support.random_model(seed=2)
-    save_model(tmp_path / "digits.safetensors", shipped)
-    report = load_initial_weights(model, "checkpoint:digits")
-    assert untouched(model, copied(shipped))
-    assert report.describe().startswith("initial weights from checkpoint:digits: ")
-
-
-@pytest.mark.parametrize("name", ["cifar", "", "../b", "a.safetensors"])
-def test_unknown_shipped_checkpoint_lists_those_there_are(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another name, or one that leaves the folder, is an error with the names that would do."""
-    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path / "checkpoints")
-    for path in ("checkpoints/b.safetensors", "checkpoints/a.safetensors", "checkpoints/README.md", "b.safetensors"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_bytes(b"")
-    assert list(shipped_checkpoints()) == ["a", "b"]
-    with pytest.raises(CheckpointError, match=re.escape(f"found {name!r}. There are: a, b. Choose one of them")):
-        shipped_checkpoint(name)
-
-
-def test_installation_without_shipped_checkpoints_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wheel brings none; the error says where they are."""
-    monkeypatch.setattr("headwise_exporter.model.shipped.SHIPPED_FOLDER", tmp_path / "none")
-    assert shipped_checkpoints() == {}
-    with pytest.raises(CheckpointError, match=r"There are none in .*they come with the source tree alone"):
-        load_initial_weights(support.random_model(), "checkpoint:digits")
-
-
-def test_shipped_folder_is_at_the_top_of_the_source_tree() -> None:
-    """Beside the package, wherever the program is started."""
-    assert Path(__file__).parents[3] / "checkpoints" == SHIPPED_FOLDER
