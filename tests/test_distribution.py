@@ -4,11 +4,16 @@ import re
 import socket
 import subprocess
 import sys
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import support
+from headwise import cli as client
+from headwise.v1 import bundle_pb2, service_pb2_grpc
+from headwise_exporter import cli as exporter
+from headwise_server import cli as server
 
 
 def required(extra: str | None) -> set[str]:
@@ -31,6 +36,27 @@ def test_runtimes_are_in_extras_that_exclude_each_other() -> None:
     assert required("cpu") == {"onnxruntime", "openvino"}
     assert required("gpu") == {"onnxruntime-gpu"}
     assert not {"onnxruntime", "onnxruntime-gpu", "torch"} & required("server")
+
+
+@pytest.mark.parametrize(("cli", "extra"), [(client, "cli"), (server, "server"), (exporter, "exporter")])
+def test_command_checks_for_every_package_of_its_extra(cli: ModuleType, extra: str) -> None:
+    """By the names they are imported by; `headwise[cli]` is in the other two."""
+    distributions = {name for package in cli.PACKAGES for name in packages_distributions()[package]}
+    asked_for = (required(extra) | required("cli")) - {"headwise"}
+    assert {name.lower().replace("_", "-") for name in distributions} == asked_for
+
+
+def test_client_takes_protobuf_of_two_major_versions() -> None:
+    """That of the generated code, from its version on, and the next, as protobuf promises; tritonclient asks for 6."""
+    generated = re.search(r"Protobuf Python Version: ((\d+)\S*)", Path(bundle_pb2.__file__).read_text("utf-8"))
+    assert generated is not None
+    [requirement] = [line for line in requires("headwise") or [] if line.startswith("protobuf")]
+    assert requirement.replace(" ", "") in (
+        f"protobuf<{int(generated[2]) + 2},>={generated[1]}",
+        f"protobuf>={generated[1]},<{int(generated[2]) + 2}",
+    )
+    [grpc] = [line for line in requires("headwise") or [] if line.startswith("grpcio>") or line.startswith("grpcio ")]
+    assert grpc.endswith(service_pb2_grpc.GRPC_GENERATED_VERSION)
 
 
 def test_client_imports_without_the_rest() -> None:
