@@ -6,14 +6,19 @@ import socket
 import sys
 import tarfile
 import zipfile
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
+from types import ModuleType
 
 import processes
 import pytest
 import support
+from headwise import cli as client
 from headwise.bundle import file_sha256
+from headwise.v1 import bundle_pb2, service_pb2_grpc
+from headwise_exporter import cli as exporter
 from headwise_exporter.model.shipped import shipped_checkpoints
+from headwise_server import cli as server
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,6 +74,27 @@ print(*(weights_path(f"checkpoint:{name}") for name in shipped_checkpoints()))
     hashes = [{path.name: file_sha256(path) for path in paths} for paths in (installed, shipped_checkpoints().values())]
     assert hashes[0] == hashes[1]
     assert {"cifar100.safetensors", "digits.safetensors", "flowers102.safetensors"} <= set(hashes[0])
+
+
+@pytest.mark.parametrize(("cli", "extra"), [(client, "cli"), (server, "server"), (exporter, "exporter")])
+def test_command_checks_for_every_package_of_its_extra(cli: ModuleType, extra: str) -> None:
+    """By the names they are imported by; `headwise[cli]` is in the other two."""
+    distributions = {name for package in cli.PACKAGES for name in packages_distributions()[package]}
+    asked_for = (required(extra) | required("cli")) - {"headwise"}
+    assert {name.lower().replace("_", "-") for name in distributions} == asked_for
+
+
+def test_client_takes_protobuf_of_two_major_versions() -> None:
+    """That of the generated code, from its version on, and the next, as protobuf promises; tritonclient asks for 6."""
+    generated = re.search(r"Protobuf Python Version: ((\d+)\S*)", Path(bundle_pb2.__file__).read_text("utf-8"))
+    assert generated is not None
+    [requirement] = [line for line in requires("headwise") or [] if line.startswith("protobuf")]
+    assert requirement.replace(" ", "") in (
+        f"protobuf<{int(generated[2]) + 2},>={generated[1]}",
+        f"protobuf>={generated[1]},<{int(generated[2]) + 2}",
+    )
+    [grpc] = [line for line in requires("headwise") or [] if line.startswith("grpcio>") or line.startswith("grpcio ")]
+    assert grpc.endswith(service_pb2_grpc.GRPC_GENERATED_VERSION)
 
 
 def test_client_imports_without_the_rest() -> None:

@@ -1,6 +1,7 @@
 """The command `headwise`, as a person and as a program runs it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,32 @@ def test_models_waits_for_a_server_that_starts(repository: Path) -> None:
     gone = headwise(starting, "models", "--wait", "0.2")
     assert gone.exit_code == 1
     assert "no server answers" in gone.output
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+    ids=["ascii output", "ascii locale"],
+)
+def test_any_script_goes_through_a_terminal_that_lacks_it(
+    server: support.ServerProcess, digit: Path, environment: dict[str, str]
+) -> None:
+    """Tables and bars are drawn plainly, a file's name is escaped, and a label reaches the server as it was typed."""
+    named = digit.rename(digit.with_name("数字.png"))
+
+    def explain(*arguments: str) -> processes.Completed:
+        command = [sys.executable, "-m", "headwise", "explain", str(named), "--server", server.address, *arguments]
+        return processes.run(command, env={**os.environ, **environment})
+
+    shown = explain()
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.isascii()
+    for expected in ("#", "against|for", ".png"):
+        assert expected in shown.stdout
+    refused = explain("--label", "数")
+    assert refused.returncode == 2
+    assert "found '\\u6570'" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,29 @@ def test_signal_while_loading_stops_without_the_models(repository: Path, gates: 
     assert not any("serving" in line for line in running.log)
 
 
+WINDOWS_LOOP = """
+import asyncio
+
+def add_signal_handler(*arguments):
+    raise NotImplementedError
+
+asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler
+from headwise_server.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_drains_where_the_loop_takes_none(repository: Path, number: signal.Signals) -> None:
+    """As on Windows, whose event loop has no signal handlers."""
+    with support.running_server(repository, GRACE, code=WINDOWS_LOOP) as running:
+        with Client(running.address, timeout_seconds=SECONDS) as client:
+            client.wait_until_ready(SECONDS)
+            assert len(client.classify(list(random_images(3)))) == 3
+        assert running.stop(number) == 0
+    assert any("draining" in line for line in running.log)
+
+
 def test_sigterm_with_200_calls_in_flight_loses_none(repository: Path, gates: Gates) -> None:
     """Every call that was accepted is answered, right; then the server is gone, with exit status 0."""
     images = random_images(200)

@@ -47,6 +47,17 @@ def test_explain_and_classify_agree_to_rounding(bundle: Path, golden: dict[str, 
     np.testing.assert_allclose(explained, classified, rtol=0, atol=1e-5)
 
 
+def test_runtime_that_cannot_be_loaded_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is installed, but a library of its own is not there: one line and what to do."""
+
+    def import_module(name: str) -> None:
+        raise ImportError("libonnx.so: cannot open shared object file")
+
+    monkeypatch.setattr(engines.importlib, "import_module", import_module)
+    with pytest.raises(EngineError, match=r"cannot be loaded: libonnx\.so.*--force-reinstall 'headwise\[cpu\]'"):
+        create("onnxruntime")
+
+
 @pytest.mark.parametrize("name", CPU)
 def test_session_may_be_run_from_several_threads(bundle: Path, name: str) -> None:
     """Concurrent runs give each thread its own answer, in memory of its own."""

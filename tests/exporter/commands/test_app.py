@@ -340,11 +340,3 @@ def test_no_epochs_without_initial_weights_is_an_error(tmp_path: Path) -> None:
     result = exporter("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "0")
     assert result.exit_code == 1
     assert "expected weights to start from (--init)" in result.stderr
-
-
-def test_command_starts_without_the_libraries_of_its_studies() -> None:
-    """They take longer to import than all else but torch."""
-    program = (
-        "import sys, headwise_exporter.commands.app; sys.exit(len({'matplotlib', 'scipy.stats'} & set(sys.modules)))"
-    )
-    assert processes.run([sys.executable, "-c", program]).returncode == 0

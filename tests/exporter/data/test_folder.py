@@ -1,9 +1,11 @@
 """Folders of any images."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from headwise_exporter.data.base import Dataset, DatasetError, DatasetSettings
 from headwise_exporter.data.datasets import load
@@ -50,6 +52,29 @@ def test_images_come_with_their_labels(root: Path) -> None:
     for split in (dataset.train, dataset.validation, dataset.test):
         assert isinstance(split.images_NYXC, np.memmap)
         np.testing.assert_array_equal(split.images_NYXC[:, 0, 0, 0] > 100, split.labels_N == 1)
+
+
+def test_labels_are_utf_8_in_any_locale(root: Path) -> None:
+    """Where the locale says that names are ASCII, a label is the same word; a name that is no UTF-8 is refused."""
+    fill(root / "数字", 5)
+    code = """
+import sys
+from headwise_exporter.data.base import DatasetError, DatasetSettings
+from headwise_exporter.data.datasets import load
+try:
+    print(ascii(load(DatasetSettings(f"folder:{sys.argv[1]}", image_size=8)).label_names))
+except DatasetError as error:
+    print(ascii(str(error)))
+"""
+
+    def labels() -> str:
+        environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        command = [sys.executable, "-c", code, str(root)]
+        return processes.run(command, check=True, env=environment).stdout
+
+    assert labels() == f"{('green', 'red', '数字')!a}\n"
+    os.rename(root / "green", os.fsencode(root) + b"/gr\xfcn")  # noqa: PTH104  # a Path cannot spell it portably
+    assert "expected a label in UTF-8, found other bytes. Rename the folder." in labels()
 
 
 def test_split_never_changes(root: Path) -> None:
