@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from headwise.decoding import TRANSFORM_VERSION, UnreadableImage, decode
 from numpy.typing import NDArray
 
 from headwise_exporter.data.base import DatasetError
-from headwise_exporter.data.decoding import CHANNELS, TRANSFORM_VERSION, UnreadableImage, decode
 from headwise_exporter.files import atomic_write
 from headwise_exporter.progress import Progress
 
 BATCH = 256  # images that may be decoded and not yet written
+CHANNELS = 3
 NAMED = 10  # bad files in one message
 
 
@@ -72,7 +73,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
 def _write(file: BinaryIO, name: str, root: Path, files_N: Sequence[Path], size: int, progress: Progress) -> None:
     def attempt(path: Path) -> bytes | str:
         try:
-            return decode(path, size).tobytes()
+            return decode(path, size, size).tobytes()
         except UnreadableImage as error:
             return f"{path.relative_to(root)}: {error}"
 
