@@ -127,7 +127,7 @@ def test_any_script_goes_through_a_terminal_that_lacks_it(
     ("arguments", "status", "expected"),
     [
         (("classify", "/nonexistent.png"), 2, "/nonexistent.png: No such file or directory"),
-        (("classify", __file__), 2, "expected a JPEG, PNG or WebP image"),
+        (("classify", __file__), 2, "expected an image, found no image that is read here"),
         (("explain", "DIGIT", "--label", "rose"), 2, "expected a label of the model (0, 1, 2"),
         (("classify", "DIGIT", "--model", "flowers"), 2, "found model 'flowers'"),
         (("models", "--server", "127.0.0.1:1"), 1, "no server answers at 127.0.0.1:1"),

@@ -23,14 +23,15 @@ from typing import BinaryIO
 
 import numpy as np
 from headwise.cores import usable_cores
+from headwise.decoding import TRANSFORM_VERSION, UnreadableImage, decode
 from numpy.typing import NDArray
 
 from headwise_exporter.data.base import DatasetError
-from headwise_exporter.data.decoding import CHANNELS, TRANSFORM_VERSION, UnreadableImage, decode
 from headwise_exporter.files import atomic_write
 from headwise_exporter.progress import Progress
 
 BATCH = 256  # images that may be decoded and not yet written
+CHANNELS = 3
 NAMED = 10  # bad files in one message
 LIMIT_GIB = 20.0  # of all cache files together
 ABANDONED_SECONDS = 24 * 3600  # without a write; then whoever wrote a temporary file was killed
@@ -119,7 +120,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
 def _write(file: BinaryIO, name: str, root: Path, files_N: Sequence[Path], size: int, progress: Progress) -> None:
     def attempt(path: Path) -> bytes | str:
         try:
-            return decode(path, size).tobytes()
+            return decode(path, size, size).tobytes()
         except UnreadableImage as error:
             return f"{path.relative_to(root)}: {error}"
 

@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwise.formats import kind_of
+from headwise.decoding import kind_of, readable
 
 from headwise_exporter.data.base import DatasetError
-from headwise_exporter.data.decoding import readable
 from headwise_exporter.progress import Progress
 
 DEEPEST = 64  # folders within each other
@@ -25,6 +24,7 @@ NAMED = 10  # files in one message
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "thumbs.db"}
 OTHER_FILE = "other file"
+HEIC_ADVICE = "pip install 'headwise[heif]' to read them"
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,6 @@ def describe_skipped(skipped: Sequence[Skipped]) -> str:
     named = []
     for kind, count in counts.most_common():
         suffixes = sorted({entry.path.suffix.lower() for entry in skipped if entry.kind == kind} - {""})
-        notes = suffixes[:4] if kind == OTHER_FILE else []
+        notes = suffixes[:4] if kind == OTHER_FILE else [HEIC_ADVICE] if kind == "HEIC" else []
         named.append(f"{count:,} {kind}" + (f" ({', '.join(notes)})" if notes else ""))
     return ", ".join(named)

@@ -31,9 +31,9 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     decode = cache_module.decode
 
-    def counted(path: Path, size: int) -> np.ndarray:
+    def counted(path: Path, width: int, height: int) -> np.ndarray:
         seen.append(path)
-        return decode(path, size)
+        return decode(path, width, height)
 
     monkeypatch.setattr(cache_module, "decode", counted)
     return seen
@@ -100,7 +100,7 @@ def test_unreadable_images_are_named_and_nothing_is_kept(tmp_path: Path, cache: 
     with pytest.raises(DatasetError, match=r"cannot read these images") as caught:
         decoded("bad", tmp_path, paths, 8, silent)
     message = str(caught.value)
-    assert "09.png: not a JPEG" in message
+    assert "09.png: no image that is read here (JPEG," in message
     assert "10.png" not in message
     assert "There may be more." in message
     assert not any(path.is_file() for path in cache.rglob("*"))

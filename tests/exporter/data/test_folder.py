@@ -241,7 +241,7 @@ def test_hidden_and_other_files_are_skipped(root: Path) -> None:
 def test_damaged_image_is_named(root: Path) -> None:
     """A file that is called an image and is none is refused, not skipped."""
     (root / "red" / "003.png").write_text("x")
-    with pytest.raises(DatasetError, match=r"red/003.png: not a JPEG"):
+    with pytest.raises(DatasetError, match=r"red/003.png: no image that is read here"):
         loaded(root)
 
 

@@ -1,0 +1,70 @@
+"""Colours as an image's ICC profile means them, in sRGB.
+
+Relative colorimetric with black point compensation: what both spaces can show stays as it is, and black stays black
+[our choice; the usual default of image editors]. A profile that changes no colour by more than a grey level is sRGB
+under one of its many names, and changes nothing. A profile that is damaged, of a kind that cannot be converted, or of
+other channels than the image has (CMYK in an RGB file) says nothing about the image's colours and is ignored.
+
+Needs Pillow with LittleCMS, as its wheels have it.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+CHANNELS = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # a profile's colour space, by the mode of an image
+SAME = 1  # grey levels that two conversions of the same colours differ by
+CACHED = 32  # conversions; a folder of photos has a few profiles
+MAX_PROFILE_BYTES = 16 * 2**20  # the largest in use, of printers, have 3 MB
+
+SRGB = ImageCms.createProfile("sRGB")
+
+
+def _probe(mode: str) -> Image.Image:
+    """Every 16th value of each of three channels, or all greys."""
+    if mode == "L":
+        return Image.fromarray(np.arange(256, dtype=np.uint8).reshape(1, 256))
+    steps = np.linspace(0, 255, 17).astype(np.uint8)
+    return Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3))
+
+
+@lru_cache(CACHED)
+def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile's colours to sRGB; from CIE L*a*b* where there is no profile. None where nothing is to be done."""
+    try:
+        if profile is None:
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        else:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if source.profile.xcolor_space.strip() != CHANNELS[mode]:
+                return None
+        conversion = ImageCms.buildTransform(
+            source,
+            SRGB,
+            mode,
+            "RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    if mode in ("L", "RGB"):
+        probe = _probe(mode)
+        change = np.asarray(conversion.apply(probe), dtype=int) - np.asarray(probe.convert("RGB"), dtype=int)
+        if np.abs(change).max() <= SAME:
+            return None
+    return conversion
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An image of mode L, RGB, CMYK, YCbCr or LAB as sRGB: as RGB, or as it is if its values are sRGB already."""
+    if image.mode == "LAB":
+        profile = None  # the values are colours, whatever profile stands beside them
+    elif image.mode not in CHANNELS:
+        image = image.convert("RGB")
+    if image.mode != "LAB" and (not isinstance(profile, bytes) or not 0 < len(profile) <= MAX_PROFILE_BYTES):
+        return image
+    conversion = _conversion(profile, image.mode)
+    return image if conversion is None else conversion.apply(image)
