@@ -110,7 +110,7 @@ def test_any_script_goes_through_a_terminal_that_lacks_it(
 
     def explain(*arguments: str) -> processes.Completed:
         command = [sys.executable, "-m", "headwise", "explain", str(named), "--server", server.address, *arguments]
-        return processes.run(command, env={**os.environ, **environment})
+        return processes.run(command, env={**os.environ, **environment, "COLUMNS": "300"})
 
     shown = explain()
     assert shown.returncode == 0, shown.stderr

@@ -169,7 +169,7 @@ BAD_REQUESTS: dict[str, tuple[str, object, grpc.StatusCode, str, str]] = {
         pb.ClassifyRequest(images=[tensor(IMAGES[0]), pb.Image(encoded=b"hello")]),
         grpc.StatusCode.INVALID_ARGUMENT,
         "images[1].encoded",
-        "found 5 bytes of something else",
+        "found no image that is read here",
     ),
     "truncated": (
         "Explain",
@@ -183,7 +183,7 @@ BAD_REQUESTS: dict[str, tuple[str, object, grpc.StatusCode, str, str]] = {
         pb.ClassifyRequest(images=[pb.Image(encoded=png_bomb())]),
         grpc.StatusCode.INVALID_ARGUMENT,
         "images[0].encoded",
-        "found 30000 x 30000",
+        "found an image of 30000 x 30000 pixels",
     ),
     "wrong size": (
         "Classify",
