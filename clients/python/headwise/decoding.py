@@ -23,17 +23,19 @@ Shape suffixes: Y rows, X columns, C channels.
 
 import io
 import math
+import os
 import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, features
 
+from headwise import netpbm
 from headwise.colour import to_srgb
 from headwise.depth import add_lower_bytes, bits_of_colours, greys_to_8_bits, other_byte_order, stated_bits
 from headwise.formats import RAW, kind_of
@@ -52,6 +54,9 @@ __all__ = ["MAX_JPEG_PIXELS", "MAX_PIXELS", "TRANSFORM_VERSION", "UnreadableImag
 TRANSFORM_VERSION = 2  # to be counted up with every change of the pixels that come out
 MAX_PIXELS = 100_000_000
 MAX_JPEG_PIXELS = 250_000_000
+MAX_PLAIN_PIXELS = 10_000_000  # of a Netpbm file in decimal digits, which take a second for a million
+PIXEL_LIMITS = {"WebP": 64_000_000, "JPEG 2000": 64_000_000}  # whose decoders take 15 and 19 bytes for each pixel
+IN_MEMORY = 64 * 2**20  # bytes of a file that is read before it is decoded
 STRIP_PIXELS = 2**22  # of a large image are converted at a time
 SUPPORT = 2  # pixels to each side that the widest filter, bicubic, reads at scale 1
 
@@ -90,6 +95,8 @@ TURNS = {  # what undoes each EXIF orientation
 }
 SIDEWAYS = (5, 6, 7, 8)
 ORIENTATION = 274  # of EXIF
+START_OF_SCAN = 0xDA  # of a JPEG, as the next two
+FRAMES, SEQUENTIAL = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, {0xC0, 0xC1}
 SAMPLED = ("L", "RGB", "CMYK", "YCbCr", "LAB")  # modes that are resized as they are
 PLAIN = {"1": "L", "P": "RGB"}
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
@@ -132,18 +139,30 @@ def _opened(source: BinaryIO | bytes | Path) -> Iterator[BinaryIO]:
         yield io.BytesIO(source)
     elif isinstance(source, Path):
         with source.open("rb") as file:
-            yield file
+            # As a request is, since decoders may do otherwise with a damaged file on a disk than with one in memory.
+            in_memory = os.fstat(file.fileno()).st_size <= IN_MEMORY and kind_of(file) in readable()
+            yield io.BytesIO(file.read()) if in_memory else file
     else:
         yield source
 
 
-def _is_scanned_once(image: Any) -> bool:
-    """Whether a JPEG has one scan of all its components, so that libjpeg needs no memory for all coefficients."""
-    if image.info.get("progressive"):
-        return False
-    length = 6 + 2 * image.layers  # of the header of such a scan, which Pillow has just read
-    image.fp.seek(-length, io.SEEK_CUR)
-    return bool(image.fp.read(3) == struct.pack(">HB", length, image.layers))
+def _is_scanned_once(file: BinaryIO) -> bool:
+    """Whether a JPEG is sequential, with all components in one scan: libjpeg then keeps no coefficients in memory."""
+    file.seek(2)
+    components = 0
+    while len(head := file.read(4)) == 4:
+        while head[1] == 0xFF:  # bytes that fill
+            head = head[1:] + file.read(1)
+        _, marker, length = struct.unpack(">BBH", head)
+        if marker == START_OF_SCAN:
+            return file.read(1) == bytes([components])
+        if marker in FRAMES:
+            if marker not in SEQUENTIAL:
+                return False
+            components = (file.read(6) + bytes(6))[5]
+            length -= 6
+        file.seek(length - 2, io.SEEK_CUR)
+    return False
 
 
 def _check_pixels(image: Image.Image, limit: int) -> None:
@@ -160,33 +179,46 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in TURNS else 1
 
 
-def _load(file: BinaryIO, kind: str, width: int, height: int) -> tuple[Image.Image, Convert]:
-    """The image with all its pixels, or at a reduced scale, and what converts a part of it to 8 bits a channel."""
+def _unchanged(part: Image.Image) -> Image.Image:
+    return part
 
-    def open_image() -> ImageFile.ImageFile:
-        return Image.open(file, formats=(CODECS[kind][0],))
 
-    image = open_image()
+def _open(file: BinaryIO, kind: str, width: int, height: int) -> ImageFile.ImageFile:
+    """The image with its header read and checked; of a JPEG the reduced scale is chosen."""
+    scanned_once = kind == "JPEG" and _is_scanned_once(file)
+    image = Image.open(file, formats=(CODECS[kind][0],))
     if kind == "JPEG":
-        _check_pixels(image, MAX_JPEG_PIXELS if _is_scanned_once(image) else MAX_PIXELS)
+        _check_pixels(image, MAX_JPEG_PIXELS if scanned_once else MAX_PIXELS)
         turned = _orientation(image) in SIDEWAYS
         image.draft(None, (2 * height, 2 * width) if turned else (2 * width, 2 * height))
-    _check_pixels(image, MAX_PIXELS)
-    stated, tiles = stated_bits(image), other_byte_order(image)
-    image.load()
+    plain = kind == "Netpbm" and image.tile[0].codec_name == "ppm_plain"
+    _check_pixels(image, MAX_PLAIN_PIXELS if plain else PIXEL_LIMITS.get(kind, MAX_PIXELS))
     if image.mode == "F" or (image.mode == "I" and kind != "Netpbm"):
         raise UnreadableImage(f"an image of 32 bits a channel (mode {image.mode}); save it with 8 or 16")
+    return image
+
+
+def _load(file: BinaryIO, kind: str, width: int, height: int) -> tuple[Image.Image, Convert]:
+    """The image with all its pixels, or at a reduced scale, and what converts a part of it to 8 bits a channel."""
+    image: Image.Image = (opened := _open(file, kind, width, height))
+    stated, tiles = stated_bits(opened), other_byte_order(opened)
+    if opened.tile and opened.tile[0].codec_name == netpbm.CODEC:
+        image = netpbm.scaled(file, opened)
+    else:
+        image.load()
+    if image.mode == "I;16B":  # of which Pillow can take no part
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
     if image.mode.startswith("I"):
         return image, greys_to_8_bits(image, stated)
     if tiles is not None:
         if isinstance(colour := image.info.get("transparency"), tuple):
             image.info["transparency"] = tuple(value >> 8 for value in colour)
         if (bits := bits_of_colours(image, stated)) < 16:
-            lower = open_image()
+            lower = _open(file, kind, width, height)
             lower.tile = tiles
             lower.load()
             add_lower_bytes(image, lower, bits)
-    return image, lambda part: part
+    return image, _unchanged
 
 
 def _flat(image: Image.Image) -> Image.Image:
@@ -205,8 +237,9 @@ def _frame(size: tuple[int, int], width: int, height: int, centre: bool) -> Box:
     """The part of an image of that size that is kept: left, top, right, bottom."""
     if not centre:
         return (0, 0, *size)
-    scale = min(size[0] / width, size[1] / height)
-    kept_width, kept_height = scale * width, scale * height
+    wide = size[0] * height > size[1] * width
+    kept_width = size[1] * width / height if wide else size[0]
+    kept_height = size[1] if wide else size[0] * height / width
     left, top = (size[0] - kept_width) / 2, (size[1] - kept_height) / 2
     return (left, top, left + kept_width, top + kept_height)
 
@@ -273,7 +306,7 @@ def decode(
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
-        reason = "its header makes no sense"
+        reason = "its header makes no sense, or is of a variant that is not read"
     except MemoryError:
         raise UnreadableImage("an image that takes more memory than there is") from None
     except OSError as error:

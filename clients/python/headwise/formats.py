@@ -35,6 +35,8 @@ SIGNATURES = (
     ("TIFF", rb"II\*\0|MM\0\*|II\+\0|MM\0\+"),
     ("JPEG XR", rb"II\xbc\x01"),
     ("PSD", rb"8BPS"),
+    ("QOI", rb"qoif"),
+    ("DDS", rb"DDS \x7c\0\0\0"),
     ("ICO", rb"\0\0[\x01\x02]\0[^\0]\0"),
     ("PDF", rb"%PDF-"),
     ("PostScript", rb"%!PS|\xc5\xd0\xd3\xc6"),
