@@ -191,7 +191,7 @@ def summary(root: Path, paths: list[Path], results: list[Result]) -> dict[str, A
         reason = re.sub(r"0x[0-9a-f]+|\d[\d,]*", "#", result.reason)
         groups.setdefault((result.outcome, reason), []).append(path.relative_to(root).as_posix())
     counts = Counter(result.outcome for result in results)
-    reasons = [
+    reasons: list[dict[str, Any]] = [
         {"outcome": outcome, "reason": reason, "files": len(names), "first": names[0]}
         for (outcome, reason), names in groups.items()
         if outcome != "equal"

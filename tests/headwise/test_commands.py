@@ -109,8 +109,8 @@ def test_any_script_goes_through_a_terminal_that_lacks_it(
     named = digit.rename(digit.with_name("数字.png"))
 
     def explain(*arguments: str) -> processes.Completed:
-        command = [sys.executable, "-m", "headwise", "explain", str(named), "--server", server.address, *arguments]
-        return processes.run(command, env={**os.environ, **environment, "COLUMNS": "300"})
+        command = [sys.executable, "-m", "headwise", "explain", named.name, "--server", server.address, *arguments]
+        return processes.run(command, cwd=named.parent, env={**os.environ, **environment})
 
     shown = explain()
     assert shown.returncode == 0, shown.stderr

@@ -36,7 +36,7 @@ def _utf8(value: Any) -> Any:
         raise typer.BadParameter(f"expected text in UTF-8, found {value!r}") from None
 
 
-FilesArgument = Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files.", metavar="FILE...")]
+FilesArgument = Annotated[list[Path], typer.Argument(help="Image files.", metavar="FILE...")]
 ServerOption = Annotated[
     str, typer.Option("--server", envvar="HEADWISE_SERVER", callback=_utf8, help="Address and port.")
 ]
