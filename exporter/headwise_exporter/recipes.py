@@ -217,8 +217,12 @@ def flowers102_cpu() -> Recipe:
 
 
 def folder() -> Recipe:
-    """Not measured: what it gives depends on your images. A small CCT at 64 px, for any folder of photos."""
-    return replace(flowers102_cpu(), dataset="folder", protocol=None)
+    """Not measured: what it gives depends on your images. A small CCT at 64 px, for any folder of photos.
+
+    Stops early after 70 epochs, a quarter of them all, without a better validation accuracy.
+    """
+    plain = flowers102_cpu()
+    return replace(plain, dataset="folder", protocol=None, training=replace(plain.training, patience_epochs=70))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -78,6 +78,6 @@ def subsets(
 def report(run: RunArgument) -> None:
     """Write one page about a run: the paper's claims, a verdict on each, and the figures."""
     with clear_errors():
-        path, done = report_stage(run, trained_dataset(run, console.progress))
+        path, done = report_stage(run, trained_dataset(run, console.progress), console.progress)
         say("report", done)
         console.out.print(f"report: {path}", highlight=False, soft_wrap=True)

@@ -182,4 +182,4 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
         split: Split(images_NYXC[where], labels_N[where], source_N[where])
         for split, where in zip(SPLITS, slices, strict=True)
     }
-    return assemble(settings, safe_name(settings.path), protocol, label_names, made)
+    return assemble(settings, safe_name(settings.path), protocol, label_names, made, progress)
