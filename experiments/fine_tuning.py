@@ -73,7 +73,7 @@ def main(
     measurements = pruning_measurements(model, load_measurements(run / DENSE_MEASUREMENTS).probes, train_data)
     seen = train_data.sample(images)
     rows: list[dict[str, Any]] = []
-    with console.progress("compare", len(TRAININGS) * (1 + len(MASK_BY))) as advance:
+    with console.progress("compare", len(TRAININGS) * (1 + len(MASK_BY)), "models") as advance:
         for tried in settings_tried(share, images, epochs):
             fine_tuning = fine_tuning_settings(training, epochs, tried.learning_rate, tried.batch_size)
             compared = compare(
@@ -83,7 +83,7 @@ def main(
                 validation_data,
                 tried,
                 fine_tuning,
-                on_row=lambda row: advance(f"{row.mask_by} {row.accuracy:.2%}"),
+                on_row=lambda row: advance(1, f"{row.mask_by} {row.accuracy:.2%}"),
             )
             rows += [as_record(tried, row) for row in compared]
     console.out.print(table(rows))

@@ -164,10 +164,10 @@ def compare_all(paths: list[Path], processes: int, seconds: float, memory_mib: i
 
     results = []
     try:
-        with progress("images", len(paths)) as advance, ThreadPoolExecutor(processes) as pool:
+        with progress("compare", len(paths), "images") as advance, ThreadPoolExecutor(processes) as pool:
             for path, result in zip(paths, pool.map(of, paths), strict=True):
                 results.append(result)
-                advance(path.name)
+                advance(1, path.name)
     finally:
         for child in children:
             child.stop()

@@ -124,10 +124,10 @@ def main(
     validation_data = None if split == "validation" else split_images(data, "validation")
     probes = load_measurements(run / DENSE_MEASUREMENTS).probes
     rows = []
-    with console.progress("measure", 2 * (len(IMAGES_OF_A_LABEL) + 1) + 1) as advance:
+    with console.progress("measure", 2 * (len(IMAGES_OF_A_LABEL) + 1) + 1, "models") as advance:
         for row in rows_of(model, probes, split_images(data, "train"), validation_data, evaluated, share):
             rows.append(row)
-            advance(row.mask_by)
+            advance(1, row.mask_by)
     console.out.print(table(rows))
     dense = masked_accuracy(model, Masks(), evaluated)
     record = {"split": split, "images": len(evaluated), "share": share, "dense_accuracy": dense}

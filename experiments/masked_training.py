@@ -90,12 +90,12 @@ def trained_rows(run: Path, recipe: Recipe, settings: ComparisonSettings, split:
     rows = known_rows(run / MASKED_TRAINING, identity)
     done = {(row.share, row.seed, row.mask_by) for row in rows}
     cases = list(comparison.cases(settings))
-    with console.progress("train", len(cases)) as advance:
-        advance("resumed", len(rows))
+    with console.progress("train", len(cases), "models") as advance:
+        advance(len(rows), resumed=True)
         for case in (case for case in cases if case not in done):
             rows.append(trained_row(case, evidence, recipe, settings, seen, evaluated))
             write_json(run / MASKED_TRAINING, {"identity": identity, "rows": [asdict(row) for row in rows]})
-            advance(f"{case[2]} {case[0]:.0%}: {rows[-1].accuracy:.2%}")
+            advance(1, f"{case[2]} {case[0]:.0%}: {rows[-1].accuracy:.2%}")
     return rows
 
 

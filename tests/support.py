@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +23,7 @@ from headwise_exporter.export.bundle import write_bundle
 from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings
+from headwise_exporter.progress import Advance
 from headwise_exporter.pruning.prune import PruneSettings
 from headwise_exporter.recipes import ModelSettings, Recipe
 from headwise_exporter.stages.build import bundle_contents, findings_stage, measure_stage, prune_stage, train_stage
@@ -116,9 +117,37 @@ def copied_graphs(bundle: Path) -> Callable[..., None]:
     def copy(*arguments: object) -> None:
         for name in ("classify.onnx", "explain.onnx", "weights.bin"):
             content = (bundle / name).read_bytes()
-            (cast(Path, arguments[-1]) / name).write_bytes(content)
+            (cast(Path, arguments[1]) / name).write_bytes(content)
 
     return copy
+
+
+@dataclass
+class Bar:
+    """What a bar of a stage showed."""
+
+    description: str
+    total: int | None
+    unit: str
+    done: int = 0
+    resumed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def advance(self, count: int = 1, note: str | None = None, *, resumed: bool = False) -> None:
+        """Count it, and keep the note."""
+        self.done += count
+        self.resumed += count if resumed else 0
+        self.notes += [] if note is None else [note]
+
+
+class Bars(list[Bar]):
+    """A progress that keeps its bars."""
+
+    @contextmanager
+    def open(self, description: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """What a stage takes as its `progress`."""
+        self.append(Bar(description, total, unit))
+        yield self[-1].advance
 
 
 def run_with_little_room(code: str, limit_bytes: int, *arguments: str) -> processes.Completed:

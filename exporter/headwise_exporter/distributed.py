@@ -53,6 +53,13 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def of_main(value: Tensor) -> Tensor:
+    """The main process's value in all processes, so that what they decide by it is the same."""
+    if distributed.is_initialized():
+        distributed.broadcast(value, 0)
+    return value
+
+
 def training_device() -> torch.device:
     """This process's GPU where there is one, else the CPU."""
     if not torch.cuda.is_available():

@@ -221,9 +221,12 @@ def flowers102_cpu() -> Recipe:
 def folder() -> Recipe:
     """Not measured: what it gives depends on your images. A small CCT at 64 px, for any folder of photos.
 
-    It starts from the weights that `flowers102_cpu` gave; `--init none` starts from random ones.
+    It starts from the weights that `flowers102_cpu` gave; `--init none` starts from random ones. It stops early after
+    70 epochs, a quarter of them all, without a better validation accuracy.
     """
-    return replace(flowers102_cpu(), dataset="folder", protocol=None, start="checkpoint:flowers102")
+    plain = flowers102_cpu()
+    patient = replace(plain.training, patience_epochs=70)
+    return replace(plain, dataset="folder", protocol=None, training=patient, start="checkpoint:flowers102")
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -91,6 +91,7 @@ def test_any_setting_can_be_changed() -> None:
         ("training=3", "training has settings of its own: epochs"),
         ("training.epochs.x=3", "epochs has no settings of its own"),
         ("training.epochs=many", "training.epochs=many: Input should be a valid integer"),
+        ("training.patience_epochs=-1", "expected patience_epochs of 0 or more, found -1"),
         ("training.optimizer=sgd", "Input should be 'adamw' or 'muon'"),
         ("prune.budget.heads=2", r"expected a kept share in \(0, 1\] for heads, found 2"),
     ],
@@ -99,6 +100,19 @@ def test_wrong_setting_says_what_is_expected(assignment: str, message: str) -> N
     """The message has the setting's name, and the names or values that it may have."""
     with pytest.raises(RecipeError, match=message):
         override(RECIPES["digits"](), [assignment])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_record_without_early_stopping_is_read_as_a_training_without(name: str) -> None:
+    """Runs that were trained before the setting came stay what they are."""
+    record = asdict(RECIPES[name]())
+    del record["training"]["patience_epochs"]
+    assert from_record(record).training.patience_epochs == 0
+
+
+def test_early_stopping_is_for_folders_alone() -> None:
+    """The recipes whose results are recorded train all their epochs."""
+    assert [name for name, make in RECIPES.items() if make().training.patience_epochs] == ["folder"]
 
 
 @pytest.mark.parametrize("name", RECIPES)

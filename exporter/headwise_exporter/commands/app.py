@@ -67,10 +67,14 @@ def _ignore(line: str) -> None:
     pass
 
 
-def _train(run: Path, source: DatasetSettings, recipe: "Recipe", init: str | None) -> Dataset:
-    """Load the data set and train on it; under torchrun only the main process comes back."""
+def _train(run: Path, source: DatasetSettings, recipe: "Recipe", init: str | None, *, goes_on: bool) -> Dataset:
+    """Load the data set and train on it; under torchrun only the main process comes back.
+
+    Args:
+        goes_on: whether measuring and pruning follow.
+    """
     from headwise_exporter import distributed
-    from headwise_exporter.stages.build import train_stage
+    from headwise_exporter.stages.build import train_stage, work_after_training
 
     check_writable(run)
     with distributed.process_group():
@@ -80,7 +84,8 @@ def _train(run: Path, source: DatasetSettings, recipe: "Recipe", init: str | Non
         note(data.describe())
         for remark in data.remarks:
             note(f"note: {remark}")
-        done = train_stage(run, recipe, data, shown, init, note)
+        work_after = work_after_training(recipe, len(data.train)) if goes_on else 0.0
+        done = train_stage(run, recipe, data, shown, init, note, work_after)
         if not distributed.is_main():
             raise typer.Exit
     say("train", done)
@@ -92,8 +97,8 @@ def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool
     from headwise_exporter.stages.build import export_stage
     from headwise_exporter.stages.study import report_stage
 
-    say("report", report_stage(run, data)[1])
-    folder, done = export_stage(run, data, out, name or data.name)
+    say("report", report_stage(run, data, console.progress)[1])
+    folder, done = export_stage(run, data, out, name or data.name, console.progress)
     say("export", done)
     manifest = read_manifest(folder)
     if as_json:
@@ -134,7 +139,7 @@ def build(
         set_threads(threads)
         run = run or Path("runs") / datasets.model_name(source)
         check_writable(out)
-        data = _train(run, source, chosen, init)
+        data = _train(run, source, chosen, init, goes_on=True)
         say("measure", measure_stage(run, chosen.probes, data, console.progress))
         say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
         say("prune", prune_stage(run, chosen, data, console.progress))
@@ -162,7 +167,7 @@ def train(
         given = assignments(settings, epochs=epochs, seed=seed)
         source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
         set_threads(threads)
-        _train(run, source, chosen, init)
+        _train(run, source, chosen, init, goes_on=False)
 
 
 @app.command()
@@ -176,7 +181,7 @@ def evaluate(
         from headwise_exporter.stages.run import trained_dataset
 
         set_threads(threads)
-        accuracies = evaluate_run(run, trained_dataset(run, console.progress), split_name(split))
+        accuracies = evaluate_run(run, trained_dataset(run, console.progress), split_name(split), console.progress)
         if as_json:
             print(json.dumps([asdict(accuracy) for accuracy in accuracies], indent=2))
         else:
@@ -253,7 +258,7 @@ def verify(
     """Check a bundle's hashes, golden set and completeness; exit status 1 if any check fails."""
     from headwise_exporter.export.bundle import verify as verify_bundle
 
-    checks = verify_bundle(bundle)
+    checks = verify_bundle(bundle, console.progress)
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:

@@ -2,28 +2,22 @@
 
 import datetime
 import json
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import Bundle, CriterionResult, Interval, MaskResult
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column, Table
 from rich.text import Text
 
-from headwise_exporter.progress import Advance
+from headwise_exporter.progress import Advance, counted
 from headwise_exporter.pruning.names import ANDC, DENSE
 from headwise_exporter.studies.wording import at_once, masks, mean_percent, p_value, percent, points
 
@@ -33,37 +27,144 @@ if TYPE_CHECKING:  # of modules that import torch
 
 out = Console()
 err = Console(stderr=True)
-SECONDS_BETWEEN_LINES = 30.0  # of progress, in a log
+SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 1.0, 30.0  # of progress, in a log
+WIDE = 100  # columns of a terminal
+
+
+@dataclass
+class _Bar:
+    """How far a bar is, and how fast it goes on.
+
+    What was done before it opened does not count for its speed, nor, once there are others, does the first step.
+    """
+
+    description: str
+    total: int | None
+    unit: str
+    note: str = ""
+    done: int = 0
+    steps: int = 0
+    untimed: int = 0  # of what is done
+    opened_at: float = field(default_factory=time.monotonic)
+    timed_from: float = field(default_factory=time.monotonic)
+    advanced_at: float = field(default_factory=time.monotonic)
+
+    def advance(self, count: int, note: str | None, resumed: bool) -> None:
+        """Take in what was done, and when."""
+        self.note = self.note if note is None else note
+        before, self.advanced_at = self.advanced_at, time.monotonic()
+        if resumed:
+            self.untimed, self.timed_from = self.done + count, self.advanced_at
+        elif count:
+            self.steps += 1
+            if self.steps == 2:
+                self.untimed, self.timed_from = self.done, before
+        self.done += count
+
+    def count(self) -> str:
+        if self.total is None:
+            return f"{self.done:,} {self.unit}"
+        return f"{self.done:,} of {counted(self.total, self.unit)}"
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.opened_at
+
+    def elapsed(self) -> str:
+        return _clock(self.seconds())
+
+    def left(self) -> str:
+        """Time left at the mean speed so far: steady, and there after the first step."""
+        timed = self.done - self.untimed
+        if self.total is None or timed <= 0:
+            return ""
+        seconds = (self.advanced_at - self.timed_from) / timed * (self.total - self.done)
+        return f"{_clock(max(0.0, seconds - (time.monotonic() - self.advanced_at)))} left"
+
+    def line(self) -> str:
+        """For a log."""
+        said = ", ".join(filter(None, (self.count(), self.left())))
+        return f"{self.description}: {'; '.join(filter(None, (said, self.note)))}"
+
+    def last_line(self) -> str:
+        return f"{self.description}: {self.count()} in {self.elapsed()}"
+
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+class _Text(ProgressColumn):
+    """Something that a bar says of itself."""
+
+    def __init__(self, text: Callable[[_Bar], str], style: str = "") -> None:
+        super().__init__(Column(no_wrap=True))
+        self.text, self.style = text, style
+
+    def render(self, task: Task) -> Text:
+        return Text(self.text(task.fields["bar"]), self.style)
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Advance]:
-    """A bar on stderr (`progress`); where stderr is no terminal, a line every half minute."""
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task(description, total=total, note="")
-        said_at = time.monotonic()
+def _drawn(bar: _Bar) -> Iterator[Callable[[], None]]:
+    """The bar in place; a narrow terminal gets less of it, and of the note what fits."""
+    wide = err.width >= WIDE
+    texts = [_Text(_Bar.count, "progress.download"), _Text(_Bar.left, "progress.remaining")]
+    if wide:
+        texts.insert(1, _Text(_Bar.elapsed, "progress.elapsed"))
+    bar_width = 16 if wide else 6
 
-        def advance(note: str, steps: int = 1) -> None:
-            nonlocal said_at
-            bar.update(task, advance=steps, note=note)
-            if not err.is_terminal and time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
-                said_at = time.monotonic()
-                err.print(_progress_line(bar.tasks[0]), highlight=False, markup=False, soft_wrap=True)
+    def note(bar: _Bar) -> str:
+        taken = [len(bar.description), bar_width, *(len(text.text(bar)) for text in texts)]
+        room = err.width - sum(taken) - len(taken) - 1
+        return bar.note if len(bar.note) <= room else bar.note[: max(0, room)] + "…"
+
+    columns = (_Text(lambda bar: bar.description), BarColumn(bar_width), *texts, _Text(note))
+    with Progress(*columns, console=err) as shown:
+        task = shown.add_task(bar.description, total=bar.total, bar=bar)
+        yield lambda: shown.update(task, completed=bar.done)
+        shown.live.transient = bar.seconds() < SECONDS_TO_FIRST_LINE
+
+
+@contextmanager
+def _logged(bar: _Bar) -> Iterator[Callable[[], None]]:
+    """Lines of a thread of its own: they come also while a single step takes long."""
+    ended, lines = threading.Event(), 0
+
+    def say(line: str) -> None:
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def go_on_saying() -> None:
+        nonlocal lines
+        gap = SECONDS_TO_FIRST_LINE
+        while not ended.wait(gap):
+            say(bar.line())
+            lines, gap = lines + 1, min(2 * gap, SECONDS_BETWEEN_LINES)
+
+    thread = threading.Thread(target=go_on_saying, daemon=True)
+    thread.start()
+    try:
+        yield lambda: None
+    finally:
+        ended.set()
+        thread.join()
+    if lines:
+        say(bar.last_line())
+
+
+@contextmanager
+def progress(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """A bar on stderr (`progress`); what is over in a moment leaves no trace.
+
+    Where stderr is no terminal: a line after a second, more at intervals that grow to half a minute, one at the end.
+    """
+    bar = _Bar(description, total, unit)
+    with (_drawn if err.is_terminal else _logged)(bar) as update:
+
+        def advance(count: int = 1, note: str | None = None, *, resumed: bool = False) -> None:
+            bar.advance(count, note, resumed)
+            update()
 
         yield advance
-
-
-def _progress_line(task: Task) -> str:
-    left = "?" if task.time_remaining is None else str(datetime.timedelta(seconds=int(task.time_remaining)))
-    return f"{task.description}: {task.completed:,.0f} of {task.total:,.0f}, {left} left; {task.fields['note']}"
 
 
 def _percent(value: float, interval: Interval) -> str:

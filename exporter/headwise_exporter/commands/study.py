@@ -86,6 +86,6 @@ def report(run: RunArgument) -> None:
         from headwise_exporter.stages.run import trained_dataset
         from headwise_exporter.stages.study import report_stage
 
-        path, done = report_stage(run, trained_dataset(run, console.progress))
+        path, done = report_stage(run, trained_dataset(run, console.progress), console.progress)
         say("report", done)
         console.out.print(f"report: {path}", highlight=False, soft_wrap=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwise_exporter.errors import ExporterError
+from headwise_exporter.progress import Progress, silent
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -92,7 +93,9 @@ def first_few(names: Sequence[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    images_NYXC: NDArray[np.uint8], progress: Progress = silent
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel's pixels, in units of 0..1; the latter is at least `STD_MIN`.
 
     Channel by channel, which is six times as fast as all at once, and in two passes over chunks, so that memory stays
@@ -102,11 +105,14 @@ def channel_statistics(images_NYXC: NDArray[np.uint8]) -> tuple[tuple[float, ...
     pixels, channels = pixels_PC.shape
     chunks = [slice(start, start + CHUNK_PIXELS) for start in range(0, pixels, CHUNK_PIXELS)]
     mean, std = [], []
-    for channel in range(channels):
-        pixels_P = pixels_PC[:, channel]
-        mean.append(float(sum((pixels_P[chunk] / 255.0).sum() for chunk in chunks) / pixels))
-        squares = sum(((pixels_P[chunk] / 255.0 - mean[-1]) ** 2).sum() for chunk in chunks)
-        std.append(max(math.sqrt(squares / pixels), STD_MIN))
+    with progress("mean and deviation", 2 * channels, "passes over the pixels") as advance:
+        for channel in range(channels):
+            pixels_P = pixels_PC[:, channel]
+            mean.append(float(sum((pixels_P[chunk] / 255.0).sum() for chunk in chunks) / pixels))
+            advance()
+            squares = sum(((pixels_P[chunk] / 255.0 - mean[-1]) ** 2).sum() for chunk in chunks)
+            std.append(max(math.sqrt(squares / pixels), STD_MIN))
+            advance()
     return tuple(mean), tuple(std)
 
 
@@ -116,10 +122,11 @@ def assemble(
     protocol: str,
     label_names: Sequence[str],
     splits: Mapping[SplitName, Split],
+    progress: Progress,
     remarks: Sequence[str] = (),
 ) -> Dataset:
     """The data set of these splits, with the statistics of its training pixels."""
-    mean, std = channel_statistics(splits["train"].images_NYXC)
+    mean, std = channel_statistics(splits["train"].images_NYXC, progress)
     return Dataset(
         name=name,
         settings=settings,

@@ -128,11 +128,11 @@ def _write(file: BinaryIO, name: str, root: Path, files_N: Sequence[Path], size:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     bad: list[str] = []
     # Written and not mapped: on a full disk a write is an error, a mapped page ends the process.
-    with progress(f"decode {name}", len(files_N)) as advance, ThreadPoolExecutor(usable_cores()) as pool:
+    with progress(f"decode {name}", len(files_N), "images") as advance, ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(files_N), BATCH):
             for result in pool.map(attempt, files_N[start : start + BATCH]):
                 bad.append(result) if isinstance(result, str) else file.write(result)
-                advance("")
+                advance()
             if len(bad) >= NAMED:
                 break
     _refuse(bad, root)

@@ -114,7 +114,7 @@ def _find(settings: DatasetSettings, progress: Progress) -> Path:
     folder = data_folder(settings) / FOLDER
     if not folder.exists():
         (archive,) = fetch([ARCHIVE], folder.parent, progress)
-        unpack(archive, folder)
+        unpack(archive, folder, progress)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise DatasetError(f"{folder}: expected {', '.join(FILES)}, found no {', '.join(missing)}. {ADVICE}")
@@ -143,4 +143,4 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
         f"official test; of the official training images {VALIDATION_PER_LABEL} a label, seed 0, for validation"
         " [our choice]"
     )
-    return assemble(settings, "cifar100", protocol, _read_names(folder / "meta"), splits)
+    return assemble(settings, "cifar100", protocol, _read_names(folder / "meta"), splits, progress)

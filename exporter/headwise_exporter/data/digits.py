@@ -32,4 +32,4 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
 
     splits: dict[SplitName, Split] = {"train": split(train), "validation": split(validation), "test": split(test)}
     names = [str(name) for name in scans.target_names]
-    return assemble(settings, "digits", "stratified 60/20/20, seed 0", names, splits)
+    return assemble(settings, "digits", "stratified 60/20/20, seed 0", names, splits, progress)

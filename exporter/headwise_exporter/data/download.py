@@ -17,7 +17,7 @@ from typing import Any
 from headwise_exporter.data.base import DatasetError, DatasetSettings
 from headwise_exporter.data.cache import cache_folder
 from headwise_exporter.files import atomic_folder
-from headwise_exporter.progress import Progress
+from headwise_exporter.progress import Advance, Progress
 
 MIB = 1 << 20
 TIMEOUT_SECONDS = 30.0  # without a byte
@@ -66,11 +66,12 @@ def download(url: str, part: Path, progress: Progress) -> None:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             start = 0  # the server sends the whole file
         end = start + int(response.headers.get("Content-Length", 0))
-        steps = math.ceil((end - start) / MIB)
-        with progress(f"fetch {url.rpartition('/')[2]}", steps) as advance, part.open("ab" if start else "wb") as file:
+        name, total = url.rpartition("/")[2], math.ceil(end / MIB) if end > start else None
+        with progress(f"fetch {name}", total, "MiB") as advance, part.open("ab" if start else "wb") as file:
+            advance(start // MIB, resumed=True)
             while chunk := response.read(MIB):
                 file.write(chunk)
-                advance(f"{file.tell() / 1e6:,.0f} MB")
+                advance()
     received = part.stat().st_size
     if received < end:
         raise ConnectionError(f"the connection ended after {received:,} of {end:,} bytes")
@@ -109,14 +110,15 @@ def fetch(files: Sequence[RemoteFile], folder: Path, progress: Progress) -> list
     return paths
 
 
-def _without_top_folder(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _without_top_folder(archive: tarfile.TarFile, advance: Advance) -> Iterator[tarfile.TarInfo]:
     for member in archive:
+        advance()
         parts = PurePosixPath(member.name).parts[1:]
         if parts:
             yield member.replace(name=str(PurePosixPath(*parts)), deep=False)
 
 
-def unpack(path: Path, folder: Path) -> None:
+def unpack(path: Path, folder: Path, progress: Progress) -> None:
     """Make `folder`, whole or not at all, of what the archive's one top folder holds.
 
     Raises:
@@ -124,7 +126,11 @@ def unpack(path: Path, folder: Path) -> None:
         OutputError: the folder cannot be written.
     """
     try:
-        with atomic_folder(folder) as temporary, tarfile.open(path) as archive:
-            archive.extractall(temporary, _without_top_folder(archive), filter="data")
+        with (
+            atomic_folder(folder) as temporary,
+            tarfile.open(path) as archive,
+            progress(f"unpack {path.name}", None, "files") as advance,
+        ):
+            archive.extractall(temporary, _without_top_folder(archive, advance), filter="data")
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"cannot unpack {path}: {error}. Remove it, so that it is fetched again.") from error

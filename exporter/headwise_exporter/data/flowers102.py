@@ -114,7 +114,7 @@ def _find(settings: DatasetSettings, progress: Progress) -> Path:
     if missing:
         fetch(missing, folder, progress)
     if PHOTOGRAPHS in missing:
-        unpack(folder / PHOTOGRAPHS.name, folder / "jpg")
+        unpack(folder / PHOTOGRAPHS.name, folder / "jpg", progress)
     return folder
 
 
@@ -139,4 +139,4 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
         "official-trainval": "official test; training and validation images for training, but for"
         f" {VALIDATION_PER_LABEL} a label, seed 0, that stay validation images [our choice]",
     }
-    return assemble(settings, "flowers102", protocols[protocol], LABEL_NAMES, splits)
+    return assemble(settings, "flowers102", protocols[protocol], LABEL_NAMES, splits, progress)

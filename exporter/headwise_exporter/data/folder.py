@@ -162,7 +162,7 @@ def load(settings: DatasetSettings, progress: Progress) -> Dataset:
     }
     shown = [path.relative_to(root).as_posix() for path in files]
     notes = (*_left_out(tree, layout), *remarks(splits, label_names, shown))
-    return assemble(settings, name, protocol, label_names, splits, notes)
+    return assemble(settings, name, protocol, label_names, splits, progress, notes)
 
 
 def _left_out(tree: Folder, layout: Layout) -> list[str]:

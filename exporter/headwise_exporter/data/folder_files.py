@@ -123,13 +123,13 @@ def _kind(path: Path) -> str | OSError:
 def _kinds(files: Sequence[Path], progress: Progress, title: str) -> dict[Path, str]:
     kinds: dict[Path, str] = {}
     problems: list[str] = []
-    with progress(title, len(files)) as advance, ThreadPoolExecutor() as pool:
+    with progress(title, len(files), "files") as advance, ThreadPoolExecutor() as pool:
         for path, kind in zip(files, pool.map(_kind, files), strict=True):
             if isinstance(kind, OSError):
                 problems.append(f"  {path}: {kind.strerror or kind}")
             else:
                 kinds[path] = kind
-            advance("")
+            advance()
     if problems:
         more = "" if len(problems) <= NAMED else f"\n  and {len(problems) - NAMED:,} more"
         lines = "\n".join(problems[:NAMED])

@@ -33,9 +33,11 @@ from numpy.typing import NDArray
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.graphs import check_graphs, export_graphs, run_graph
-from headwise_exporter.export.manifest import BundleContents, make_manifest
+from headwise_exporter.export.manifest import EVALUATED_MODELS, BundleContents, make_manifest
 from headwise_exporter.files import atomic_folder
+from headwise_exporter.progress import Advance, Progress, silent
 
+GRAPHS = (CLASSIFY_GRAPH, EXPLAIN_GRAPH)
 GOLDEN_IMAGES = 32
 
 
@@ -63,7 +65,9 @@ def next_version(folder: Path) -> int:
     return max(versions, default=0) + 1
 
 
-def write_bundle(contents: BundleContents, repository: Path, name: str, model_version: int) -> Path:
+def write_bundle(
+    contents: BundleContents, repository: Path, name: str, model_version: int, progress: Progress = silent
+) -> Path:
     """Write `repository/name/version`, checked against torch before it can be seen; returns the folder.
 
     Raises:
@@ -73,10 +77,12 @@ def write_bundle(contents: BundleContents, repository: Path, name: str, model_ve
     pruned, dataset = contents.pruned, contents.dataset
     split = ExactSplit(pruned.model, pruned.head_probes(), dataset.mean, dataset.std).eval()
     golden = golden_set(split, dataset)
-    manifest = make_manifest(name, model_version, contents, golden)
+    with progress("evaluate on test images", EVALUATED_MODELS * len(contents.test_data), "images") as advance:
+        manifest = make_manifest(name, model_version, contents, golden, advance)
     folder = repository / name / str(model_version)
-    with atomic_folder(folder) as temporary:
-        export_graphs(split, temporary)
+    with atomic_folder(folder) as temporary, progress("export", len(GRAPHS), "graphs") as advance:
+        export_graphs(split, temporary, advance)
+        advance(0, "checking the golden set")
         check_graphs(temporary, golden, manifest.golden_tolerance)
         np.savez(temporary / GOLDEN_SET, allow_pickle=False, **golden)
         shutil.copyfile(contents.report, temporary / contents.report.name)
@@ -94,23 +100,25 @@ class Check:
     detail: str
 
 
-def _check_golden(folder: Path, manifest: pb.Bundle) -> list[Check]:
+def _check_golden(folder: Path, manifest: pb.Bundle, advance: Advance) -> list[Check]:
     golden = read_golden_set(folder)
     checks = []
     outputs: dict[str, NDArray[Any]] = {}
-    for graph in (CLASSIFY_GRAPH, EXPLAIN_GRAPH):
+    for graph in GRAPHS:
+        advance(0, f"golden set, {graph}")
         outputs = run_graph(folder / graph, golden["images"])
         worst = float(np.max([*golden_differences(outputs, golden).values()]))
         passed = worst <= manifest.golden_tolerance
         difference = f"largest difference {worst:.2e}, tolerance {manifest.golden_tolerance:.0e}"
         checks.append(Check(f"golden set, {graph}", passed, difference))
+        advance()
     residual = float(completeness_residuals(outputs).max())  # of explain.onnx, the last
     tolerance = manifest.completeness_tolerance
     difference = f"largest residual {residual:.2e}, tolerance {tolerance:.0e}"
     return [*checks, Check("completeness of the split", residual <= tolerance, difference)]
 
 
-def verify(folder: Path) -> list[Check]:
+def verify(folder: Path, progress: Progress = silent) -> list[Check]:
     """Check a bundle's manifest, files, golden set and completeness; every check that could be made, passed or not."""
     try:
         manifest = read_manifest(folder)
@@ -122,4 +130,5 @@ def verify(folder: Path) -> list[Check]:
     except BundleError as error:
         return [*checks, Check("files", False, str(error))]
     checks.append(Check("files", True, f"{len(manifest.files)} files have the sha256 that the manifest states"))
-    return checks + _check_golden(folder, manifest)
+    with progress("verify", len(GRAPHS), "graphs") as advance:
+        return checks + _check_golden(folder, manifest, advance)

@@ -27,6 +27,7 @@ from torch import nn
 
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
+from headwise_exporter.progress import Advance, unseen
 
 WEIGHTS = "weights.bin"
 OPSET = 18
@@ -113,11 +114,12 @@ class _SharedWeights:
         self.path.write_bytes(self.content)
 
 
-def export_graphs(split: ExactSplit, folder: Path) -> None:
+def export_graphs(split: ExactSplit, folder: Path, advance: Advance = unseen) -> None:
     """Write `classify.onnx`, `explain.onnx` and their weights into an existing folder.
 
     Args:
         split: of the model that is exported.
+        advance: counts graphs.
 
     Raises:
         ExportError: torch's exporter gave no graph.
@@ -125,10 +127,15 @@ def export_graphs(split: ExactSplit, folder: Path) -> None:
     config = split.model.config
     # The exporter specialises dimensions of size 1, so the example has a batch of 2.
     images = torch.zeros(2, config.image_size, config.image_size, config.channels, dtype=torch.uint8)
-    graphs = {
-        CLASSIFY_GRAPH: to_onnx(Classify(split.normalise, split.model), images, OUTPUTS[:1]),
-        EXPLAIN_GRAPH: to_onnx(_AsTuple(split), images, OUTPUTS),
+    modules = {
+        CLASSIFY_GRAPH: (Classify(split.normalise, split.model), OUTPUTS[:1]),
+        EXPLAIN_GRAPH: (_AsTuple(split), OUTPUTS),
     }
+    graphs = {}
+    for name, (module, outputs) in modules.items():
+        advance(0, name)
+        graphs[name] = to_onnx(module, images, outputs)
+        advance()
     weights = _SharedWeights(folder / WEIGHTS)
     for name, graph in graphs.items():
         for tensor in graph.graph.initializer:

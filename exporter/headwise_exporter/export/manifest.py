@@ -23,9 +23,11 @@ from headwise_exporter.nodes.heads import HeadExpertise, expertise
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import NodeMeasurement, Probe, statistics
 from headwise_exporter.nodes.summary import summarise
+from headwise_exporter.progress import Count, uncounted
 from headwise_exporter.pruning.compaction import KeptUnits
 from headwise_exporter.training.evaluation import evaluate, wilson_interval
 
+EVALUATED_MODELS = 3  # dense, masked, pruned
 GOLDEN_TOLERANCE = 1e-4  # absolute, float32
 GOLDEN_TOLERANCE_REDUCED = 0.05  # of the golden logits' range
 COMPLETENESS_TOLERANCE = 1e-4
@@ -81,8 +83,8 @@ def kept_share(pruning: pb.PruningProvenance) -> float:
     return sum(layer.kept for layer in pruning.layer_masks) / connections if connections else 1.0
 
 
-def metrics(contents: BundleContents) -> pb.Metrics:
-    """All figures of the manifest; the one place that looks at the test images."""
+def metrics(contents: BundleContents, on_images: Count = uncounted) -> pb.Metrics:
+    """All figures of the manifest; the one place that looks at the test images, once for each of the three models."""
     dense, pruned = contents.dense, contents.pruned
     result = pb.Metrics(
         test_images=len(contents.test_data),
@@ -93,7 +95,7 @@ def metrics(contents: BundleContents) -> pb.Metrics:
         macs_pruned=count_macs(pruned.model.config),
     )
     for kind, model in {"dense": dense.model, "masked": contents.masked, "pruned": pruned.model}.items():
-        evaluation = evaluate(model, contents.test_data)
+        evaluation = evaluate(model, contents.test_data, on_images)
         setattr(result, f"{kind}_accuracy", evaluation.accuracy)
         interval = wilson_interval(evaluation.correct, evaluation.images)
         getattr(result, f"{kind}_accuracy_interval").CopyFrom(interval)
@@ -169,12 +171,17 @@ def _image_input(dataset: Dataset) -> pb.ImageInput:
 
 
 def make_manifest(
-    name: str, model_version: int, contents: BundleContents, golden: Mapping[str, NDArray[Any]]
+    name: str,
+    model_version: int,
+    contents: BundleContents,
+    golden: Mapping[str, NDArray[Any]],
+    on_images: Count = uncounted,
 ) -> pb.Bundle:
     """The manifest, but for the list of files.
 
     Args:
         golden: outputs of the golden set by name.
+        on_images: counts test images, `EVALUATED_MODELS` times.
     """
     dataset, pruning = contents.dataset, contents.pruning
     dense, pruned = contents.dense.model, contents.pruned.model
@@ -200,7 +207,7 @@ def make_manifest(
             test_images=len(dataset.test),
             seed=contents.seed,
         ),
-        metrics=metrics(contents),
+        metrics=metrics(contents, on_images),
         pruning=pruning,
         head_cards=head_cards(contents.dense, contents.pruned, contents.kept, labels, pruning.threshold),
         completeness_tolerance=COMPLETENESS_TOLERANCE,

@@ -34,6 +34,7 @@ from headwise_exporter.nodes.snp import (
     train_probes,
 )
 from headwise_exporter.nodes.summary import bootstrap, summarise, sweep
+from headwise_exporter.progress import Count, uncounted
 from headwise_exporter.training.evaluation import wilson_interval
 
 
@@ -56,11 +57,14 @@ def pool_heads(
     train_data: LabelledImages,
     held_out: LabelledImages,
     settings: ProbeSettings,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_images: Count = uncounted,
 ) -> dict[str, PooledNodes]:
-    """The heads' nodes of held-out images, pooled by probes that are trained for it."""
-    probes = train_probes(model, train_data.sample(settings.images), settings, on_epoch)
-    pooled = pool_nodes(model, probes, held_out)
+    """The heads' nodes of held-out images, pooled by probes that are trained for it.
+
+    `on_images` counts as in `measure_model`.
+    """
+    probes = train_probes(model, train_data.sample(settings.images), settings, on_images)
+    pooled = pool_nodes(model, probes, held_out, on_images=on_images)
     return {tap.name: pooled[tap.name] for tap in model.tap_points() if tap.kind == HEADS}
 
 

@@ -4,7 +4,7 @@ The file holds, for each tap point, its probe, the weights that read it and the 
 cluster and card follows without looking at an image again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_tensors, save_tensors
 from headwise_exporter.nodes.snp import NodeMeasurement, Probe, ProbeSettings, measure, train_probes
+from headwise_exporter.progress import Count, uncounted
 
 KIND = "measurements"
 PRUNING_IMAGES = 100  # training images of a label that masks and scores rest on
@@ -32,15 +33,23 @@ def measure_model(
     train_data: LabelledImages,
     held_out: LabelledImages,
     settings: ProbeSettings,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_images: Count = uncounted,
 ) -> Measurements:
     """Train the probes on training images, and measure every node on held-out ones.
+
+    Args:
+        on_images: counts `measured_images` in all.
 
     Raises:
         ValueError: a label has no held-out image.
     """
-    probes = train_probes(model, train_data.sample(settings.images), settings, on_epoch)
-    return Measurements(probes, measure(model, probes, held_out))
+    probes = train_probes(model, train_data.sample(settings.images), settings, on_images)
+    return Measurements(probes, measure(model, probes, held_out, on_images=on_images))
+
+
+def measured_images(train_data: LabelledImages, held_out: LabelledImages, settings: ProbeSettings) -> int:
+    """Images that `measure_model` goes through: those of every epoch of the probes, and the held-out ones."""
+    return settings.epochs * min(len(train_data), settings.images or len(train_data)) + len(held_out)
 
 
 def pruning_measurements(model: CCT, probes: Mapping[str, Probe], train_data: LabelledImages) -> Measurements:

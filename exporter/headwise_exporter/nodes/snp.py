@@ -23,7 +23,7 @@ Shape suffixes: B batch, P held-out images, T tokens, N nodes, K labels (rows of
 outputs).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,6 +33,7 @@ from torch.nn import functional
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.anatomy import CLASSIFIER_HEAD
 from headwise_exporter.model.cct import CCT
+from headwise_exporter.progress import Count, uncounted
 
 THRESHOLD = 0.3  # the group's
 
@@ -72,7 +73,7 @@ def train_probes(
     model: CCT,
     data: LabelledImages,
     settings: ProbeSettings,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_images: Count = uncounted,
 ) -> dict[str, Probe]:
     """Train the probes of all tap points together, but for what the model pools itself.
 
@@ -87,7 +88,7 @@ def train_probes(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.eval()
     with data.visited_by(model):
-        for epoch in range(settings.epochs):
+        for _ in range(settings.epochs):
             for batch in torch.split(torch.randperm(len(data)), settings.batch_size):
                 labels_B = data.labels_N[batch.to(data.device)]
                 with torch.no_grad():
@@ -99,7 +100,7 @@ def train_probes(
                 torch.stack(losses).sum().backward()
                 optimizer.step()
                 schedule.step()
-            on_epoch(epoch)
+                on_images(len(batch))
     return {name: probe.cpu().eval().requires_grad_(False) for name, probe in probes.items()}
 
 
@@ -156,7 +157,11 @@ class PooledNodes:
 
 @torch.no_grad()
 def pool_nodes(
-    model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int | None = None
+    model: CCT,
+    probes: Mapping[str, Probe],
+    data: LabelledImages,
+    batch_size: int | None = None,
+    on_images: Count = uncounted,
 ) -> dict[str, PooledNodes]:
     """Pool the nodes of every tap point, and of the model's own classifier head, in one pass over held-out images.
 
@@ -178,6 +183,7 @@ def pool_nodes(
             for name, pooled_BN in pooled.items():
                 values[name][first : first + len(labels_B)] = pooled_BN
             first += len(labels_B)
+            on_images(len(labels_B))
     labels_P = data.labels_N.cpu()
     return {
         name: PooledNodes(values[name], labels_P, weight_KN.detach().cpu(), bias_K.detach().cpu())
@@ -186,14 +192,19 @@ def pool_nodes(
 
 
 def measure(
-    model: CCT, probes: Mapping[str, Probe], data: LabelledImages, batch_size: int | None = None
+    model: CCT,
+    probes: Mapping[str, Probe],
+    data: LabelledImages,
+    batch_size: int | None = None,
+    on_images: Count = uncounted,
 ) -> dict[str, NodeMeasurement]:
     """Measure every node of every tap point, and of the model's own classifier head, in one pass over held-out images.
 
     Raises:
         ValueError: a label has no image.
     """
-    return {name: pooled.measurement() for name, pooled in pool_nodes(model, probes, data, batch_size).items()}
+    pooled = pool_nodes(model, probes, data, batch_size, on_images)
+    return {name: nodes.measurement() for name, nodes in pooled.items()}
 
 
 def recognised(matrices_NKK: Tensor, threshold: float = THRESHOLD) -> Tensor:

@@ -28,6 +28,7 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.anatomy import UnitGroup
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import NodeMeasurement, recognised_labels
+from headwise_exporter.progress import Count, uncounted
 from headwise_exporter.pruning.names import CRITERIA
 from headwise_exporter.pruning.scores import product
 
@@ -74,7 +75,9 @@ class Moments:
 GroupMoments = Mapping[str, Moments]  # by the name of the group of units
 
 
-def collect_moments(model: CCT, data: LabelledImages, batch_size: int | None = None) -> dict[str, Moments]:
+def collect_moments(
+    model: CCT, data: LabelledImages, batch_size: int | None = None, on_images: Count = uncounted
+) -> dict[str, Moments]:
     """Moments of every group of `CCT.unit_groups`, by the group's name.
 
     One pass forward and back over training images, the model in evaluation mode, on the images' device.
@@ -88,6 +91,7 @@ def collect_moments(model: CCT, data: LabelledImages, batch_size: int | None = N
             gradients = torch.autograd.grad(loss, [activations[name] for name in collected])
             for (name, moments), gradient in zip(collected.items(), gradients, strict=True):
                 moments.add(activations[name].detach(), gradient)
+            on_images(len(images))
     return collected
 
 

@@ -13,7 +13,7 @@ image is looked at.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -24,6 +24,7 @@ from headwise_exporter.errors import ExporterError
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import THRESHOLD, recognised_labels
+from headwise_exporter.progress import Advance, Count, uncounted, unseen
 from headwise_exporter.pruning import criteria
 from headwise_exporter.pruning.andc import andc_masks, andc_masks_keeping
 from headwise_exporter.pruning.compaction import (
@@ -100,6 +101,10 @@ class PruneSettings:
         ]
         return fitting or [("both" if self.layers == AUTO else self.layers, self.mask_by)]
 
+    def criterion_candidates(self) -> tuple[str, ...]:
+        """Criteria that are tried."""
+        return CRITERIA if self.criterion == AUTO else (self.criterion,)
+
 
 @dataclass(frozen=True)
 class Masked:
@@ -139,13 +144,26 @@ class Pruned:
     nodes_without_cluster: int  # among those whose connections are under masks
 
 
-def train_masked(model: CCT, masks: Masks, data: LabelledImages, training: TrainingSettings) -> CCT:
+def train_masked(
+    model: CCT,
+    masks: Masks,
+    data: LabelledImages,
+    training: TrainingSettings,
+    on_images: Count = uncounted,
+) -> CCT:
     """A copy of the model under the masks, after fine-tuning; as it is without masks."""
     masked = copy.deepcopy(model)
     masks.apply(masked)
     if masks:
         learning = masks.learning_parameters(masked)
-        train(masked, data, training, parameters=learning, after_step=masks.reapply(masked))
+        train(
+            masked,
+            data,
+            training,
+            parameters=learning,
+            after_step=masks.reapply(masked),
+            on_step=lambda step: on_images(step.images),
+        )
     return masked
 
 
@@ -242,15 +260,15 @@ def _masked_models(
     validation_data: LabelledImages,
     settings: PruneSettings,
     fine_tuning: TrainingSettings,
-    on_step: Callable[[str], None],
+    advance: Advance,
 ) -> list[Masked]:
     tried = []
     for layers, mask_by in settings.mask_candidates():
+        advance(0, "without masks" if mask_by == NONE else f"masks by {mask_by} ({layers})")
         masks = make_masks(model, measurements, train_data, layers, mask_by, settings)
-        masked = train_masked(model, masks, train_data, fine_tuning)
-        evaluation = evaluate(masked, validation_data)
+        masked = train_masked(model, masks, train_data, fine_tuning, advance)
+        evaluation = evaluate(masked, validation_data, advance)
         tried.append(Masked(layers, mask_by, masks, masked, evaluation.accuracy, evaluation.loss))
-        on_step(f"masks by {mask_by}")
     return tried
 
 
@@ -261,25 +279,39 @@ def _pruned_models(
     validation_data: LabelledImages,
     settings: PruneSettings,
     fine_tuning: TrainingSettings,
-    on_step: Callable[[str], None],
+    advance: Advance,
 ) -> list[Candidate]:
-    moments = criteria.collect_moments(base.model, train_data)
+    advance(0, "moments of the activations")
+    moments = criteria.collect_moments(base.model, train_data, on_images=advance)
     candidates = []
-    for criterion in CRITERIA if settings.criterion == AUTO else (settings.criterion,):
+    for criterion in settings.criterion_candidates():
+        advance(0, f"units removed by {criterion}")
         scores = criteria.scores(base.model, moments, measurements.nodes, settings.threshold, criterion)
         kept = choose(base.model, scores, settings.budget)
         small = remove_units(base.model, kept, moments)
         masks = pruned_masks(base.masks, base.model, kept)
-        train(small, train_data, fine_tuning, after_step=masks.reapply(small))
-        evaluation = evaluate(small, validation_data)
+        train(
+            small,
+            train_data,
+            fine_tuning,
+            after_step=masks.reapply(small),
+            on_step=lambda step: advance(step.images),
+        )
+        evaluation = evaluate(small, validation_data, advance)
         candidates.append(Candidate(criterion, kept, small, evaluation.accuracy, evaluation.loss))
-        on_step(f"criterion {criterion}")
     return candidates
 
 
-def steps(settings: PruneSettings) -> int:
-    """How often `prune` calls `on_step`."""
-    return len(settings.mask_candidates()) + (len(CRITERIA) if settings.criterion == AUTO else 1)
+def fine_tunings(settings: PruneSettings) -> int:
+    """How many models `prune` fine-tunes."""
+    return sum(mask_by != NONE for _, mask_by in settings.mask_candidates()) + len(settings.criterion_candidates())
+
+
+def pruning_images(settings: PruneSettings, train_data: LabelledImages, validation_data: LabelledImages) -> int:
+    """Images that `prune` goes through: those of every fine-tuning and evaluation, and of the moments."""
+    evaluations = len(settings.mask_candidates()) + len(settings.criterion_candidates())
+    trained = (fine_tunings(settings) * settings.epochs + 1) * len(train_data)
+    return trained + evaluations * len(validation_data)
 
 
 def prune(
@@ -289,7 +321,7 @@ def prune(
     validation_data: LabelledImages,
     settings: PruneSettings,
     training: TrainingSettings,
-    on_step: Callable[[str], None] = lambda description: None,
+    advance: Advance = unseen,
 ) -> Pruned:
     """Mask a trained model and remove units from it.
 
@@ -297,13 +329,13 @@ def prune(
         model: the dense model; it is not changed.
         measurements: on other images than `validation_data`.
         training: that of the dense model, from which fine-tuning takes what it does not set itself.
-        on_step: called after each masked model and each criterion.
+        advance: counts `pruning_images` in all.
 
     Raises:
         PruningError: a pruned model is not the masked one.
     """
     fine_tuning = fine_tuning_settings(training, settings.epochs, settings.learning_rate, settings.batch_size)
-    data = (train_data, validation_data, settings, fine_tuning, on_step)
+    data = (train_data, validation_data, settings, fine_tuning, advance)
     tried = _masked_models(model, measurements, *data)
     reported = next((masked for masked in tried if (masked.layers, masked.mask_by) == LITERAL), tried[0])
     base = _best(tried)

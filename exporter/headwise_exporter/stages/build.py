@@ -14,7 +14,6 @@ A stage whose inputs have not changed is skipped (`stages.stage`).
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -39,12 +38,13 @@ from headwise_exporter.nodes.measurements import (
     Measurements,
     load_measurements,
     measure_model,
+    measured_images,
     pruning_measurements,
     save_measurements,
 )
 from headwise_exporter.nodes.snp import THRESHOLD, PooledNodes, ProbeSettings, pool_nodes
-from headwise_exporter.progress import Advance, Progress
-from headwise_exporter.pruning.prune import provenance, prune, steps
+from headwise_exporter.progress import Progress, silent
+from headwise_exporter.pruning.prune import fine_tunings, provenance, prune, pruning_images
 from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.run import (
     DENSE,
@@ -64,7 +64,8 @@ from headwise_exporter.stages.run import (
 from headwise_exporter.stages.stage import Stage, carry_out, is_current, write_stage_record
 from headwise_exporter.training.evaluation import Accuracy, accuracy
 from headwise_exporter.training.log import training_log
-from headwise_exporter.training.loop import Step, TrainingError, train
+from headwise_exporter.training.loop import TrainingError, train
+from headwise_exporter.training.messages import PROBED, TrainingMessages, end_line
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
@@ -77,26 +78,23 @@ EXPORT_STAGE = Stage(
 )
 
 
-def dataset_fingerprint(dataset: Dataset) -> str:
+def dataset_fingerprint(dataset: Dataset, progress: Progress = silent) -> str:
     """sha256 over all images and labels, in hexadecimal."""
-    digest = hashlib.sha256()
-    for split in (dataset.train, dataset.validation, dataset.test):
-        for image_YXC in split.images_NYXC:  # one at a time: they may be more than memory holds
-            digest.update(image_YXC.tobytes())
-        digest.update(split.labels_N.tobytes())
+    digest, splits = hashlib.sha256(), (dataset.train, dataset.validation, dataset.test)
+    with progress("fingerprint", sum(map(len, splits)), "images") as advance:
+        for split in splits:
+            for image_YXC in split.images_NYXC:  # one at a time: they may be more than memory holds
+                digest.update(image_YXC.tobytes())
+                advance()
+            digest.update(split.labels_N.tobytes())
     return digest.hexdigest()
 
 
-def _shown_steps(advance: Advance) -> Callable[[Step], None]:
-    """Moves a bar with the steps of a training, those before a resume at once."""
-    shown = 0
-
-    def show(step: Step) -> None:
-        nonlocal shown
-        advance(f"loss {step.loss:.3f}, {step.images_per_second:,.0f} images/s", step.step - shown)
-        shown = step.step
-
-    return show
+def work_after_training(recipe: Recipe, images: int) -> float:
+    """What measuring and pruning take, in images trained on; a little too much, as what is pruned is faster."""
+    pruning = fine_tunings(recipe.prune) * recipe.prune.epochs * min(images, recipe.prune.images or images)
+    measuring = 2 * recipe.probes.epochs * min(images, recipe.probes.images or images)
+    return pruning + measuring * PROBED
 
 
 def _model_config(recipe: Recipe, dataset: Dataset) -> CCTConfig:
@@ -120,6 +118,7 @@ def train_stage(
     progress: Progress,
     initial_weights: str | None = None,
     say: Callable[[str], None] = lambda line: None,
+    work_after: float = 0.0,
 ) -> bool:
     """Train the dense model, resuming an interrupted training; True when there was something to do.
 
@@ -127,7 +126,9 @@ def train_stage(
 
     Args:
         initial_weights: as `model.initial_weights` takes them, or `RANDOM`; the recipe's by default, if they fit.
-        say: called with one line that says what was taken from the initial weights.
+        say: called with lines on what was taken from the initial weights, where the training goes on, how long it
+            will take, and whether it stopped early.
+        work_after: of the stages that the caller has follow, in images trained on; to say how long they take.
 
     Raises:
         CheckpointError: the initial weights cannot be read or do not fit.
@@ -139,7 +140,7 @@ def train_stage(
     if recipe.training.epochs == 0 and initial_weights is None:
         raise TrainingError("expected weights to start from (--init), as 0 epochs train nothing; found none.")
     settings = {
-        "dataset": dataset_fingerprint(dataset),
+        "dataset": dataset_fingerprint(dataset, progress),
         "model": asdict(recipe.model),
         "training": asdict(recipe.training),
         "initial_weights": file_sha256(weights_path(initial_weights)) if initial_weights is not None else None,
@@ -160,19 +161,31 @@ def train_stage(
         elif remark:
             say(remark)
         data, validation = (split_images(dataset, name) for name in ("train", "validation"))
-        steps = recipe.training.epochs * math.ceil(len(data) / recipe.training.batch_size)
+        checkpoint = run / "training.resume.pt"
         log_of_main = training_log(run) if distributed.is_main() else nullcontext(lambda epochs: None)
-        with progress("train", steps) as advance, log_of_main as log:
+        with progress("train", recipe.training.epochs * len(data), "images") as advance, log_of_main as log:
+            shown = TrainingMessages(
+                recipe.training,
+                images=len(data),
+                validation_images=len(validation),
+                work_after=work_after,
+                advance=advance,
+                say=say,
+                started_over=checkpoint.exists(),
+            )
             result = train(
                 model,
                 data,
                 recipe.training,
                 validation=validation,
-                checkpoint=run / "training.resume.pt",
+                checkpoint=checkpoint,
                 identity=json.dumps(settings),
-                on_step=_shown_steps(advance),
+                on_start=shown.start,
+                on_step=shown.step,
                 on_epoch=log,
             )
+        if line := end_line(result, recipe.training):
+            say(line)
         if not distributed.is_main():
             return
         save_model(run / DENSE, model)
@@ -182,6 +195,8 @@ def train_stage(
             "recipe": asdict(recipe),
             "initial_weights": initial_weights,
             "epochs": [asdict(epoch) for epoch in result.epochs],
+            "stopped_early": result.stopped_early(recipe.training),
+            "epoch_of_weights": result.best.epoch if result.best else len(result.epochs),
         }
         write_json(run / TRAINING, record)
 
@@ -205,8 +220,8 @@ def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress
 
 def _measured(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
     train_data, held_out = (split_images(dataset, name) for name in ("train", "validation"))
-    with progress(title, settings.epochs) as advance:
-        return measure_model(model, train_data, held_out, settings, lambda epoch: advance("probes"))
+    with progress(title, measured_images(train_data, held_out, settings), "images") as advance:
+        return measure_model(model, train_data, held_out, settings, advance)
 
 
 def findings_stage(
@@ -223,11 +238,13 @@ def findings_stage(
         train_data, held_out = split_images(dataset, "train"), split_images(dataset, settings.split)
         others: list[dict[str, PooledNodes]] = []
         for further in further_seeds(probes, settings.probe_seeds):
-            with progress(f"probes again, seed {further.seed}", further.epochs) as advance:
-                others.append(pool_heads(model, train_data, held_out, further, lambda epoch: advance("probes")))
-        pooled = pool_nodes(model, measurements.probes, held_out)
-        with progress("findings", len(pooled)) as advance:
-            record = findings(model, pooled, others, THRESHOLD, settings.draws, advance)
+            images = measured_images(train_data, held_out, further)
+            with progress(f"probes again, seed {further.seed}", images, "images") as advance:
+                others.append(pool_heads(model, train_data, held_out, further, advance))
+        with progress("pool the nodes", len(held_out), "images") as advance:
+            pooled = pool_nodes(model, measurements.probes, held_out, on_images=advance)
+        with progress("findings", len(pooled), "tap points") as advance:
+            record = findings(model, pooled, others, THRESHOLD, settings.draws, lambda name: advance(1, name))
         write_json(run / FINDINGS, {"split": settings.split, **record})
 
     return carry_out(run, FINDINGS_STAGE, {"findings": asdict(settings), "probes": asdict(probes)}, produce)
@@ -239,14 +256,17 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
     identity = {"prune": asdict(settings), "probes": asdict(probes), "training": asdict(training)}
 
     def produce() -> None:
-        model, train_data = load_model(run / DENSE), split_images(dataset, "train")
+        model = load_model(run / DENSE)
+        train_data, validation_data = (split_images(dataset, name) for name in ("train", "validation"))
         own_probes = load_measurements(run / DENSE_MEASUREMENTS).probes
-        with progress("prune", steps(settings)) as advance:
+        sample = train_data.sample(settings.images)
+        with progress("prune", pruning_images(settings, sample, validation_data), "images") as advance:
+            advance(0, "measuring on training images")
             pruned = prune(
                 model,
                 pruning_measurements(model, own_probes, train_data),
-                train_data.sample(settings.images),
-                split_images(dataset, "validation"),
+                sample,
+                validation_data,
                 settings,
                 training,
                 advance,
@@ -263,7 +283,7 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
     return carry_out(run, PRUNE_STAGE, identity, produce)
 
 
-def evaluate_run(run: Path, dataset: Dataset, split: SplitName) -> list[Accuracy]:
+def evaluate_run(run: Path, dataset: Dataset, split: SplitName, progress: Progress = silent) -> list[Accuracy]:
     """Accuracy of every model that the run has.
 
     Raises:
@@ -271,8 +291,9 @@ def evaluate_run(run: Path, dataset: Dataset, split: SplitName) -> list[Accuracy
     """
     training_record(run)  # raises where there is none
     data = split_images(dataset, split)
-    files = (path for path in (run / DENSE, run / MASKED, run / PRUNED) if path.is_file())
-    return [accuracy(path.stem, load_model(path), split, data) for path in files]
+    files = [path for path in (run / DENSE, run / MASKED, run / PRUNED) if path.is_file()]
+    with progress(f"evaluate on {split} images", len(files) * len(data), "images") as advance:
+        return [accuracy(path.stem, load_model(path), split, data, advance) for path in files]
 
 
 def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
@@ -298,7 +319,9 @@ def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
     )
 
 
-def export_stage(run: Path, dataset: Dataset, repository: Path, name: str) -> tuple[Path, bool]:
+def export_stage(
+    run: Path, dataset: Dataset, repository: Path, name: str, progress: Progress = silent
+) -> tuple[Path, bool]:
     """Export a finished run as the next version of a model, unless the bundle that the run was last exported to under
     this name is what it would become again.
 
@@ -316,7 +339,8 @@ def export_stage(run: Path, dataset: Dataset, repository: Path, name: str) -> tu
         folder = Path(exported["folder"])
         if (folder / MANIFEST).is_file() and file_sha256(folder / MANIFEST) == exported["manifest_sha256"]:
             return folder, False
-    folder = write_bundle(bundle_contents(run, dataset), repository, name, next_version(repository / name))
+    version = next_version(repository / name)
+    folder = write_bundle(bundle_contents(run, dataset), repository, name, version, progress)
     write_json(record, {"folder": str(folder.resolve()), "manifest_sha256": file_sha256(folder / MANIFEST)})
     write_stage_record(run, EXPORT_STAGE, settings)
     return folder, True

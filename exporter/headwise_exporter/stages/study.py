@@ -19,7 +19,7 @@ from headwise_exporter.data.images import split_images
 from headwise_exporter.files import write_json
 from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.nodes.measurements import load_measurements, pruning_measurements
-from headwise_exporter.progress import Progress
+from headwise_exporter.progress import Progress, silent
 from headwise_exporter.stages.run import (
     COMPARISON,
     COMPARISON_SO_FAR,
@@ -76,13 +76,13 @@ def compare_stage(
         so_far = run / COMPARISON_SO_FAR
         saved = json.loads(so_far.read_text("utf-8")) if so_far.is_file() else {}
         rows = [comparison.row_from(row) for row in saved["rows"]] if saved.get("identity") == plain(identity) else []
-        with progress("compare", len(list(comparison.cases(settings)))) as advance:
-            advance("resumed", len(rows))
+        with progress("compare", len(list(comparison.cases(settings))), "models") as advance:
+            advance(len(rows), resumed=True)
 
             def keep(row: comparison.Row) -> None:
                 rows.append(row)
                 write_json(so_far, {"identity": identity, "rows": [asdict(row) for row in rows]})
-                advance(f"{row.mask_by} {row.share:.0%}: {row.accuracy:.2%}")
+                advance(1, f"{row.mask_by} {row.share:.0%}: {row.accuracy:.2%}")
 
             model, train_data = load_model(run / DENSE), split_images(dataset, "train")
             compared = comparison.compare(
@@ -112,7 +112,7 @@ def subsets_stage(run: Path, settings: SubsetSettings, split: SplitName, dataset
     """
 
     def produce() -> None:
-        with progress("subsets", settings.subsets) as advance:
+        with progress("subsets", settings.subsets, "subsets") as advance:
             model, train_data = load_model(run / DENSE), split_images(dataset, "train")
             rows = subsets.remove_for_subsets(
                 model,
@@ -120,14 +120,14 @@ def subsets_stage(run: Path, settings: SubsetSettings, split: SplitName, dataset
                 train_data,
                 split_images(dataset, split),
                 settings,
-                advance,
+                lambda note: advance(1, note),
             )
         write_json(run / SUBSETS, {"split": split, **subsets.as_record(settings, rows)})
 
     return carry_out(run, SUBSETS_STAGE, {"split": split, **asdict(settings)}, produce)
 
 
-def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
+def report_stage(run: Path, dataset: Dataset, progress: Progress = silent) -> tuple[Path, bool]:
     """The page about the run, and whether there was something to do; what was not tried it says was not.
 
     Raises:
@@ -154,6 +154,6 @@ def report_stage(run: Path, dataset: Dataset) -> tuple[Path, bool]:
             dataset.label_names,
             split_images(dataset, split).labels_N.cpu(),
         )
-        write_report((run / REPORT).parent, record)
+        write_report((run / REPORT).parent, record, progress)
 
     return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

@@ -24,6 +24,7 @@ from torch import Tensor
 from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, activation_name
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
+from headwise_exporter.progress import Progress, silent
 from headwise_exporter.pruning.names import ANDC, DENSE
 from headwise_exporter.studies import plots
 from headwise_exporter.studies.verdicts import outcomes, verdicts
@@ -252,18 +253,21 @@ def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str
     )
 
 
-def write_report(folder: Path, record: Mapping[str, Any]) -> Path:
+def write_report(folder: Path, record: Mapping[str, Any], progress: Progress = silent) -> Path:
     """Reach the verdicts, draw and write everything of a record; returns the page.
 
     Raises:
         OutputError: the system refused a write.
     """
     record = with_verdicts(record)
-    drawn = [(picture, svg(picture.figure)) for picture in pictures(record)]
-    for picture, content in drawn:
-        _write(folder / f"{picture.name}.svg", content)
-        with atomic_write(folder / f"{picture.name}.png") as temporary:
-            plots.save(picture.figure, temporary, format="png", dpi=PNG_DOTS_PER_INCH)
+    drawn, shown = [], pictures(record)
+    with progress("report", len(shown), "figures") as advance:
+        for picture in shown:
+            drawn.append((picture, svg(picture.figure)))
+            _write(folder / f"{picture.name}.svg", drawn[-1][1])
+            with atomic_write(folder / f"{picture.name}.png") as temporary:
+                plots.save(picture.figure, temporary, format="png", dpi=PNG_DOTS_PER_INCH)
+            advance()
     write_json(folder / "report.json", record)
     _write(folder / "report.html", page(record, drawn))
     return folder / "report.html"

@@ -12,14 +12,19 @@ from torch.nn import functional
 
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
+from headwise_exporter.progress import Count, uncounted
 
 
 @torch.no_grad()
-def predict(model: CCT, data: LabelledImages, batch_size: int | None = None) -> Tensor:
+def predict(model: CCT, data: LabelledImages, batch_size: int | None = None, on_images: Count = uncounted) -> Tensor:
     """Logits (N, K) in evaluation mode, on the device of the images."""
     model.eval()
+    logits = []
     with data.visited_by(model):
-        return torch.cat([model(images_BCYX)[0] for images_BCYX, _ in data.batches(batch_size)])
+        for images_BCYX, _ in data.batches(batch_size):
+            logits.append(model(images_BCYX)[0])
+            on_images(len(images_BCYX))
+    return torch.cat(logits)
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ class Evaluation:
         return self.correct / self.images
 
 
-def evaluate(model: CCT, data: LabelledImages) -> Evaluation:
+def evaluate(model: CCT, data: LabelledImages, on_images: Count = uncounted) -> Evaluation:
     """Run the model on all images."""
-    logits_NK, labels_N = predict(model, data), data.labels_N
+    logits_NK, labels_N = predict(model, data, on_images=on_images), data.labels_N
     loss = float(functional.cross_entropy(logits_NK, labels_N))
     return Evaluation((logits_NK.argmax(1) == labels_N).cpu(), loss)
 
@@ -73,9 +78,9 @@ class Accuracy:
     interval_high: float
 
 
-def accuracy(name: str, model: CCT, split: str, data: LabelledImages) -> Accuracy:
+def accuracy(name: str, model: CCT, split: str, data: LabelledImages, on_images: Count = uncounted) -> Accuracy:
     """Evaluate a model, with an interval."""
-    evaluation = evaluate(model, data)
+    evaluation = evaluate(model, data, on_images)
     interval = wilson_interval(evaluation.correct, evaluation.images)
     return Accuracy(
         name, split, evaluation.images, evaluation.correct, evaluation.accuracy, interval.low, interval.high

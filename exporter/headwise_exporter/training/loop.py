@@ -31,6 +31,7 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT
+from headwise_exporter.training.early_stopping import BestWeights
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
 
@@ -60,6 +61,15 @@ class TrainingSettings:
     bf16: bool = False  # autocast
     compile: bool = False  # torch.compile
     seed: int = 0
+    patience_epochs: int = 0  # without a better validation accuracy, then training stops (`early_stopping`); 0: never
+
+    def __post_init__(self) -> None:
+        if self.patience_epochs < 0:
+            raise ValueError(f"expected patience_epochs of 0 or more, found {self.patience_epochs}")
+
+    def evaluate_every(self) -> int:
+        """Epochs between two evaluations on validation images; the last epoch is always evaluated."""
+        return max(1, min(self.epochs // EVALUATIONS, self.patience_epochs or self.epochs))
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,14 @@ class TrainingResult:
     """The record of a run."""
 
     epochs: list[Epoch] = field(default_factory=list)
+    best: BestWeights | None = None  # with early stopping; the model has them
+
+    def stopped_early(self, settings: TrainingSettings) -> bool:
+        """Whether so many epochs brought no better validation accuracy; looked at after each evaluation."""
+        if self.best is None or not self.epochs or self.epochs[-1].validation_accuracy is None:
+            return False
+        epochs = len(self.epochs)
+        return epochs < settings.epochs and epochs - self.best.improved >= settings.patience_epochs
 
 
 @dataclass(frozen=True)
@@ -85,8 +103,11 @@ class Step:
     """What is shown after a step."""
 
     step: int  # from 1, over the whole training
+    epoch: int  # from 1
+    images: int  # of the step, in all processes
+    seconds: float  # it took
     loss: float
-    images_per_second: float
+    images_per_second: float  # of the epoch so far
 
 
 @dataclass
@@ -109,6 +130,7 @@ class _Run:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict() if self.average else None,
             "epochs": [asdict(epoch) for epoch in self.result.epochs],
+            "best": self.result.best.state_dict() if self.result.best else None,
             "step": self.step,
             "loss_sum": self.loss_sum,
         }
@@ -120,7 +142,7 @@ class _Run:
             temporary.write_bytes(content.getbuffer())
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of this very training; from any other, start over."""
+        """Go on from a checkpoint of this very training; from any other, start over, at step 0."""
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.get("identity") != self.identity:
             return
@@ -130,6 +152,8 @@ class _Run:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.result.epochs.extend(Epoch(**epoch) for epoch in state["epochs"])
+        if self.result.best:
+            self.result.best.load_state_dict(state["best"])
         self.step, self.loss_sum = state["step"], state["loss_sum"]
 
 
@@ -249,6 +273,7 @@ def train(
     validation: LabelledImages | None = None,
     checkpoint: Path | None = None,
     identity: str = "",
+    on_start: Callable[[int], None] = lambda steps: None,
     on_step: Callable[[Step], None] = lambda step: None,
     on_epoch: Callable[[Sequence[Epoch]], None] = lambda epochs: None,
 ) -> TrainingResult:
@@ -257,26 +282,34 @@ def train(
     Args:
         parameters: those that learn; all by default.
         after_step: called after each optimiser step, to re-apply masks.
-        validation: images whose accuracy is evaluated now and then, for the record.
+        validation: images whose accuracy is evaluated now and then, for the record and for early stopping.
         checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
         identity: of what is trained and on what, where that can change under a checkpoint; its settings are added.
+        on_start: called before the first step with the steps that were done before a resume, else 0.
         on_step: called after each step; after a resume, from the next one on.
         on_epoch: called after each epoch with all epochs so far, those before a resume too.
 
     Raises:
         TrainingError: the loss is not finite.
         OutputError: the checkpoint cannot be written.
+        ValueError: early stopping without validation images.
     """
+    if settings.patience_epochs and validation is None:
+        raise ValueError(f"expected validation images for a patience of {settings.patience_epochs} epochs, found none")
     learnt = list(model.parameters()) if parameters is None else list(parameters)
     # Before anything refers to the weights' storage.
     with data.visited_by(model), _channels_innermost(model), _others_frozen(model, learnt):
         optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
         average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
-        run = _Run(model, optimizers, average, settings, TrainingResult(), f"{settings!r} {identity}")
+        best = BestWeights() if settings.patience_epochs else None
+        run = _Run(model, optimizers, average, settings, TrainingResult(best=best), f"{settings!r} {identity}")
         if checkpoint and checkpoint.exists():
             run.resume(checkpoint)
+        on_start(run.step)
         _train_epochs(run, data, after_step, validation, checkpoint, on_step, on_epoch)
-        if average:
+        if best and best.weights:
+            model.load_state_dict(best.weights)
+        elif average:
             average.swap()
     model.eval()
     if checkpoint and distributed.is_main():
@@ -296,21 +329,26 @@ def _train_epochs(
     """All epochs from where the run stands."""
     settings, forward, saved_at = run.settings, _forward(run.model, run.settings), time.monotonic()
     steps = math.ceil(len(data) / settings.batch_size)
-    evaluate_every = max(1, settings.epochs // EVALUATIONS)
     for epoch in range(run.step // steps, settings.epochs):
+        if run.result.stopped_early(settings):
+            break
         run.model.train()
         batches = _order(len(data), settings, epoch)
-        started, first = time.monotonic(), run.step
+        images, seconds = 0, 0.0
         for batch in batches[run.step - epoch * steps :]:
+            started = time.monotonic()
             value = _take_step(run, forward, data, batch, run.step / steps, after_step)
+            took = time.monotonic() - started
             run.loss_sum += value * len(batch)
-            rate = (run.step - first) * settings.batch_size / (time.monotonic() - started)
-            on_step(Step(run.step, value, rate))
+            images, seconds = images + len(batch), seconds + took
+            rate = images / seconds
+            on_step(Step(run.step, epoch + 1, len(batch), took, value, rate))
             ends = run.step == (epoch + 1) * steps
             if checkpoint and not ends and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                 _checkpoint(run, checkpoint)
                 saved_at = time.monotonic()
-        _finish_epoch(run, epoch, len(data), rate, validation if (epoch + 1) % evaluate_every == 0 else None)
+        evaluated = (epoch + 1) % settings.evaluate_every() == 0 or epoch + 1 == settings.epochs
+        _finish_epoch(run, epoch, len(data), rate, validation if evaluated else None)
         on_epoch(run.result.epochs)
         if checkpoint and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             _checkpoint(run, checkpoint)
@@ -322,18 +360,22 @@ def _checkpoint(run: _Run, path: Path) -> None:
         run.save(path)
 
 
-def _accuracy(run: _Run, data: LabelledImages) -> float:
-    """Of the weights that would be the result if the training ended here."""
+def _accuracy(run: _Run, data: LabelledImages, epoch: int) -> float:
+    """Of the weights that would be the result if the training ended here; the best ones are kept where they matter."""
     if run.average:
         run.average.swap()
-    accuracy = evaluate(run.model, data).accuracy
+    evaluation = evaluate(run.model, data)
+    figures = torch.tensor([evaluation.accuracy, evaluation.loss], dtype=torch.float64, device=data.device)
+    accuracy, loss = distributed.of_main(figures).tolist()
+    if run.result.best:
+        run.result.best.take(epoch, accuracy, loss, run.model)
     if run.average:
         run.average.swap()
-    return accuracy
+    return float(accuracy)
 
 
 def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, validation: LabelledImages | None) -> None:
-    accuracy = _accuracy(run, validation) if validation is not None else None
+    accuracy = _accuracy(run, validation, epoch + 1) if validation is not None else None
     rate_now = learning_rate_at(epoch + 1, run.settings)
     run.result.epochs.append(Epoch(epoch + 1, run.loss_sum / images, rate_now, rate, accuracy))
     run.loss_sum = 0.0
@@ -342,7 +384,10 @@ def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, validation: L
 def fine_tuning_settings(
     settings: TrainingSettings, epochs: int, learning_rate: float, batch_size: int | None = None
 ) -> TrainingSettings:
-    """The same settings for fine-tuning: fewer epochs, a tenth of them warm-up, another peak, no averaging."""
+    """The same settings for fine-tuning: fewer epochs, a tenth of them warm-up, another peak, no averaging.
+
+    All epochs are trained: fine-tuning is short, and what it comes to is compared.
+    """
     return replace(
         settings,
         epochs=epochs,
@@ -350,4 +395,5 @@ def fine_tuning_settings(
         learning_rate=learning_rate,
         warm_up_epochs=epochs / 10,
         average_decay=0.0,
+        patience_epochs=0,
     )

@@ -149,16 +149,9 @@ except OutputError as error:
 
 def test_progress_counts_images(files: list[Path]) -> None:
     """One step for each image."""
-    steps: list[str] = []
-    opened: list[tuple[str, int]] = []
-
-    @contextmanager
-    def counting(description: str, total: int) -> Iterator[Callable[[str], None]]:
-        opened.append((description, total))
-        yield steps.append
-
-    decoded("grey", files[0].parent, files, 8, counting)
-    assert (opened, len(steps)) == ([("decode grey", 5)], 5)
+    bars = support.Bars()
+    decoded("grey", files[0].parent, files, 8, bars.open)
+    assert [(bar.description, bar.total, bar.unit, bar.done) for bar in bars] == [("decode grey", 5, "images", 5)]
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

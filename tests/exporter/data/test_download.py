@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import support
 from headwise_exporter.data import cifar100, flowers102
 from headwise_exporter.data.base import DatasetError, DatasetSettings
 from headwise_exporter.data.datasets import load
@@ -149,7 +150,9 @@ def archive(**files: bytes) -> bytes:
 def test_archive_becomes_a_folder(tmp_path: Path) -> None:
     """Its top folder's content, under the name asked for."""
     (tmp_path / "a.tgz").write_bytes(archive(train=b"1", test=b"2"))
-    unpack(tmp_path / "a.tgz", tmp_path / "data")
+    bars = support.Bars()
+    unpack(tmp_path / "a.tgz", tmp_path / "data", bars.open)
+    assert [(bar.unit, bar.done) for bar in bars] == [("files", 2)]
     assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == {"train": b"1", "test": b"2"}
 
 
@@ -158,7 +161,7 @@ def test_archive_that_would_leave_its_folder_is_refused(tmp_path: Path, name: st
     """Nothing is written outside, and nothing is left of it."""
     (tmp_path / "a.tgz").write_bytes(archive(**{name: b"x"}))
     with pytest.raises(DatasetError, match="cannot unpack"):
-        unpack(tmp_path / "a.tgz", tmp_path / "inner" / "data")
+        unpack(tmp_path / "a.tgz", tmp_path / "inner" / "data", silent)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.tgz", "inner"]
 
 
@@ -166,7 +169,7 @@ def test_truncated_archive_is_refused(tmp_path: Path) -> None:
     """Half an archive leaves no half a folder."""
     (tmp_path / "a.tgz").write_bytes(archive(train=CONTENT)[:-400])
     with pytest.raises(DatasetError, match=r"cannot unpack .*a.tgz"):
-        unpack(tmp_path / "a.tgz", tmp_path / "data")
+        unpack(tmp_path / "a.tgz", tmp_path / "data", silent)
     assert not (tmp_path / "data").exists()
 
 

@@ -19,10 +19,11 @@ from headwise_exporter.pruning.prune import (
     Pruned,
     PruneSettings,
     PruningError,
+    fine_tunings,
     provenance,
     prune,
+    pruning_images,
     remove_units,
-    steps,
 )
 from headwise_exporter.training.loop import TrainingSettings
 
@@ -64,14 +65,15 @@ def test_auto_takes_the_best_criterion_on_the_validation_split(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
     """Every criterion is tried, and none is better than the one chosen."""
-    notes: list[str] = []
+    bar = support.Bar("prune", None, "images")
     settings = replace(SETTINGS, criterion="auto")
-    pruned = prune(dense, measurements, data, data, settings, TRAINING, notes.append)
+    pruned = prune(dense, measurements, data, data, settings, TRAINING, bar.advance)
     assert [candidate.criterion for candidate in pruned.candidates] == list(CRITERIA)
     assert pruned.chosen.validation_accuracy == max(candidate.validation_accuracy for candidate in pruned.candidates)
     equals = [c for c in pruned.candidates if c.validation_accuracy == pruned.chosen.validation_accuracy]
     assert pruned.chosen.validation_loss == min(candidate.validation_loss for candidate in equals)
-    assert len(notes) == steps(settings) == 1 + len(CRITERIA)
+    assert bar.done == pruning_images(settings, data, data)
+    assert [note for note in bar.notes if "removed" in note] == [f"units removed by {name}" for name in CRITERIA]
     stated = provenance(pruned, settings)
     assert stated.criterion_chosen
     assert not stated.mask_chosen
@@ -82,9 +84,9 @@ def test_auto_removes_units_under_the_best_masks_and_reports_literal_andc(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
     """Every candidate is evaluated, weighted overlap at ANDC's share; the masked model is the one of literal ANDC."""
-    notes: list[str] = []
+    bar = support.Bar("prune", None, "images")
     settings = replace(SETTINGS, layers="auto", mask_by="auto")
-    pruned = prune(dense, measurements, data, data, settings, TRAINING, notes.append)
+    pruned = prune(dense, measurements, data, data, settings, TRAINING, bar.advance)
     assert [(masked.layers, masked.mask_by) for masked in pruned.tried] == list(CANDIDATES)
     assert pruned.base.validation_accuracy == max(masked.validation_accuracy for masked in pruned.tried)
     assert (pruned.masked.layers, pruned.masked.mask_by) == LITERAL
@@ -97,7 +99,8 @@ def test_auto_removes_units_under_the_best_masks_and_reports_literal_andc(
     assert kept_share(stated) == pytest.approx(kept[LITERAL])
     assert kept["both", "none"] == 1.0
     assert kept["both", "wanda*overlap"] == pytest.approx(kept[LITERAL])
-    assert len(notes) == steps(settings) == len(CANDIDATES) + 1
+    assert bar.done == pruning_images(settings, data, data)
+    assert fine_tunings(settings) == len(CANDIDATES)  # one of them has no masks to train under, and one criterion
     for name, mask in pruned_masks(pruned.base.masks, dense, pruned.chosen.kept).by_layer.items():
         assert not (pruned.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
 

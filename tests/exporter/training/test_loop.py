@@ -1,7 +1,9 @@
 """Training, interrupts and resuming."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import support
@@ -12,7 +14,7 @@ from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages, labelled_images
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.training import loop
-from headwise_exporter.training.evaluation import predict
+from headwise_exporter.training.evaluation import evaluate, predict
 from headwise_exporter.training.loop import (
     Step,
     TrainingError,
@@ -169,10 +171,109 @@ def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
 
 
 def test_fine_tuning_is_the_recipe_with_fewer_epochs() -> None:
-    """Everything but the length, the peak and the warm-up stays, and the batch where none is given."""
-    short = fine_tuning_settings(SETTINGS, 2, 1e-4)
+    """Everything but length, peak, warm-up and patience stays, and the batch where none is given."""
+    short = fine_tuning_settings(replace(SETTINGS, patience_epochs=3), 2, 1e-4)
     assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=0.2)
     assert fine_tuning_settings(SETTINGS, 2, 1e-4, batch_size=3) == replace(short, batch_size=3)
+
+
+def test_early_stopping_gives_the_best_weights(data: LabelledImages) -> None:
+    """Where nothing improves the training stops after its patience, and the model has the best evaluated weights."""
+    settings = replace(SETTINGS, epochs=40, learning_rate=1e-9, final_learning_rate=0.0, patience_epochs=3)
+    model = new_model()
+    result = train(model, data, settings, validation=data)
+    assert result.best is not None
+    assert result.stopped_early(settings)
+    without_improvement = len(result.epochs) - result.best.improved
+    assert 3 <= without_improvement < 3 + settings.evaluate_every()
+    assert evaluate(model, data).accuracy == result.best.accuracy
+    assert result.best.accuracy == max(epoch.validation_accuracy or 0.0 for epoch in result.epochs)
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_training_with_patience_that_goes_on_to_its_end_gives_the_best_weights(
+    data: LabelledImages, average_decay: float
+) -> None:
+    """Patience changes no step: the epochs are those without it, and the result is the best of them."""
+    settings = replace(SETTINGS, average_decay=average_decay)
+    model = new_model()
+    without = train(new_model(), data, settings, validation=data)
+    result = train(model, data, replace(settings, patience_epochs=4), validation=data)
+    assert [(e.loss, e.validation_accuracy) for e in result.epochs] == [
+        (e.loss, e.validation_accuracy) for e in without.epochs
+    ]
+    assert result.best is not None
+    assert evaluate(model, data).accuracy == result.best.accuracy
+
+
+@pytest.mark.parametrize("stop_at", [4, 7, 10, 14])
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_early_stopping_is_resumed_bit_for_bit(
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, average_decay: float
+) -> None:
+    """Interrupted before, at and after the best epoch: the same epochs, and the same best weights."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    settings = replace(SETTINGS, epochs=40, learning_rate=1e-9, patience_epochs=2, average_decay=average_decay)
+    whole, resumed, checkpoint = new_model(), new_model(), tmp_path / "resume.pt"
+    expected = train(whole, data, settings, validation=data)
+
+    def interrupt(step: Step) -> None:
+        if step.step == stop_at + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(new_model(), data, settings, validation=data, checkpoint=checkpoint, on_step=interrupt)
+    starts: list[int] = []
+    result = train(resumed, data, settings, validation=data, checkpoint=checkpoint, on_start=starts.append)
+    assert starts == [stop_at]
+    assert expected.best is not None
+    assert result.best is not None
+    assert (result.best.epoch, result.best.improved) == (expected.best.epoch, expected.best.improved)
+    assert [epoch.loss for epoch in result.epochs] == [epoch.loss for epoch in expected.epochs]
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_interrupt_after_the_last_epoch_of_a_stopped_training_adds_none(
+    data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of a training that has stopped early is resumed to its end, not to further steps."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    settings = replace(SETTINGS, epochs=40, learning_rate=1e-9, patience_epochs=2)
+    checkpoint, kept = tmp_path / "resume.pt", tmp_path / "kept.pt"
+    save = loop._checkpoint
+
+    def save_and_keep(*arguments: Any) -> None:
+        save(*arguments)
+        shutil.copy(checkpoint, kept)
+
+    monkeypatch.setattr(loop, "_checkpoint", save_and_keep)
+    epochs = len(train(new_model(), data, settings, validation=data, checkpoint=checkpoint).epochs)
+    kept.rename(checkpoint)
+    steps: list[Step] = []
+    again = train(new_model(), data, settings, validation=data, checkpoint=checkpoint, on_step=steps.append)
+    assert (len(again.epochs), steps) == (epochs, [])
+
+
+def test_last_epoch_is_always_evaluated(data: LabelledImages) -> None:
+    """Also where the evaluations before it do not divide the epochs; a short patience evaluates that often."""
+    epochs = train(new_model(), data, replace(SETTINGS, epochs=41), validation=data).epochs
+    assert [e.epoch for e in epochs if e.validation_accuracy is not None] == [*range(2, 41, 2), 41]
+    assert replace(SETTINGS, epochs=280).evaluate_every() == 14
+    assert replace(SETTINGS, epochs=280, patience_epochs=5).evaluate_every() == 5
+
+
+def test_patience_without_validation_images_is_refused(data: LabelledImages) -> None:
+    """There would be nothing to stop by."""
+    with pytest.raises(ValueError, match="expected validation images for a patience of 2 epochs, found none"):
+        train(new_model(), data, replace(SETTINGS, patience_epochs=2))
+
+
+def test_steps_count_their_images(data: LabelledImages) -> None:
+    """The last batch of an epoch is as small as it is, and so is the pace that follows from it."""
+    steps: list[Step] = []
+    train(new_model(), data, replace(SETTINGS, epochs=2, batch_size=64), on_step=steps.append)
+    assert [(step.epoch, step.images) for step in steps] == [(epoch, n) for epoch in (1, 2) for n in (64, 64, 32)]
+    assert steps[2].images_per_second == pytest.approx(160 / sum(step.seconds for step in steps[:3]))
 
 
 def test_bf16_trains(data: LabelledImages) -> None:
