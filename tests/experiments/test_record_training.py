@@ -11,11 +11,11 @@ RECORD = json.loads((Path(__file__).parents[2] / "results/digits/training.json")
 
 
 def test_training_is_recorded_with_its_weights(built: Path, tmp_path: Path) -> None:
-    """In the keys of results/digits/training.json; accuracy of the weights in half precision; a curve."""
+    """With all that results/digits/training.json has; accuracy of the weights in half precision; a curve."""
     folders = ("--results", tmp_path / "results", "--checkpoints", tmp_path / "checkpoints")
     done = support.script(record_training.main, built / "run", "small", *folders)
     record = json.loads((tmp_path / "results/small/training.json").read_text("utf-8"))
-    assert list(record) == list(RECORD)
+    assert set(RECORD) <= set(record)
     assert list(record["dataset"]) == list(RECORD["dataset"])
     assert list(record["test"]) == list(RECORD["test"])
     assert record["test"]["images"] == 360

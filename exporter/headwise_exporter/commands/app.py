@@ -317,6 +317,6 @@ def samples(
         chosen = data.split(name)
         for index in range(min(count, len(chosen))):
             label = os.fsdecode(data.label_names[chosen.labels_N[index]].encode())  # as the system encodes names
-            path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"
+            path = out / f"{chosen.source_indices_N[index]:05d}_{label[:LABEL_CHARACTERS]}.png"
             Image.fromarray(chosen.images_NYXC[index].squeeze()).save(path)
             print(path)

@@ -1,7 +1,7 @@
 """Images decoded once."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import support
 from headwise_exporter.data import cache as cache_module
 from headwise_exporter.data.base import DatasetError
 from headwise_exporter.data.cache import cache_folder, decoded
-from headwise_exporter.progress import silent
+from headwise_exporter.progress import Advance, silent
 from PIL import Image
 
 
@@ -117,8 +117,8 @@ def test_interrupt_leaves_nothing_half_written(files: list[Path], cache: Path) -
     """Ctrl-C while decoding: no cache file and no temporary."""
 
     @contextmanager
-    def interrupting(description: str, total: int) -> Iterator[Callable[[str], None]]:
-        def advance(note: str) -> None:
+    def interrupting(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+        def advance(count: int = 1, note: str | None = None, *, resumed: bool = False) -> None:
             raise KeyboardInterrupt
 
         yield advance
@@ -134,7 +134,7 @@ def test_full_disk_is_one_clear_error(files: list[Path], cache: Path) -> None:
 import sys, pathlib
 from headwise_exporter.data.cache import decoded
 from headwise_exporter.files import OutputError
-from headwise_exporter.progress import silent
+from headwise_exporter.progress import Advance, silent
 folder = pathlib.Path(sys.argv[1])
 try:
     decoded("grey", folder, sorted(folder.iterdir()), 200, silent)
