@@ -1,7 +1,7 @@
 """Requests from images, and results from replies: what the sync and the aio client share.
 
-An image is encoded bytes (JPEG, PNG, WebP), a path of such a file, or a uint8 array (height, width, channels) at the
-model's size; a grey image may leave out the last axis.
+An image is the bytes of an image file, a path of one, or a uint8 array (height, width, channels) at the model's size; a
+grey image may leave out the last axis.
 
 Shape suffixes: K labels, J target labels, R heads of the dense model.
 """

@@ -47,6 +47,8 @@ from headwise_exporter.progress import silent
 if TYPE_CHECKING:
     from headwise_exporter.recipes import Recipe
 
+LABEL_BYTES = 200  # in the name of a file, of which systems take 255
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.partition("\n")[0])
 
 
@@ -316,7 +318,8 @@ def samples(
         data = datasets.load(settings, console.progress)
         chosen = data.split(name)
         for index in range(min(count, len(chosen))):
-            label = os.fsdecode(data.label_names[chosen.labels_N[index]].encode())  # as the system encodes names
-            path = out / f"{chosen.source_indices_N[index]:05d}_{label[:LABEL_CHARACTERS]}.png"
+            named = data.label_names[chosen.labels_N[index]].encode()[:LABEL_BYTES].decode(errors="ignore")
+            label = os.fsdecode(named.encode())  # as the system encodes names
+            path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"
             Image.fromarray(chosen.images_NYXC[index].squeeze()).save(path)
             print(path)

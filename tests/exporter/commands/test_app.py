@@ -218,6 +218,22 @@ def test_samples_are_the_scans_themselves(tmp_path: Path) -> None:
     assert exporter("samples", "digits", "--out", tmp_path, "--split", "all").exit_code == 2
 
 
+@pytest.mark.parametrize("label", ["a" * 250, "\u82b1" * 80])
+def test_sample_of_a_label_with_a_long_name_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    """The name of its file is no longer than a file system takes."""
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
+    for name in (label, "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "photos" / name / f"{number}.png")
+    dataset, out = f"folder:{tmp_path / 'photos'}", tmp_path / "out"
+    result = exporter("samples", dataset, "--out", out, "--count", "4", "--image-size", "8")
+    assert result.exit_code == 0, result.output
+    assert len(list(out.iterdir())) == 2
+
+
 def test_recipes_are_listed() -> None:
     """Each by name with what it gave, for people; with every setting, for programs."""
     assert "cct_7_3x1" in exporter("recipes").output

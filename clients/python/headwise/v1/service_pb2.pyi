@@ -31,7 +31,9 @@ class Image(_message.Message):
     ENCODED_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
     encoded: _builtins.bytes
-    """JPEG, PNG or WebP; decoded, converted and resized as the manifest says."""
+    """A file of an image: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, Netpbm, or HEIC where the server has the
+    extra; decoded, converted and resized as the manifest says.
+    """
     @_builtins.property
     def tensor(self) -> Global___ImageTensor:
         """Already decoded, at exactly the model's size."""
