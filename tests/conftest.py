@@ -18,6 +18,11 @@ hypothesis.settings.register_profile("headwise", deadline=None)
 hypothesis.settings.load_profile("headwise")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name of a test with bytes: its content may hold the time, and parallel workers must give the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def _once(tmp_path_factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that the first worker to need it fills."""
     base = tmp_path_factory.getbasetemp()
