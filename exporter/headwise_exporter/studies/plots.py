@@ -7,6 +7,7 @@ never read as mathematics.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -14,9 +15,12 @@ from typing import IO, Any
 import matplotlib as mpl
 import numpy as np
 from headwise.text import shown
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
@@ -53,6 +57,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+OWN_FONT, LAST_RESORT = "DejaVu Sans", "Last Resort"  # which matplotlib brings; the second has boxes alone
 LABEL_INCHES = 0.16  # height of a row with a legible label name
 SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
 MOST_CHANGES = 12  # labels that lost, and as many that gained
@@ -62,9 +67,35 @@ Record = Mapping[str, Any]
 styled = mpl.rc_context(STYLE)  # every function that draws: text takes its style when it is made
 
 
+@cache
+def _characters() -> dict[str, set[int]]:
+    """Which characters each family of the installed fonts has."""
+    families: dict[str, set[int]] = {}
+    for entry in font_manager.fontManager.ttflist:
+        try:
+            font = FT2Font(entry.fname)
+        except (OSError, RuntimeError):  # removed since they were listed, or damaged
+            continue
+        if font.scalable and not entry.name.startswith(LAST_RESORT):  # colour bitmaps cannot be drawn
+            families.setdefault(entry.name, set()).update(font.get_charmap())
+    return families
+
+
+def fonts_for(text: str) -> list[str]:
+    """Families that draw a text: matplotlib's own, and the installed ones that have what it lacks."""
+    own = set(FT2Font(font_manager.findfont(OWN_FONT)).get_charmap())
+    lacking = set(map(ord, text)) - own
+    return [OWN_FONT, *(family for family, characters in _characters().items() if lacking & characters)]
+
+
 def save(drawn: Figure, file: Path | IO[str], **options: Any) -> None:
-    """Write a figure. What matplotlib's own font lacks is a box in a PNG, and shown by the reader's fonts in an SVG."""
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
+    """Write a figure.
+
+    What matplotlib's own font lacks is drawn in an installed font that has it, else as a box in a PNG; an SVG keeps it
+    as text for the reader's fonts.
+    """
+    text = "".join(text.get_text() for text in drawn.findobj(Text) if isinstance(text, Text))
+    with mpl.rc_context(STYLE | {"font.sans-serif": fonts_for(text)}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         drawn.savefig(file, **options)
 

@@ -50,6 +50,18 @@ def test_figures_are_drawn_with_any_names(names: list[str]) -> None:
         plots.save(drawn, io.BytesIO(), format="png")
 
 
+def test_other_installed_fonts_draw_what_matplotlibs_own_lacks() -> None:
+    """A circled letter, which STIX has, looks unlike one that no font has."""
+    pixels = []
+    for name in ("\u24b6", "\U000f0000"):
+        file = io.BytesIO()
+        plots.save(plots.expertise_map(RECORD["findings"], [name] * 10), file, format="png")
+        pixels.append(file.getvalue())
+    assert pixels[0] != pixels[1]
+    assert "STIXGeneral" in plots.fonts_for("\u24b6")
+    assert plots.fonts_for("plain \U000f0000") == ["DejaVu Sans"]
+
+
 def test_names_stay_text_in_the_svg() -> None:
     """In every script, so that the reader's fonts show them; what is long is shortened."""
     content = "".join(ElementTree.fromstring(svg(with_names(NAMES)[0])).itertext())
