@@ -24,8 +24,9 @@ from headwise.v1 import service_pb2, service_pb2_grpc
 from headwise_server.batching import Batcher
 from headwise_server.engines import Engine
 from headwise_server.in_flight import CallCounter, InFlight
+from headwise_server.inference import State
 from headwise_server.repository import Models, load_all
-from headwise_server.services.headwise import HeadwiseService, State
+from headwise_server.services.headwise import HeadwiseService
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name

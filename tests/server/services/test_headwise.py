@@ -22,8 +22,10 @@ from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from headwise_server.batching import Batcher
 from headwise_server.engines import Outputs, create
 from headwise_server.errors import Internal, NotReady
+from headwise_server.inference import State
+from headwise_server.replies import softmax
 from headwise_server.repository import load_all
-from headwise_server.services.headwise import State, as_service_error, classify, explain, softmax
+from headwise_server.services.headwise import as_service_error, classify, explain
 from PIL import Image
 
 SECONDS = support.LONG_SECONDS
