@@ -1,36 +1,44 @@
 """The server's life: bind, load, warm up, serve, drain.
 
 Health is NOT_SERVING from before the port is bound until every model has run a batch, SERVING until SIGTERM or SIGINT,
-and NOT_SERVING while the server drains. It never waits behind inference. On a signal the server keeps accepting for a
-short while, so that calls already on their way and clients that have not seen the change are answered, then refuses new
-calls, sends the replies to those it has, and stops within the grace time. Streams that only stand open (health's Watch,
-an idle ClassifyStream) do not hold it up.
+NOT_SERVING while a batch has run for too long, and NOT_SERVING from a signal on. It never waits behind inference.
+
+On a signal the server works on for the lame-duck time, for clients and balancers that have not seen the change. Then
+it refuses what is new with UNAVAILABLE, answers what it has, for the grace time at most, and ends with the process: the
+connections close, which clients see as UNAVAILABLE. gRPC's own stop is not used, because it answers calls that have
+arrived and were not looked at yet with CANCELLED, which nobody repeats. Streams that only stand open (health's Watch,
+an idle ClassifyStream) do not hold the server up.
 """
 
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
 
 from headwise_server.batching import Batcher
+from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
-from headwise_server.in_flight import CallCounter, InFlight
+from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
+from headwise_server.memory import Memory
+from headwise_server.reception import Reception
 from headwise_server.repository import Models, load_all
 from headwise_server.services.headwise import HeadwiseService
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
-LAME_DUCK_SECONDS = 0.5
+UNLIMITED = 2**31 - 1
+KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
+SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
+WATCH_SECONDS = 0.5
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -49,7 +57,12 @@ class Settings:
     streams: int  # batches that run at the same time
     max_batch: int  # images
     max_queue: int  # images
+    max_calls: int
     max_message_mib: int
+    memory_mib: int  # of the requests in hand
+    decoding_mib: int  # of the images that are being decoded
+    stuck_seconds: float  # that a batch may run before health says NOT_SERVING
+    lame_duck_seconds: float
     grace_seconds: float
 
 
@@ -59,6 +72,13 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second server on the same port fails loudly
         ("grpc.max_receive_message_length", size_bytes),
         ("grpc.max_send_message_length", size_bytes),
+        # The core would drop calls at random, with CANCELLED; we refuse them with a reason.
+        ("grpc.server.max_pending_requests", UNLIMITED),
+        ("grpc.server.max_pending_requests_hard_limit", UNLIMITED),
+        ("grpc.compression_enabled_algorithms_bitset", 1),  # identity: a compressed message may unpack to anything
+        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
     ]
 
 
@@ -71,7 +91,7 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
             f"cannot listen on {address}: is the port in use, or the address not this machine's? "
             f"Choose another with --listen. ({error})"
         ) from error
-    return f"{address.rsplit(':', 1)[0]}:{port}"
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
 def warm_up(models: Models, max_batch: int) -> None:
@@ -80,8 +100,7 @@ def warm_up(models: Models, max_batch: int) -> None:
         for model in versions.values():
             expected = model.manifest.input
             for session in (model.classify, model.explain):
-                for batch in (1, max_batch):
-                    session.run(np.zeros((batch, expected.height, expected.width, expected.channels), np.uint8))
+                session.warm_up((expected.height, expected.width, expected.channels), (1, max_batch))
 
 
 def _stop_event() -> asyncio.Event:
@@ -104,34 +123,71 @@ async def _load(settings: Settings, engine: Engine) -> Models:
     return await asyncio.to_thread(load)
 
 
-async def _drain(server: grpc.aio.Server, in_flight: InFlight, grace_seconds: float) -> None:
-    """Refuse new calls, and stop when what was accepted is answered or the grace time is over."""
-    stopped = asyncio.ensure_future(server.stop(grace_seconds))
-    drained = asyncio.ensure_future(in_flight.drain())
-    await asyncio.wait((stopped, drained), return_when=asyncio.FIRST_COMPLETED)
-    drained.cancel()
-    await server.stop(None)  # ends the streams that only stand open
-    await stopped
+async def _watch(batcher: Batcher, servicer: health.aio.HealthServicer, names: Sequence[str], limit: float) -> None:
+    """Have health say NOT_SERVING while a batch runs for longer than the limit, in seconds."""
+    was_stuck = False
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if (is_stuck := batcher.longest_running_seconds > limit) == was_stuck:
+            continue
+        was_stuck = is_stuck
+        if is_stuck:
+            logger.error("a batch has run for %.0f s: NOT_SERVING until it ends", batcher.longest_running_seconds)
+        else:
+            logger.info("the batch has ended: serving again")
+        for name in names:
+            await servicer.set(name, NOT_SERVING if is_stuck else SERVING)
 
 
-async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str], None] = lambda address: None) -> None:
+async def _drain(in_flight: InFlight, grace_seconds: float) -> None:
+    """Refuse what is new, and return when all that came before is answered or the grace time is over."""
+    try:
+        async with asyncio.timeout(grace_seconds):
+            await in_flight.drain()
+    except TimeoutError:
+        logger.warning("%d calls are not answered after %.1f s; they end now", in_flight.calls, grace_seconds)
+        await in_flight.end()
+    await asyncio.sleep(SETTLE_SECONDS)
+
+
+async def serve(
+    settings: Settings, engine: Engine, on_listening: Callable[[str], None], end_process: Callable[[], None]
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         on_listening: called with the address once the port is bound; health says when models are served.
+        end_process: called when all is answered; does not return, and ends the process with all connections.
 
     Raises:
         ListenError: the port cannot be bound.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     stop = _stop_event()
-    runners = ThreadPoolExecutor(settings.streams, "engine")
-    decoders = ThreadPoolExecutor(max(settings.streams, 2), "decode")
-    batcher = Batcher(runners, streams=settings.streams, max_batch=settings.max_batch, max_queue=settings.max_queue)
-    state = State(batcher, decoders)
+    threads = max(settings.streams, 2)
+    batcher = Batcher(
+        ThreadPoolExecutor(settings.streams, "engine"),
+        streams=settings.streams,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+    )
+    decoders = Decoders(
+        ThreadPoolExecutor(threads, "decode"),
+        threads=threads,
+        memory_bytes=settings.decoding_mib * 2**20,
+        max_queue=settings.max_queue,
+    )
+    state = State(batcher, decoders, Memory(settings.memory_mib * 2**20))
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
-    server = grpc.aio.server(interceptors=[CallCounter(state.in_flight, SERVICE)], options=_options(settings))
+    reception = Reception(
+        (SERVICE,),
+        state.in_flight,
+        state.memory,
+        max_calls=settings.max_calls,
+        max_message_bytes=settings.max_message_mib * 2**20,
+    )
+    server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -143,15 +199,18 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
             state.models = loading.result()
-            for name in ("", SERVICE, *state.models):
+            names = ("", SERVICE, *state.models)
+            for name in names:
                 await health_servicer.set(name, SERVING)
             logger.info("serving %s on %s", ", ".join(state.models), engine.name)
+            watching = asyncio.ensure_future(_watch(batcher, health_servicer, names, settings.stuck_seconds))
             await stopping
-            logger.info("draining")
+            watching.cancel()
         await health_servicer.enter_graceful_shutdown()
-        await asyncio.sleep(LAME_DUCK_SECONDS if state.models else 0)
-    finally:
-        await _drain(server, state.in_flight, settings.grace_seconds)
-        await batcher.close()
-        for pool in (runners, decoders):
-            pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.sleep(settings.lame_duck_seconds if state.models else 0)
+        logger.info("draining")
+        await _drain(state.in_flight, settings.grace_seconds)
+        end_process()
+    except BaseException:
+        await server.stop(None)
+        raise

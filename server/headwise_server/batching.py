@@ -1,11 +1,14 @@
 """Form batches from what waits when an engine stream is free.
 
 No timer: a lone request runs at once; under load requests pile up while the streams are busy, and the next free stream
-takes as many as fit. One queue for all models, first come first served; a batch holds requests for one session only.
+takes as many as fit. One queue for all models, in which clients take turns; a batch holds requests for one session
+only, and a request of more images than a batch holds is run in pieces.
 
 Promises, each with a test:
 - the queue is bounded in images; a request that does not fit is refused at once, with the time after which to retry;
-- a request whose deadline cannot be met by what is measured is refused on arrival;
+- a request whose deadline cannot be met by what is measured is refused on arrival, and as a whole; but never where
+  nothing runs or waits, so that there is always a newer measurement;
+- no client waits for the backlog of another;
 - cancelled and expired requests leave before a batch is formed, so no inference is wasted on them;
 - a member that is cancelled while its batch runs takes nothing from the others, at any position;
 - an engine error reaches every member of its batch, and nobody else.
@@ -15,35 +18,36 @@ Shape suffixes: N images, Y rows, X columns, C channels.
 
 import asyncio
 import time
-from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headwise_server.engines import Outputs, Session
+from headwise_server.engines import Outputs
 from headwise_server.errors import SHUTTING_DOWN, DeadlineUnmet, Internal, NotReady, Overloaded
-
-SMOOTHING = 0.2  # weight of the newest batch in the moving mean of seconds for each image
-FIRST_GUESS_SECONDS = 0.01
+from headwise_server.fair import FairQueue
+from headwise_server.timing import TimedSession
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a batch gave for one request, and how long that took."""
+    """What batches gave for one request, and how long that took."""
 
     outputs: Outputs  # rows of this request only
-    queue_seconds: float
-    inference_seconds: float  # of the whole batch
+    queue_seconds: float  # the longest wait of a piece
+    inference_seconds: float  # the longest run of a whole batch with a piece
 
 
 @dataclass(eq=False)
-class _Waiting:
-    session: Session
+class _Piece:
+    client: str
+    session: TimedSession
     images_NYXC: NDArray[np.uint8]
     future: asyncio.Future[Answer]
     deadline: float | None  # on time.monotonic's clock
+    seconds: float  # expected
     arrived: float = field(default_factory=time.monotonic)
 
     def is_wanted(self, now: float) -> bool:
@@ -55,38 +59,62 @@ class _Waiting:
         return True
 
 
+def _joined(answers: Sequence[Answer]) -> Answer:
+    if len(answers) == 1:
+        return answers[0]
+    outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs}
+    queue_seconds = max(answer.queue_seconds for answer in answers)
+    return Answer(outputs, queue_seconds, max(answer.inference_seconds for answer in answers))
+
+
 class Batcher:
     """Runs requests on sessions, at most `streams` batches at a time. Belongs to one event loop.
 
     Args:
         executor: threads that run the engine; at least `streams` of them.
-        max_batch: images in a batch, unless one request alone has more.
-        max_queue: images that may wait.
+        max_batch: images in a batch.
+        max_queue: images that may wait, and that a request may have.
     """
 
     def __init__(self, executor: Executor, *, streams: int, max_batch: int, max_queue: int) -> None:
         self._executor, self._free_streams = executor, streams
         self._streams, self.max_batch, self.max_queue = streams, max_batch, max_queue
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_images = 0
-        self._running: set[asyncio.Task[None]] = set()
-        self._seconds_per_image = FIRST_GUESS_SECONDS
+        self._waiting: FairQueue[_Piece] = FairQueue(max_queue)
+        self._waiting_seconds = 0.0  # of engine time, for all that waits
+        self._running: dict[asyncio.Task[None], float] = {}  # and since when
+        self._left: list[asyncio.Future[None]] = []  # whoever waits for room
         self._closed = False
 
     @property
     def waiting_images(self) -> int:
         """Images in the queue, those of cancelled requests not counted."""
-        return self._waiting_images
+        return int(self._waiting.weight)
 
-    def expected_seconds(self, images: int) -> float:
-        """How long a request of that size would take if it came now, from measured batches."""
-        return (self._waiting_images / self._streams + images) * self._seconds_per_image
+    @property
+    def longest_running_seconds(self) -> float:
+        """For how long the batch runs that has run the longest; 0 where none does."""
+        return time.monotonic() - min(self._running.values()) if self._running else 0.0
 
-    async def run(self, session: Session, images_NYXC: NDArray[np.uint8], deadline: float | None = None) -> Answer:
+    def expected_seconds(self, session: TimedSession, images: int) -> float:
+        """How long a request of that size would take if it came now."""
+        waves = -(-images // (self.max_batch * self._streams))  # of batches, one after another
+        return self._waiting_seconds / self._streams + waves * session.expected_seconds(min(images, self.max_batch))
+
+    async def run(
+        self,
+        session: TimedSession,
+        images_NYXC: NDArray[np.uint8],
+        deadline: float | None = None,
+        *,
+        client: str = "",
+        waits_for_room: bool = False,
+    ) -> Answer:
         """Every output of the session for these images (N, Y, X, C).
 
         Args:
             deadline: when the answer is of no more use, on `time.monotonic`'s clock.
+            client: whose request it is; clients take turns.
+            waits_for_room: whether the request waits for room in the queue, rather than being refused.
 
         Raises:
             Overloaded: the queue has no room.
@@ -94,81 +122,111 @@ class Batcher:
             NotReady: the batcher is closed.
             Internal: the engine failed.
         """
-        images = len(images_NYXC)
-        self._admit(images, deadline)
-        waiting = _Waiting(session, images_NYXC, asyncio.get_running_loop().create_future(), deadline)
-        waiting.future.add_done_callback(lambda future: self._forget(waiting))
-        self._waiting.append(waiting)
-        self._waiting_images += images
-        self._start_batches()
-        return await waiting.future
-
-    def _admit(self, images: int, deadline: float | None) -> None:
         if self._closed:
             raise NotReady(SHUTTING_DOWN)
-        if self._waiting_images and self._waiting_images + images > self.max_queue:
-            raise Overloaded(self._waiting_images, self._waiting_images * self._seconds_per_image / self._streams)
-        if deadline is not None and (left := deadline - time.monotonic()) < (need := self.expected_seconds(images)):
+        while not self._waiting.has_room(client, len(images_NYXC)):
+            if not waits_for_room:
+                raise Overloaded(f"{self.waiting_images} images wait", self._waiting_seconds / self._streams)
+            left = asyncio.get_running_loop().create_future()
+            self._left.append(left)
+            await left
+        self._check_deadline(session, len(images_NYXC), deadline)
+        pieces = self._enqueue(client, session, images_NYXC, deadline)
+        self._start_batches()
+        try:
+            return _joined([await piece.future for piece in pieces])
+        finally:
+            for piece in pieces:
+                if not piece.future.cancel() and not piece.future.cancelled():
+                    piece.future.exception()  # one of them is raised; asyncio would log the others
+
+    def _check_deadline(self, session: TimedSession, images: int, deadline: float | None) -> None:
+        if deadline is None:
+            return
+        left = deadline - time.monotonic()
+        need = self.expected_seconds(session, images) if self._running or self._waiting.weight else 0.0
+        if left <= need:
             raise DeadlineUnmet(f"expected at least {need:.3f} s until the deadline, found {max(left, 0):.3f} s.")
 
-    def _forget(self, waiting: _Waiting) -> None:
-        """Take a request that is done while it still waits out of the queue."""
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
-            self._waiting_images -= len(waiting.images_NYXC)
+    def _enqueue(
+        self, client: str, session: TimedSession, images_NYXC: NDArray[np.uint8], deadline: float | None
+    ) -> list[_Piece]:
+        seconds_per_image = session.expected_seconds(self.max_batch) / self.max_batch
+        pieces = []
+        for first in range(0, len(images_NYXC), self.max_batch):
+            part_NYXC = images_NYXC[first : first + self.max_batch]
+            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            piece = _Piece(client, session, part_NYXC, future, deadline, len(part_NYXC) * seconds_per_image)
+            future.add_done_callback(lambda done, piece=piece: self._forget(piece))  # type: ignore[misc]
+            self._waiting.push(client, piece, len(part_NYXC))
+            self._waiting_seconds += piece.seconds
+            pieces.append(piece)
+        return pieces
 
-    def _take_batch(self) -> list[_Waiting]:
-        """The oldest wanted request, and all others for its session that fit, in order; they leave the queue."""
+    def _has_left(self, piece: _Piece) -> None:
+        self._waiting_seconds = max(0.0, self._waiting_seconds - piece.seconds) if self._waiting.weight else 0.0
+        left, self._left = self._left, []
+        for future in left:
+            if not future.done():
+                future.set_result(None)
+
+    def _forget(self, piece: _Piece) -> None:
+        """Take a piece that is done while it still waits out of the queue."""
+        if self._waiting.discard(piece.client, piece):
+            self._has_left(piece)
+
+    def _take_batch(self) -> list[_Piece]:
+        """The wanted piece whose turn it is, and others for its session that fit; they leave the queue."""
         now = time.monotonic()
         for waiting in list(self._waiting):
             if not waiting.is_wanted(now):
                 self._forget(waiting)
-        batch: list[_Waiting] = []
+        batch: list[_Piece] = []
         room = self.max_batch
-        for waiting in list(self._waiting):
-            images = len(waiting.images_NYXC)
-            if batch and (waiting.session is not batch[0].session or images > room):
-                continue
-            batch.append(waiting)
-            self._forget(waiting)
-            room -= images
+
+        def is_suitable(piece: _Piece) -> bool:
+            return not batch or (piece.session is batch[0].session and len(piece.images_NYXC) <= room)
+
+        while room > 0 and (piece := self._waiting.take(is_suitable)):
+            self._has_left(piece)
+            batch.append(piece)
+            room -= len(piece.images_NYXC)
         return batch
 
     def _start_batches(self) -> None:
         while self._free_streams and (batch := self._take_batch()):
             self._free_streams -= 1
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = time.monotonic()
+            task.add_done_callback(self._running.pop)
 
-    async def _run_batch(self, batch: list[_Waiting]) -> None:
+    async def _run_batch(self, batch: list[_Piece]) -> None:
         started = time.monotonic()
         try:
-            images_NYXC = np.concatenate([waiting.images_NYXC for waiting in batch])
+            parts = [piece.images_NYXC for piece in batch]
+            images_NYXC = np.concatenate(parts) if len(parts) > 1 else parts[0]
             loop = asyncio.get_running_loop()
             outputs = await loop.run_in_executor(self._executor, batch[0].session.run, images_NYXC)
         except Exception as error:  # whatever the runtime raises is the answer of this batch
             failure = Internal(f"the engine failed: {error}")
-            for waiting in batch:
-                if not waiting.future.done():
-                    waiting.future.set_exception(failure)
+            for piece in batch:
+                if not piece.future.done():
+                    piece.future.set_exception(failure)
         else:
             self._deliver(batch, outputs, started)
         finally:
             self._free_streams += 1
             self._start_batches()
 
-    def _deliver(self, batch: list[_Waiting], outputs: Outputs, started: float) -> None:
+    def _deliver(self, batch: list[_Piece], outputs: Outputs, started: float) -> None:
         seconds = time.monotonic() - started
-        images = sum(len(waiting.images_NYXC) for waiting in batch)
-        self._seconds_per_image += SMOOTHING * (seconds / images - self._seconds_per_image)
         first = 0
-        for waiting in batch:
-            rows = slice(first, first + len(waiting.images_NYXC))
+        for piece in batch:
+            rows = slice(first, first + len(piece.images_NYXC))
             first = rows.stop
-            if not waiting.future.done():
+            if not piece.future.done():
                 own = {name: value[rows] for name, value in outputs.items()}
-                waiting.future.set_result(Answer(own, started - waiting.arrived, seconds))
+                piece.future.set_result(Answer(own, started - piece.arrived, seconds))
 
     async def close(self) -> None:
         """Refuse what comes, answer what waits, and return when nothing runs."""

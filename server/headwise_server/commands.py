@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,13 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 def _announce(address: str) -> None:
     print(f"listening on {address}", flush=True)
+
+
+def _end_process() -> None:
+    """End at once, with what stands in a thread or waits in gRPC."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 @app.command()
@@ -50,9 +58,30 @@ def run(
     ] = 0,
     max_batch: Annotated[int, typer.Option(envvar="HEADWISE_MAX_BATCH", min=1, help="Images in a batch.")] = 8,
     max_queue: Annotated[int, typer.Option(envvar="HEADWISE_MAX_QUEUE", min=1, help="Images that may wait.")] = 1024,
+    max_calls: Annotated[
+        int, typer.Option(envvar="HEADWISE_MAX_CALLS", min=1, help="Calls in hand; more are refused.")
+    ] = 2048,
     max_message_mib: Annotated[
         int, typer.Option(envvar="HEADWISE_MAX_MESSAGE_MIB", min=1, help="Largest message, in MiB.")
     ] = 32,
+    memory_mib: Annotated[
+        int,
+        typer.Option(envvar="HEADWISE_MEMORY_MIB", min=1, help="Memory for requests and replies in hand, in MiB."),
+    ] = 1024,
+    decoding_mib: Annotated[
+        int,
+        typer.Option(envvar="HEADWISE_DECODING_MIB", min=1, help="Memory for images being decoded, in MiB."),
+    ] = 1024,
+    stuck_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="HEADWISE_STUCK_SECONDS", min=0, help="Time a batch may run before health says NOT_SERVING."
+        ),
+    ] = 30.0,
+    lame_duck_seconds: Annotated[
+        float,
+        typer.Option(envvar="HEADWISE_LAME_DUCK_SECONDS", min=0, help="Time to go on accepting calls when stopped."),
+    ] = 0.5,
     grace_seconds: Annotated[
         float, typer.Option(envvar="HEADWISE_GRACE_SECONDS", min=0, help="Time to finish calls when stopped.")
     ] = 20.0,
@@ -74,11 +103,16 @@ def run(
         streams=streams or usable_cores(),
         max_batch=max_batch,
         max_queue=max_queue,
+        max_calls=max_calls,
         max_message_mib=max_message_mib,
+        memory_mib=memory_mib,
+        decoding_mib=decoding_mib,
+        stuck_seconds=stuck_seconds,
+        lame_duck_seconds=lame_duck_seconds,
         grace_seconds=grace_seconds,
     )
     try:
-        asyncio.run(serve(settings, create(engine), _announce))
+        asyncio.run(serve(settings, create(engine), _announce, _end_process))
     except START_ERRORS as error:
         print(f"headwise-server: {error}", file=sys.stderr)
         raise typer.Exit(1) from error

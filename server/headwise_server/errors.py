@@ -78,18 +78,16 @@ class NotFound(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The queue is full."""
+    """There is no room for the request now."""
 
-    code, reason = code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"
+    code, reason = code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED"
 
-    def __init__(self, waiting_images: int, retry_seconds: float) -> None:
-        super().__init__(
-            f"the queue is full: {waiting_images} images wait. Try again in {retry_seconds:.2f} s, or add a server."
-        )
+    def __init__(self, why: str, retry_seconds: float) -> None:
+        super().__init__(f"no room for this request now: {why}. Try again in {retry_seconds:.2f} s, or add a server.")
         self.retry_seconds = retry_seconds
 
     def details(self) -> list[Message]:
-        """When to try again, from measured inference times."""
+        """When to try again."""
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(self.retry_seconds * 1e9))
         return [error_details_pb2.RetryInfo(retry_delay=delay)]

@@ -1,16 +1,9 @@
-"""Calls in flight: what a server that drains still has to answer.
-
-A call is in flight from the moment gRPC hands it over until gRPC has sent its status, so also while its request still
-arrives and while its reply is on its way to a slow client. Streams of other services (health's Watch, reflection) stand
-open without end and do not count. Our own streams count, and end once they have answered what they received before
-the drain.
-"""
+"""The calls in flight, so that a drain loses none: a call counts from its arrival until its status is sent."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
+END_SECONDS = 1.0  # for clients to take the status
 
 
 class InFlight:
@@ -19,20 +12,18 @@ class InFlight:
     def __init__(self) -> None:
         self._calls: set[asyncio.Task[Any]] = set()
         self._receivers: set[asyncio.Task[None]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.draining = False  # streams receive no more requests
+        self.draining = False  # new calls are refused, and streams receive no more requests
+        self.ended = False  # and what is still there is cut off
+
+    @property
+    def calls(self) -> int:
+        """How many there are."""
+        return len(self._calls)
 
     def add(self, call: asyncio.Task[Any]) -> None:
-        """Count a call until its task is done."""
+        """Count a call until its task is done; grpc.aio runs a call, with the sending of its status, in one task."""
         self._calls.add(call)
-        self._idle.clear()
-        call.add_done_callback(self._remove)
-
-    def _remove(self, call: asyncio.Task[Any]) -> None:
-        self._calls.discard(call)
-        if not self._calls:
-            self._idle.set()
+        call.add_done_callback(self._calls.discard)
 
     def add_receiver(self, receiver: asyncio.Task[None]) -> None:
         """Cancel a task that receives the requests of a stream once the server drains, or now if it drains already."""
@@ -42,31 +33,17 @@ class InFlight:
             receiver.cancel()
 
     async def drain(self) -> None:
-        """Have streams receive no more requests, and return when no call is in flight."""
+        """Refuse new calls, have streams receive no more requests, and return when all that came before is done."""
         self.draining = True
         for receiver in self._receivers:
             receiver.cancel()
-        await self._idle.wait()
+        if self._calls:
+            await asyncio.wait(self._calls)
 
-
-class CallCounter(grpc.aio.ServerInterceptor):
-    """Counts calls as in flight; grpc.aio runs a call, with the sending of its status, in one task.
-
-    Args:
-        service: whose streams count too.
-    """
-
-    def __init__(self, in_flight: InFlight, service: str) -> None:
-        self._in_flight, self._prefix = in_flight, f"/{service}/"
-
-    async def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Count the call, unless it is a stream of another service."""
-        handler, call = await continuation(handler_call_details), asyncio.current_task()
-        is_own = handler_call_details.method.startswith(self._prefix)
-        if handler and call and (is_own or not handler.response_streaming):
-            self._in_flight.add(call)
-        return handler
+    async def end(self) -> None:
+        """Cut off the calls that are still there, and return when they know it."""
+        self.ended = True
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=END_SECONDS)

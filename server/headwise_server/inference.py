@@ -6,23 +6,29 @@ Shape suffixes: N images, Y rows, X columns, C channels.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 import numpy as np
 from headwise.v1 import service_pb2 as pb
+from headwise.v1.bundle_pb2 import ImageInput
 from numpy.typing import NDArray
 
 from headwise_server.batching import Answer, Batcher
-from headwise_server.engines import Session
+from headwise_server.decoders import Decoders
 from headwise_server.errors import InvalidArgument, NotReady
-from headwise_server.images import to_array
+from headwise_server.images import decoded, decoding_bytes, view
 from headwise_server.in_flight import InFlight
+from headwise_server.memory import Memory
 from headwise_server.repository import Model, Models, resolve
+from headwise_server.timing import TimedSession
+
+CHECKED_AT_ONCE = 16  # headers, before other calls have their turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,7 +38,8 @@ class State:
     """What the handlers share: the models once they are loaded, the batcher, and the calls in flight."""
 
     batcher: Batcher
-    decoders: Executor
+    decoders: Decoders
+    memory: Memory
     models: Models = field(default_factory=dict)
     in_flight: InFlight = field(default_factory=InFlight)
 
@@ -48,36 +55,72 @@ class State:
         return resolve(self.models, name, version)
 
 
-def deadline_of(context: Context) -> float | None:
-    """When the answer to a call is of no more use, on `time.monotonic`'s clock; None: it waits for ever."""
-    remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
+@dataclass(frozen=True)
+class Caller:
+    """Whose request it is, and what they want of it."""
+
+    client: str  # clients take turns
+    deadline: float | None  # when the answer is of no more use, on `time.monotonic`'s clock; None: they wait for ever
+    waits_for_room: bool = False  # in a full queue, rather than being refused
+
+    @classmethod
+    def of(cls, context: Context, *, waits_for_room: bool = False) -> "Caller":
+        """Whoever made a call."""
+        remaining = context.time_remaining()
+        return cls(context.peer(), None if remaining is None else time.monotonic() + remaining, waits_for_room)
 
 
-async def decoded(state: State, messages: Sequence[pb.Image], model: Model) -> NDArray[np.uint8]:
-    """The images of a request (N, Y, X, C)."""
+async def run(
+    state: State, model: Model, session: TimedSession, messages: Sequence[pb.Image], caller: Caller
+) -> Answer:
+    """What the session gives for the images of a request.
+
+    Raises:
+        ServiceError: as `errors` lists them.
+    """
     if not messages:
         raise InvalidArgument("images", "expected at least one image, found none.")
     if len(messages) > (limit := state.batcher.max_queue):
         raise InvalidArgument("images", f"expected at most {limit} images, found {len(messages)}; send several calls.")
-    loop = asyncio.get_running_loop()
-    decoded = [
-        loop.run_in_executor(state.decoders, to_array, message, model.manifest.input, f"images[{position}]")
-        for position, message in enumerate(messages)
-    ]
-    return np.stack(await asyncio.gather(*decoded))
+    expected = model.manifest.input
+    shape = (len(messages), expected.height, expected.width, expected.channels)
+    with state.memory.hold(caller.client, math.prod(shape)):
+        images_NYXC = np.empty(shape, np.uint8)
+        files = {}
+        for position, message in enumerate(messages):
+            if message.WhichOneof("content") == "encoded":
+                files[position] = message.encoded
+            else:
+                images_NYXC[position] = view(message, expected, f"images[{position}]")
+        if files:
+            await _decode(state, files, expected, images_NYXC, caller)
+        return await state.batcher.run(
+            session, images_NYXC, caller.deadline, client=caller.client, waits_for_room=caller.waits_for_room
+        )
 
 
-async def infer(state: State, session: Session, images_NYXC: NDArray[np.uint8], deadline: float | None) -> Answer:
-    """Outputs for all images of a request, in pieces of a batch at most; if one piece fails, the rest are not run."""
-    size = state.batcher.max_batch
-    pieces = [images_NYXC[first : first + size] for first in range(0, len(images_NYXC), size)]
-    tasks = [asyncio.ensure_future(state.batcher.run(session, piece, deadline)) for piece in pieces]
+async def _decode(
+    state: State,
+    files: Mapping[int, bytes],
+    expected: ImageInput,
+    images_NYXC: NDArray[np.uint8],
+    caller: Caller,
+) -> None:
+    """Decode files into their places; nothing is decoded where one is refused by its header."""
+    state.decoders.check_room(caller.client, len(files))
+    sizes = {}
+    for position, content in files.items():
+        sizes[position] = decoding_bytes(content, f"images[{position}].encoded", state.decoders.memory_bytes)
+        if len(sizes) % CHECKED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+    async def decode_one(position: int) -> None:
+        work = partial(decoded, files[position], expected, f"images[{position}].encoded")
+        images_NYXC[position] = await state.decoders.run(caller.client, work, sizes[position], caller.deadline)
+
     try:
-        answers = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-    outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs}
-    queue = max(answer.queue_seconds for answer in answers)
-    return Answer(outputs, queue, max(answer.inference_seconds for answer in answers))
+        async with asyncio.TaskGroup() as group:
+            for position in files:
+                group.create_task(decode_one(position))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None

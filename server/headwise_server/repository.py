@@ -27,10 +27,13 @@ from headwise.v1.service_pb2 import ServedModel
 
 from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session
 from headwise_server.errors import NotFound
+from headwise_server.timing import TimedSession
 
 logger = logging.getLogger(__name__)
 AUTO = "auto"
 FULL: Precision = "f32"
+MOST_DIGITS = 18  # of a version
+SHOWN_CHARACTERS = 64  # of a name or version that a message repeats
 
 
 class RepositoryError(Exception):
@@ -44,10 +47,10 @@ class Model:
     manifest: Bundle
     sha256: str  # of the manifest
     engine: str
-    classify: Session
-    explain: Session
+    classify: TimedSession
+    explain: TimedSession
 
-    def served(self, session: Session) -> ServedModel:
+    def served(self, session: TimedSession) -> ServedModel:
         """How a reply that this session gave names the model."""
         return ServedModel(
             name=self.manifest.name,
@@ -136,7 +139,7 @@ def load(folder: Path, engine: Engine, precision: str = AUTO, streams: int = 1) 
     golden = read_golden_set(folder)
     classify = _open_classify(folder / CLASSIFY_GRAPH, engine, precision, streams, manifest, golden)
     explain = _open_checked(folder / EXPLAIN_GRAPH, engine, FULL, streams, manifest, golden)
-    return Model(manifest, file_sha256(folder / MANIFEST), engine.name, classify, explain)
+    return Model(manifest, file_sha256(folder / MANIFEST), engine.name, TimedSession(classify), TimedSession(explain))
 
 
 def load_all(repository: Path, engine: Engine, precision: str = AUTO, streams: int = 1) -> Models:
@@ -154,6 +157,11 @@ def load_all(repository: Path, engine: Engine, precision: str = AUTO, streams: i
     return models
 
 
+def is_number(version: str) -> bool:
+    """Whether a version is a number such as a folder may have."""
+    return version.isascii() and version.isdecimal() and len(version) <= MOST_DIGITS
+
+
 def resolve(models: Models, name: str, version: str) -> Model:
     """The model that a request names; an empty name where one alone is served, an empty version for the newest.
 
@@ -163,11 +171,14 @@ def resolve(models: Models, name: str, version: str) -> Model:
     if not name and len(models) == 1:
         name = next(iter(models))
     if name not in models:
-        asked = f"model {name!r}" if name else "no model name"
-        raise NotFound(name, f"expected one of the models served ({', '.join(sorted(models))}), found {asked}.")
+        asked = f"model {name[:SHOWN_CHARACTERS]!r}" if name else "no model name"
+        raise NotFound(
+            name[:SHOWN_CHARACTERS], f"expected one of the models served ({', '.join(sorted(models))}), found {asked}."
+        )
     versions = models[name]
-    found = versions.get(int(version)) if version.isdecimal() else versions[max(versions)] if not version else None
+    found = versions.get(int(version)) if is_number(version) else versions[max(versions)] if not version else None
     if found is None:
         served = ", ".join(str(number) for number in sorted(versions))
-        raise NotFound(f"{name}/{version}", f"expected a version of {name} served ({served}), found {version!r}.")
+        asked = version[:SHOWN_CHARACTERS]
+        raise NotFound(f"{name}/{asked}", f"expected a version of {name} served ({served}), found {asked!r}.")
     return found

@@ -3,7 +3,6 @@
 import queue
 import shutil
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -43,9 +42,9 @@ def wait_at(gate):
     while pathlib.Path(os.environ["GATES"], gate).exists():
         time.sleep(0.01)
 
-async def logged_accept(self, *arguments):
+async def logged_accept(self, *arguments, **options):
     print("accepted", file=sys.stderr, flush=True)
-    return await accept(self, *arguments)
+    return await accept(self, *arguments, **options)
 
 def gated_run(self, images):
     wait_at("run")
@@ -107,18 +106,9 @@ def accepted(running: support.ServerProcess) -> int:
     return running.log.count("accepted\n")
 
 
-def wait_until_closed(address: str) -> None:
-    """Wait until a server takes no more connections: it drains, and new calls are refused."""
-
-    def is_closed() -> bool:
-        host, port = address.split(":")
-        try:
-            socket.create_connection((host, int(port)), SECONDS).close()
-        except ConnectionError:
-            return True
-        return False
-
-    support.wait_until(is_closed)
+def wait_until_draining(running: support.ServerProcess) -> None:
+    """Wait until a server refuses new calls."""
+    support.wait_until(lambda: any("draining" in line for line in running.log))
 
 
 def check(address: str, service: str = "") -> int:
@@ -190,7 +180,7 @@ def test_signal_while_loading_stops_without_the_models(repository: Path, gates: 
     with gated_server(repository, gates, *GRACE) as running:
         support.wait_until(lambda: running.log)
         running.process.send_signal(number)
-        wait_until_closed(running.address)
+        wait_until_draining(running)
         gates.open("warm-up")  # a thread that waits here cannot be interrupted
         assert running.process.wait(SECONDS) == 0
     assert not any("serving" in line for line in running.log)
@@ -231,7 +221,7 @@ def test_sigterm_with_200_calls_in_flight_loses_none(repository: Path, gates: Ga
             calls = [pool.submit(client.classify, [image]) for image in images]
             support.wait_until(lambda: accepted(running) == before + len(images))
             running.process.send_signal(signal.SIGTERM)
-            wait_until_closed(running.address)
+            wait_until_draining(running)
             gates.open("run")
             answers = np.stack([call.result(SECONDS)[0].logits_K for call in calls])
         assert running.process.wait(SECONDS) == 0
@@ -271,7 +261,7 @@ def test_sigterm_ends_a_stream_once_its_requests_are_answered(repository: Path, 
         replies = HeadwiseServiceStub(channel).ClassifyStream(iter(requests.get, None), timeout=SECONDS)
         support.wait_until(lambda: accepted(running) == 5)
         running.process.send_signal(signal.SIGTERM)
-        wait_until_closed(running.address)
+        wait_until_draining(running)
         gates.open("run")
         for number in range(5):
             reply = next(replies)

@@ -15,7 +15,7 @@ from headwise_server.errors import (
 ERRORS: list[tuple[ServiceError, int]] = [
     (InvalidArgument("images[0]", "expected a JPEG."), code_pb2.INVALID_ARGUMENT),
     (NotFound("x/2", "no such model."), code_pb2.NOT_FOUND),
-    (Overloaded(12, 0.25), code_pb2.RESOURCE_EXHAUSTED),
+    (Overloaded("12 images wait", 0.25), code_pb2.RESOURCE_EXHAUSTED),
     (DeadlineUnmet("too late."), code_pb2.DEADLINE_EXCEEDED),
     (NotReady("still loading."), code_pb2.UNAVAILABLE),
     (Internal("it broke."), code_pb2.INTERNAL),

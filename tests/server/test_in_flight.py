@@ -21,6 +21,22 @@ async def test_drain_returns_once_every_call_is_done() -> None:
     await asyncio.gather(*calls, return_exceptions=True)
 
 
+async def test_drain_does_not_wait_for_calls_that_come_later() -> None:
+    """They are refused; under load there would always be one."""
+    in_flight = InFlight()
+    first, later = (asyncio.get_running_loop().create_future() for _ in range(2))
+    in_flight.add(asyncio.ensure_future(asyncio.wait_for(first, None)))
+    drained = asyncio.create_task(in_flight.drain())
+    await asyncio.sleep(0)
+    late = asyncio.ensure_future(asyncio.wait_for(later, None))
+    in_flight.add(late)
+    first.set_result(None)
+    await drained
+    assert in_flight.draining
+    later.set_result(None)
+    await late
+
+
 async def test_drain_without_calls_returns_at_once() -> None:
     """Nothing to wait for, also after calls."""
     in_flight = InFlight()

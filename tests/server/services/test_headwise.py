@@ -20,15 +20,19 @@ from headwise.bundle import file_sha256, read_manifest
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from headwise_server.batching import Batcher
+from headwise_server.decoders import Decoders
 from headwise_server.engines import Outputs, create
 from headwise_server.errors import Internal, NotReady
-from headwise_server.inference import State
+from headwise_server.inference import Caller, State
+from headwise_server.memory import Memory
+from headwise_server.reception import as_service_error
 from headwise_server.replies import softmax
 from headwise_server.repository import load_all
-from headwise_server.services.headwise import as_service_error, classify, explain
+from headwise_server.services.headwise import classify, explain
 from PIL import Image
 
 SECONDS = support.LONG_SECONDS
+CALLER = Caller("somebody", None)
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 
 
@@ -348,7 +352,8 @@ async def state(repository: Path) -> AsyncIterator[State]:
     models = load_all(repository, create("onnxruntime"), "f32")
     with ThreadPoolExecutor(2) as pool:
         batcher = Batcher(pool, streams=1, max_batch=1, max_queue=8)
-        yield State(batcher, pool, models)
+        decoders = Decoders(pool, threads=2, memory_bytes=2**30, max_queue=8)
+        yield State(batcher, decoders, Memory(2**30), models)
         await batcher.close()
 
 
@@ -363,10 +368,10 @@ async def test_split_that_misses_the_logit_is_withheld(state: State, monkeypatch
         return outputs
 
     request = pb.ExplainRequest(images=[tensor(IMAGES[0])])
-    assert (await explain(state, request, None)).explanations[0].completeness_residual < 1e-4
+    assert (await explain(state, request, CALLER)).explanations[0].completeness_residual < 1e-4
     monkeypatch.setattr(session, "run", tampered)
     with pytest.raises(Internal, match=r"miss the logit by 0\.5, tolerance 0\.0001; the explanation is withheld"):
-        await explain(state, request, None)
+        await explain(state, request, CALLER)
 
 
 async def test_request_that_fails_in_part_leaves_no_work_behind(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +385,7 @@ async def test_request_that_fails_in_part_leaves_no_work_behind(state: State, mo
 
     monkeypatch.setattr(session, "run", failing)
     with pytest.raises(Internal, match="out of memory"):
-        await classify(state, pb.ClassifyRequest(images=map(tensor, IMAGES[:8])), None)
+        await classify(state, pb.ClassifyRequest(images=map(tensor, IMAGES[:8])), CALLER)
     gate.set()
     await state.batcher.close()
     assert state.batcher.waiting_images == 0

@@ -1,0 +1,114 @@
+"""Decode images in threads, within a bound of memory, one image after another of each client in turn.
+
+What an image takes while it is decoded is known from its header. As many run at a time as there are threads and as the
+bound has room for; the others wait, and leave when nobody wants them any more. Tensors need no decoding and do not
+come here, so they never wait behind photos.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from headwise_server.errors import DeadlineUnmet, Overloaded
+from headwise_server.fair import FairQueue
+
+SMOOTHING = 0.1  # weight of the latest image in the moving mean of seconds for each image
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class _Job(Generic[Result]):
+    client: str
+    work: Callable[[], Result]
+    memory_bytes: int
+    deadline: float | None
+    future: asyncio.Future[Result]
+
+
+class Decoders:
+    """Runs decoding jobs. Belongs to one event loop.
+
+    Args:
+        executor: at least `threads` threads.
+        memory_bytes: that all jobs which run may take together; a job alone may take no more.
+        max_queue: images that may wait.
+    """
+
+    def __init__(self, executor: Executor, *, threads: int, memory_bytes: int, max_queue: int) -> None:
+        self._executor, self._free_threads, self._threads = executor, threads, threads
+        self.memory_bytes, self._free_bytes = memory_bytes, memory_bytes
+        self._waiting: FairQueue[_Job] = FairQueue(max_queue)  # type: ignore[type-arg]  # of any result
+        self._next: _Job | None = None  # type: ignore[type-arg]  # the one that waits for memory
+        self._seconds = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def check_room(self, client: str, images: int) -> None:
+        """Whether so many images of a client may come now.
+
+        Raises:
+            Overloaded: there is no room for them.
+        """
+        if not self._waiting.has_room(client, images):
+            waiting = int(self._waiting.weight)
+            raise Overloaded(f"{waiting} images wait to be decoded", waiting * self._seconds / self._threads)
+
+    async def run(
+        self, client: str, work: Callable[[], Result], memory_bytes: int, deadline: float | None = None
+    ) -> Result:
+        """What `work` gives, from a thread.
+
+        Args:
+            memory_bytes: that it takes, `self.memory_bytes` at most.
+            deadline: when it is of no more use, on `time.monotonic`'s clock.
+
+        Raises:
+            DeadlineUnmet: the deadline passed before its turn came.
+            Exception: whatever `work` raises.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        job = _Job(client, work, memory_bytes, deadline, future)
+        self._waiting.push(client, job, 1)
+        future.add_done_callback(lambda _: self._waiting.discard(client, job))
+        self._start_jobs()
+        try:
+            return await future
+        finally:
+            future.cancel()
+
+    def _start_jobs(self) -> None:
+        while self._free_threads:
+            job = self._next = self._next or self._waiting.take(lambda _: True)
+            if job is None:
+                return
+            if job.deadline is not None and time.monotonic() >= job.deadline and not job.future.done():
+                late = DeadlineUnmet("the deadline passed while an image waited to be decoded.")
+                job.future.set_exception(late)
+            if not job.future.done() and job.memory_bytes > self._free_bytes:
+                return  # smaller ones do not overtake it, or it might never run
+            self._next = None
+            if job.future.done():
+                continue
+            self._free_threads -= 1
+            self._free_bytes -= job.memory_bytes
+            task = asyncio.get_running_loop().create_task(self._run_job(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run_job(self, job: "_Job[Result]") -> None:
+        began = time.monotonic()
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._executor, job.work)
+        except Exception as error:  # the caller's
+            if not job.future.done():
+                job.future.set_exception(error)
+        else:
+            if not job.future.done():
+                job.future.set_result(result)
+        finally:
+            self._seconds += SMOOTHING * (time.monotonic() - began - self._seconds)
+            self._free_threads += 1
+            self._free_bytes += job.memory_bytes
+            self._start_jobs()

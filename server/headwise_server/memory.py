@@ -1,0 +1,62 @@
+"""How much memory the requests in hand may take, in all and for each client, charged before it is used.
+
+Counted are messages, the images made of them, and replies until they are sent. What decoding takes is bounded by
+`decoders`, and what models take does not grow.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from headwise_server.errors import Overloaded
+from headwise_server.fair import fits
+
+RETRY_SECONDS = 0.1  # nothing says when a request will be done with its memory [our choice]
+
+
+class Memory:
+    """A budget in bytes. Belongs to one event loop."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._clients: dict[str, int] = {}
+
+    def take(self, client: str, size_bytes: int) -> None:
+        """Count bytes that are there already, whether or not there is room for them."""
+        self.used_bytes += size_bytes
+        self._clients[client] = self._clients.get(client, 0) + size_bytes
+
+    def give_back(self, client: str, size_bytes: int) -> None:
+        """Inverse of `take`."""
+        self.used_bytes -= size_bytes
+        self._clients[client] -= size_bytes
+        if not self._clients[client]:
+            del self._clients[client]
+
+    def has_room(self, client: str, size_bytes: int) -> bool:
+        """Whether a client may take so much more."""
+        return fits(self._clients.get(client, 0), self.used_bytes, size_bytes, self.limit_bytes)
+
+    def check(self, client: str, size_bytes: int) -> None:
+        """The same, as an error.
+
+        Raises:
+            Overloaded: there is no room for it, or none for this client.
+        """
+        if not self.has_room(client, size_bytes):
+            used_mib, need_mib = self.used_bytes / 2**20, size_bytes / 2**20
+            raise Overloaded(f"requests take {used_mib:.0f} MiB, and this one {need_mib:.1f} MiB more", RETRY_SECONDS)
+
+    @contextmanager
+    def hold(self, client: str, size_bytes: int) -> Iterator[None]:
+        """Take so much for a while.
+
+        Raises:
+            Overloaded: there is no room for it, or none for this client.
+        """
+        self.check(client, size_bytes)
+        self.take(client, size_bytes)
+        try:
+            yield
+        finally:
+            self.give_back(client, size_bytes)

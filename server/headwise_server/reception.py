@@ -1,0 +1,183 @@
+"""What happens to every call of our services before and after its handler: in one place, so that none is left out.
+
+A call is counted, refused while the server drains or is full, received, parsed, handled and answered; whatever goes
+wrong on the way ends it with a google.rpc.Status of ours. To decide before a message is received, unary calls are
+taken as streams of one message, which look the same on the wire.
+
+A message that has not arrived after `FAST_SECONDS` is a slow upload, which counts in the memory budget with the
+largest size it may have, and has `UPLOAD_SECONDS` to arrive.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from headwise_server.errors import (
+    SHUTTING_DOWN,
+    DeadlineUnmet,
+    Internal,
+    InvalidArgument,
+    NotReady,
+    Overloaded,
+    ServiceError,
+)
+from headwise_server.in_flight import InFlight
+from headwise_server.memory import Memory
+
+logger = logging.getLogger(__name__)
+FAST_SECONDS = 0.05
+UPLOAD_SECONDS = 60.0
+COPIES = 3  # of a message: as received, parsed, and of the image that is decoded
+OFF_LOOP_BYTES = 2**20  # a message larger than this is parsed in a thread
+FULL_RETRY_SECONDS = 0.1
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Any  # grpc.RpcMethodHandler; its published types are those of the synchronous server
+Parse = Callable[[bytes], Message]
+
+
+def as_service_error(error: BaseException) -> ServiceError:
+    """The error that the client gets; an unforeseen one is logged and becomes Internal."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return DeadlineUnmet("the call was cancelled while it was worked on.")
+    logger.error("unforeseen error in a handler", exc_info=error)
+    return Internal("an unforeseen error; the server's log has it.")
+
+
+class Reception(grpc.aio.ServerInterceptor):
+    """The calls of our services, from their arrival to their end. Belongs to one event loop.
+
+    Args:
+        services: full names of those that are ours; of others (health, reflection) unary calls are counted only.
+        max_calls: that may be in hand at a time.
+        max_message_bytes: of one message.
+    """
+
+    def __init__(
+        self, services: tuple[str, ...], in_flight: InFlight, memory: Memory, *, max_calls: int, max_message_bytes: int
+    ) -> None:
+        self._prefixes = tuple(f"/{service}/" for service in services)
+        self._in_flight, self._memory = in_flight, memory
+        self._max_calls, self._max_message_bytes = max_calls, max_message_bytes
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Take the call."""
+        handler, call = await continuation(handler_call_details), asyncio.current_task()
+        if handler is None or call is None:
+            return handler
+        if not handler_call_details.method.startswith(self._prefixes):
+            if not handler.response_streaming:
+                self._in_flight.add(call)
+            return handler
+        self._in_flight.add(call)
+        if handler.response_streaming:
+            stream = partial(self._stream, handler)
+            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(partial(self._unary, handler), None, None)
+
+    def _admit(self) -> None:
+        if self._in_flight.draining:
+            raise NotReady(SHUTTING_DOWN)
+        if self._in_flight.calls > self._max_calls:
+            raise Overloaded(f"{self._in_flight.calls} calls are in hand", FULL_RETRY_SECONDS)
+
+    async def _unary(self, handler: Handler, _: AsyncIterator[bytes], context: Context) -> bytes:
+        try:
+            self._admit()
+            client = context.peer()
+            content = await self._received(context, client)
+            with self._memory.hold(client, COPIES * len(content)):
+                request = await _parsed(handler.request_deserializer, content)
+                del content
+                reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
+        except (Exception, asyncio.CancelledError) as error:
+            await self._end_with(error, context)
+            raise  # it has raised already
+        self._hold_until_sent(client, len(reply))
+        return reply
+
+    async def _end_with(self, error: BaseException, context: Context) -> None:
+        """End a call with a status; raises what grpc.aio has to see then."""
+        if self._in_flight.ended and isinstance(error, asyncio.CancelledError):
+            error = NotReady(SHUTTING_DOWN)
+        elif context.cancelled():
+            raise error  # nobody listens any more
+        await context.abort_with_status(as_service_error(error).grpc_status())
+
+    def _hold_until_sent(self, client: str, size_bytes: int) -> None:
+        self._memory.take(client, size_bytes)
+        if call := asyncio.current_task():
+            call.add_done_callback(lambda _: self._memory.give_back(client, size_bytes))
+
+    async def _received(self, context: Context, client: str) -> bytes:
+        """The message of a unary call."""
+        loop, call = asyncio.get_running_loop(), asyncio.current_task()
+        refusal: ServiceError | None = None
+        slow_bytes = 0
+        timer: asyncio.TimerHandle
+
+        def end(error: ServiceError) -> None:
+            nonlocal refusal
+            refusal = error
+            if call:
+                call.cancel()
+
+        def become_slow() -> None:
+            nonlocal slow_bytes, timer
+            try:
+                self._memory.check(client, self._max_message_bytes)
+            except Overloaded as error:
+                end(error)
+                return
+            slow_bytes = self._max_message_bytes
+            self._memory.take(client, slow_bytes)
+            late = DeadlineUnmet(f"expected the request within {UPLOAD_SECONDS:.0f} s, found a part of it.")
+            timer = loop.call_later(UPLOAD_SECONDS, end, late)
+
+        timer = loop.call_later(FAST_SECONDS, become_slow)
+        try:
+            content = await context.read()
+        except asyncio.CancelledError:
+            if refusal and call:
+                call.uncancel()
+                raise refusal from None
+            raise
+        finally:
+            timer.cancel()
+            if slow_bytes:
+                self._memory.give_back(client, slow_bytes)
+        if content is grpc.aio.EOF:
+            raise InvalidArgument("request", "expected a message, found the end of the call.")
+        return bytes(content)
+
+    async def _stream(self, handler: Handler, contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        async def requests() -> AsyncIterator[Message]:
+            async for content in contents:
+                yield await _parsed(handler.request_deserializer, content)
+
+        try:
+            self._admit()
+            async for reply in handler.stream_stream(requests(), context):
+                yield reply
+        except (Exception, asyncio.CancelledError) as error:
+            await self._end_with(error, context)
+
+
+async def _parsed(parse: Parse, content: bytes) -> Message:
+    try:
+        if len(content) > OFF_LOOP_BYTES:
+            return await asyncio.to_thread(parse, content)
+        return parse(content)
+    except DecodeError:
+        raise InvalidArgument("request", f"expected a protobuf message, found {len(content)} other bytes.") from None
