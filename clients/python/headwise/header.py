@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-from headwise import jpeg, jpeg2000, netpbm, png, tiff
+from headwise import gif, jpeg, jpeg2000, netpbm, png, tiff
 from headwise.depth import other_byte_order
 from headwise.formats import UnreadableImage
 from headwise.resizing import ROW_BYTES, SAMPLED, working_bytes
@@ -50,6 +50,8 @@ STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # of
 DECODER_BYTES = {"WebP": 13, "AVIF": 14, "HEIC": 14, "GIF": 1}  # of a pixel, beside Pillow's image
 COPIES = {"WebP": 2, "AVIF": 2, "HEIC": 2, "TIFF": 1}  # of the file
 MAX_PLANES = 5  # that a TIFF image may store one after the other: CMYK and alpha
+CONVERTED_BYTES = {"1": 8, "P": 12, "I;16": 14, "I;16B": 14, "I;16L": 14, "I": 20}  # of a pixel of a strip
+LAID_BYTES = 24  # of a pixel of a strip that is laid on white: cut out, as RGBA, white, both, as RGB
 SWAPPED_BYTES = 8  # of a pixel of 16-bit greys whose bytes are exchanged
 JPEG_ROW_BYTES = 256  # of a pixel of the rows that libjpeg works on
 
@@ -93,9 +95,9 @@ def _open_jpeg(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
 
 
 def _open_png(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
-    """The image, and what its texts and profiles take."""
-    file, text_bytes, copied_bytes = png.without_large_metadata(file)
-    return Image.open(file, formats=("PNG",)), 6 * text_bytes + copied_bytes
+    """The image, and what its texts, profiles and other chunks take."""
+    file, taken = png.without_large_metadata(file)
+    return Image.open(file, formats=("PNG",)), taken
 
 
 def _open_tiff(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
@@ -145,7 +147,15 @@ def _open_bmp(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
     return image, 0
 
 
+def _open_gif(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
+    """The image, and what its comments take."""
+    blocks, block_bytes = gif.before_image(file)
+    file.seek(0)
+    return Image.open(file, formats=("GIF",)), 3 * block_bytes + blocks * gif.BLOCK_BYTES
+
+
 OPENERS = {
+    "GIF": _open_gif,
     "JPEG": _open_jpeg,
     "PNG": _open_png,
     "TIFF": _open_tiff,
@@ -181,9 +191,10 @@ def open_image(file: BinaryIO, kind: str, width: int, height: int) -> tuple[Imag
     again = stored_bytes(image) if other_byte_order(image) is not None else 0
     again += pixels * SWAPPED_BYTES if image.mode == "I;16B" else 0
     own += pixels * DECODER_BYTES.get(kind, 0) + file_bytes * COPIES.get(kind, 0)
-    converted = image.mode not in SAMPLED or image.has_transparency_data
+    converted_bytes = 0 if image.mode in SAMPLED else CONVERTED_BYTES.get(image.mode, LAID_BYTES)
+    converted_bytes = LAID_BYTES if image.has_transparency_data else converted_bytes
     sizes = ((width, height), (height, width))  # as it lies, and turned
-    working = max(working_bytes(image.size, size, converted) for size in sizes)
+    working = max(working_bytes(image.size, size, converted_bytes) for size in sizes)
     cost = DecodingCost(pixels, SMALL_BYTES + stored_bytes(image) + own + again + working)
     if cost.bytes > MAX_BYTES:
         taken = f"{cost.bytes // 2**20:,} MiB, more than {MAX_BYTES // 2**20:,}"

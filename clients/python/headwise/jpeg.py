@@ -25,6 +25,7 @@ BLOCK, COEFFICIENT_BYTES = 8, 2
 
 MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd8-\xfe])", re.DOTALL)  # that ends coded data, and starts or ends a segment
 START, END, SCAN, APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+START_OF_SCAN = bytes([0xFF, SCAN])
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL = {0xC0, 0xC1}
 
@@ -56,6 +57,14 @@ def _coefficient_bytes(frame: bytes, width: int, height: int) -> int:
     across, down = (max((pair[axis] for pair in factors), default=1) for axis in (0, 1))
     units = -(-width // (BLOCK * across)) * -(-height // (BLOCK * down))
     return units * sum(x * y for x, y in factors) * BLOCK * BLOCK * COEFFICIENT_BYTES
+
+
+def _may_have_many_scans(content: bytes | mmap.mmap, position: int) -> bool:
+    """Quicker than to walk over them. Coded data has no such bytes; what follows the image may have."""
+    for _ in range(MAX_SCANS):
+        if (position := content.find(START_OF_SCAN, position) + 1) == 0:
+            return False
+    return True
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -92,7 +101,7 @@ def read_header(file: BinaryIO) -> Header:
                 held = held or content[start + 2 : start + 3] != bytes([components])
                 coefficient_bytes = header.coefficient_bytes if held else 0
                 header = Header(header.width, header.height, coefficient_bytes, start)
-                if not held:
+                if not held or not _may_have_many_scans(content, start):
                     return header
             if scans > MAX_SCANS:
                 raise UnreadableImage(f"a JPEG image of more than {MAX_SCANS} scans; save it again")

@@ -7,6 +7,7 @@ headers of all tile parts are read here, and the smallest block counts.
 Source: ISO/IEC 15444-1, annexes A (markers) and I (boxes).
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ SIZE, CODING, COMPONENT_CODING, TILE_PART, DATA, END = 0xFF51, 0xFF52, 0xFF53, 0
 MAX_TILES = 2**14  # of 64 x 64 pixels in the largest image
 TILE_BYTES, TILE_COMPONENT_BYTES = 7000, 1600  # of the description of a tile; 755 MiB of 65,535 tiles with 3 components
 BLOCK_BYTES = 800  # of the records of a code block and of a precinct around it; 393 measured for the first
-LARGEST_BLOCK = 2**12  # pixels
+LARGEST_PRECINCT, MAX_LEVELS = 0xFF, 32
 VALUE_BYTES = 6  # of a value while its tile is decoded, and when it is handed over
 
 
@@ -33,14 +34,14 @@ class Header:
     components: int
     tiles: int
     tile_pixels: int
-    block_pixels: int  # of the smallest code block
+    blocks: float  # for each value of a component, in the tile that has most
 
     @property
     def bytes(self) -> int:
         """That OpenJPEG takes at most, beside the image that it writes to."""
         values = min(self.tile_pixels, self.width * self.height) * self.components
         descriptions = self.tiles * (TILE_BYTES + TILE_COMPONENT_BYTES * self.components)
-        return descriptions + values * VALUE_BYTES + values // self.block_pixels * BLOCK_BYTES
+        return descriptions + math.ceil(values * (VALUE_BYTES + self.blocks * BLOCK_BYTES))
 
 
 def _codestream(file: BinaryIO) -> int | None:
@@ -90,13 +91,22 @@ def _segments(file: BinaryIO, position: int) -> Iterator[tuple[int, bytes]]:
     raise UnreadableImage(f"a JPEG 2000 image of more than {MAX_SEGMENTS:,} segments; save it again")
 
 
-def _block_pixels(style: bytes, precincts: bool) -> int:
-    """Of a code block, from the bytes that start with the number of resolutions; a precinct may cut it smaller."""
+def _blocks(style: bytes, precincts: bool) -> float:
+    """Code blocks for each value, from the bytes that start with the number of decompositions.
+
+    Each resolution has a quarter of the values of the next; a precinct may cut its blocks smaller.
+    """
     if len(style) < 3:
-        return 1
-    sizes = [(byte & 15, byte >> 4) for byte in style[5:]] if precincts else []
-    axes = [min([(style[1 + axis] & 15) + 2, *(max(size[axis] - 1, 0) for size in sizes)]) for axis in (0, 1)]
-    return int(2 ** sum(axes))
+        return 1.0
+    levels = min(style[0], MAX_LEVELS)
+    blocks = 0.0
+    for level in range(levels + 1):
+        size = style[5 + level] if precincts and 5 + level < len(style) else LARGEST_PRECINCT
+        cut = 1 if level else 0
+        across = min((style[1] & 15) + 2, max((size & 15) - cut, 0))
+        down = min((style[2] & 15) + 2, max((size >> 4) - cut, 0))
+        blocks += 4.0 ** (level - levels) / 2 ** (across + down)
+    return min(blocks, 1.0)
 
 
 def _grid(content: bytes) -> tuple[int, int, int, int, int]:
@@ -112,7 +122,7 @@ def read_header(file: BinaryIO) -> Header | None:
     Raises:
         UnreadableImage: the file has more tiles, or more parts of tiles, than any encoder writes.
     """
-    grid, blocks = None, [LARGEST_BLOCK]
+    grid, blocks = None, [0.0]
     start = _codestream(file)
     for marker, content in _segments(file, start + 2) if start is not None else ():
         if marker == SIZE and len(content) >= 36:
@@ -120,8 +130,8 @@ def read_header(file: BinaryIO) -> Header | None:
             if grid[3] > MAX_TILES:
                 raise UnreadableImage(f"a JPEG 2000 image of {grid[3]:,} tiles, more than {MAX_TILES:,}; save it again")
         elif marker == CODING:
-            blocks.append(_block_pixels(content[5:], bool(content[:1] > b"" and content[0] & 1)))
+            blocks.append(_blocks(content[5:], content[:1] > b"\0" and bool(content[0] & 1)))
         elif marker == COMPONENT_CODING:
             style = content[1 if grid is None or grid[2] < 257 else 2 :]
-            blocks.append(_block_pixels(style[1:], bool(style[:1] > b"" and style[0] & 1)))
-    return None if grid is None else Header(*grid, min(blocks))
+            blocks.append(_blocks(style[1:], style[:1] > b"\0" and bool(style[0] & 1)))
+    return None if grid is None else Header(*grid, max(blocks))

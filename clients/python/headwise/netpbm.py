@@ -17,9 +17,8 @@ CODECS = ("ppm", "ppm_plain")  # Pillow's names of the decoders that this replac
 PLAIN = "ppm_plain"
 MAX_HEADER_BYTES = 2**16  # with comments, which Pillow reads one by one
 VALUE_BYTES = 10  # of a value while it is read: as text split, as a number, scaled, in two images
-TEXT_COPIES = 4  # of a plain file
+TEXT_COPIES = 5  # of a plain file
 HEADER = re.compile(rb"P[1-6](?:(?:\s|#[^\r\n]*[\r\n])+\d+){2,3}\s")
-COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
 NO_VALUE = re.compile(rb"[^\d\s]")
 BLOCK_VALUES = 2**18  # are converted at a time
 TRUNCATED = "image file is truncated"
@@ -43,13 +42,28 @@ def _table(largest: int, grey16: bool) -> NDArray[np.uint8 | np.uint16]:
     return np.round(fractions * 65535).astype(np.uint16) if grey16 else np.round(fractions * 255).astype(np.uint8)
 
 
+def _without_comments(text: bytes) -> bytes:
+    """The text without what lies between a # and the end of its line, and without that end, as Pillow has it."""
+    kept, inside = [], False
+    for start in range(0, len(text), BLOCK_VALUES):
+        block = np.frombuffer(text[start : start + BLOCK_VALUES], np.uint8)
+        places, ends = np.arange(block.size), (block == ord("\n")) | (block == ord("\r"))
+        last_mark = np.maximum.accumulate(np.where(block == ord("#"), places, 0 if inside else -1))
+        comment = last_mark > np.maximum.accumulate(np.where(ends, places, -1))
+        closing = ends & np.concatenate([[inside], comment[:-1]])
+        kept.append(block[~(comment | closing)].tobytes())
+        inside = bool(comment[-1])
+    return b"".join(kept)
+
+
 def _plain_values(text: bytes, bits: bool) -> NDArray[np.int32] | NDArray[np.uint8]:
     """The values of the text, up to the first that is none."""
-    text = COMMENT.sub(b"", text) if b"#" in text else text
+    text = _without_comments(text) if b"#" in text else text
     if match := NO_VALUE.search(text):
         text = text[: match.start()]
     if bits:  # which need no space between them
-        return np.frombuffer(b"".join(text.split()), np.uint8) - ord("0")
+        characters = np.frombuffer(text, np.uint8)
+        return characters[characters >= ord("0")] - ord("0")
     return np.fromstring(text, np.int32, sep=" ") if text.strip() else np.empty(0, np.int32)
 
 

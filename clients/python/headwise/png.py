@@ -18,6 +18,8 @@ from headwise.formats import UnreadableImage
 MAX_UNPACKED = 2**20  # bytes of one text or profile: Pillow's own limit (PngImagePlugin.MAX_TEXT_CHUNK)
 MAX_TEXTS = 16 * MAX_UNPACKED  # bytes of all that are looked at, and may be kept; Pillow's limit is four times that
 MAX_CHUNKS = 2**16  # half a gigabyte of pixels in libpng's chunks of 8 kB
+CHUNK_BYTES = 150  # that Pillow takes for a chunk it does not know, in Python
+COPIES, TEXT_COPIES = 3, 6  # of a chunk; of a text, as bytes and as characters of up to 4 bytes
 CHECKED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
@@ -47,33 +49,36 @@ def _unpacked_size(kind: bytes, data: bytes) -> int:
         return MAX_UNPACKED + 1
 
 
-def without_large_metadata(file: BinaryIO) -> tuple[BinaryIO, int, int]:
+def without_large_metadata(file: BinaryIO) -> tuple[BinaryIO, int]:
     """A PNG without the texts and profiles that Pillow would refuse it for; the file itself if it has none.
 
     Returns:
-        The PNG, the bytes of its texts and profiles when they are unpacked, and those of the copy that was made.
+        The PNG, and the bytes that Pillow takes at most for what is not pixels, with the copy if one was made.
 
     Raises:
         UnreadableImage: the file has more chunks than any encoder writes.
     """
     dropped: list[tuple[int, int]] = []
-    unpacked = 0
+    looked_at = taken = 0
     for number, (kind, start, end) in enumerate(_chunks(file)):
         if number == MAX_CHUNKS:
             raise UnreadableImage(f"a PNG image of more than {MAX_CHUNKS:,} chunks; save it again")
+        taken += CHUNK_BYTES + (COPIES * (end - start) if kind != b"IDAT" else 0)
         if kind in CHECKED:
-            size = _unpacked_size(kind, file.read(end - start - 12)) if unpacked <= MAX_TEXTS else MAX_UNPACKED + 1
-            unpacked += size
+            size = _unpacked_size(kind, file.read(end - start - 12)) if looked_at <= MAX_TEXTS else MAX_UNPACKED + 1
+            looked_at += size
             if size > MAX_UNPACKED:
                 dropped.append((start, end))
+            else:
+                taken += TEXT_COPIES * size
     file.seek(0)
     if not dropped:
-        return file, unpacked, 0
+        return file, taken
     kept = io.BytesIO()
     for start, end in dropped:
         kept.write(file.read(start - file.tell()))
         file.seek(end)
     kept.write(file.read())
-    copied = kept.tell()
+    taken += COPIES * kept.tell()
     kept.seek(0)
-    return kept, unpacked, 2 * copied
+    return kept, taken

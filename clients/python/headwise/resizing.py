@@ -18,8 +18,7 @@ STRIP_PIXELS = 2**22  # of a large image are converted at a time
 TALL_PIXELS = 2**24  # of rows at the width wanted that Pillow may make at a time
 SUPPORT = 2  # pixels to each side that the widest filter, bicubic, reads at scale 1
 SAMPLED = ("L", "RGB", "CMYK", "YCbCr", "LAB")  # modes that are resized as they are
-CONVERTED_BYTES = 24  # of each pixel of a strip: cut out, as RGBA, white, laid on it, as RGB; 22.5 measured
-RESIZED_BYTES, ROW_BYTES = 4, 8  # of each pixel, and of each row, of Pillow's images
+PIXEL_BYTES, ROW_BYTES = 4, 8  # of each pixel, and of each row, of Pillow's images
 
 Resampling = Literal["bilinear", "bicubic"]
 RESAMPLINGS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -73,17 +72,17 @@ def _in_strips(source: Size, size: Size, box: Box, converted: bool) -> bool:
     return (converted and large) or size[0] * (box[3] - box[1]) > TALL_PIXELS
 
 
-def working_bytes(source: Size, size: Size, converted: bool) -> int:
-    """Most memory that `resized` takes, for either framing."""
+def working_bytes(source: Size, size: Size, converted_bytes: int) -> int:
+    """Most memory that `resized` takes for either framing, if converting takes so many bytes for each pixel."""
     most = 0
     for box in (frame(source, size, True), frame(source, size, False)):
-        parts = [(0, 0, *source)]
-        copied = converted
-        if _in_strips(source, size, box, converted):
-            parts, copied = [part.source for part in _strips(source, size, box)], True
+        parts, pixel_bytes = [(0, 0, *source)], converted_bytes
+        if _in_strips(source, size, box, converted_bytes > 0):
+            parts = [part.source for part in _strips(source, size, box)]
+            pixel_bytes = max(converted_bytes, PIXEL_BYTES)
         for left, top, right, bottom in parts:
-            pixels = (right - left) * (bottom - top) * CONVERTED_BYTES if copied else 0
-            most = max(most, pixels + (bottom - top) * (size[0] * RESIZED_BYTES + 5 * ROW_BYTES))
+            row_bytes = (right - left) * pixel_bytes + size[0] * PIXEL_BYTES + 5 * ROW_BYTES
+            most = max(most, (bottom - top) * row_bytes)
     return most
 
 
