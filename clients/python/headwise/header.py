@@ -1,14 +1,13 @@
 """What the header of an image file says: whether it is read here, and what its decoding takes at most.
 
-Nothing is decoded. A file is refused by its header when it has too many pixels, or is built to cost time or memory out of
-all proportion: thousands of scans, strips, chunks or segments, or more than `MAX_BYTES`. What is left has a cost:
+Nothing is decoded. A file is refused by its header when it has too many pixels, or is built to cost time or memory out
+of all proportion: thousands of scans, strips, chunks or segments, or more than `MAX_BYTES`. What is left has a cost:
 
     bytes = the decoder's own + Pillow's image, twice where it is read twice + the strip that is converted and resized
             + copies of the file + `SMALL_BYTES`
 
-The decoders' own bytes for each pixel are those measured, rounded up (`results/decoding_memory.json`, Pillow 13.0.0); of
-JPEG, JPEG 2000 and TIFF they follow from what the header states. A second header within the pixels, of AVIF and WebP, is
-not read: libwebp refuses a file in which the two differ, libavif does not.
+The decoders' own bytes for each pixel are those measured, rounded up (`results/decoding_memory.json`, Pillow 13.0.0);
+of JPEG, JPEG 2000 and TIFF they follow from what the header states.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-from headwise import gif, jpeg, jpeg2000, netpbm, png, tiff
+from headwise import avif, gif, jpeg, jpeg2000, netpbm, png, tiff
 from headwise.depth import other_byte_order
 from headwise.formats import UnreadableImage
 from headwise.resizing import ROW_BYTES, SAMPLED, working_bytes
@@ -103,7 +102,7 @@ def _open_png(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
 def _open_tiff(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
     """The image, and what a strip or tile and the tags take."""
     entries = tiff.directory(file)
-    values = sum(entry.count for entry in entries if entry.type not in tiff.RAW_BYTES)
+    values = sum(entry.values for entry in entries if entry.type not in tiff.RAW_BYTES)
     if values > tiff.MAX_VALUES or len(entries) == tiff.MAX_ENTRIES:
         raise UnreadableImage("a TIFF image with more tags, strips or tiles than encoders write; save it again")
     file.seek(0)
@@ -154,7 +153,20 @@ def _open_gif(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
     return Image.open(file, formats=("GIF",)), 3 * block_bytes + blocks * gif.BLOCK_BYTES
 
 
+def _open_avif(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
+    """The image, and what its frames take that are larger than it says."""
+    coded_pixels = avif.coded_pixels(file)
+    file.seek(0)
+    image = Image.open(file, formats=("AVIF",))
+    if coded_pixels > MAX_PIXELS:
+        raise UnreadableImage(
+            f"an AVIF image whose frames have {coded_pixels:,} pixels, more than {MAX_PIXELS:,}; scale it down"
+        )
+    return image, max(0, coded_pixels - image.width * image.height) * DECODER_BYTES["AVIF"]
+
+
 OPENERS = {
+    "AVIF": _open_avif,
     "GIF": _open_gif,
     "JPEG": _open_jpeg,
     "PNG": _open_png,

@@ -1,9 +1,9 @@
 """What a JPEG file says before its first pixel: size, scans, and what libjpeg has to keep in memory to decode it.
 
 libjpeg decodes a sequential file whose components are all in its first scan row by row. Of any other file (progressive,
-or a scan for each component) it keeps every coefficient, 2 bytes each, until it has read the last scan; and it goes over
-the whole image for each scan, however few bytes that has. So the scans are counted here, as libjpeg's authors advise:
-nothing in the format limits them. Encoders write about 10 of a progressive image.
+or a scan for each component) it keeps every coefficient, 2 bytes each, until it has read the last scan; and it goes
+over the whole image for each scan, however few bytes that has. So the scans are counted here, as the authors of
+libjpeg-turbo advise: nothing in the format limits them. Encoders write about 10 of a progressive image.
 
 Markers are found as libjpeg finds them: bytes between segments are skipped, and so are markers without a length.
 """
@@ -61,10 +61,11 @@ def _coefficient_bytes(frame: bytes, width: int, height: int) -> int:
 
 def _may_have_many_scans(content: bytes | mmap.mmap, position: int) -> bool:
     """Quicker than to walk over them. Coded data has no such bytes; what follows the image may have."""
-    for _ in range(MAX_SCANS):
-        if (position := content.find(START_OF_SCAN, position) + 1) == 0:
-            return False
-    return True
+    scans = 0
+    while scans < MAX_SCANS and position >= 0:
+        position = content.find(START_OF_SCAN, position + 1)
+        scans += 1
+    return position >= 0
 
 
 def read_header(file: BinaryIO) -> Header:

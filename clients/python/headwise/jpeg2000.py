@@ -1,8 +1,8 @@
 """What a JPEG 2000 file says of its tiles and code blocks, from which OpenJPEG's memory follows.
 
-OpenJPEG decodes a tile at a time, with 4 bytes for each value of each component, and a record for each code block, which
-may be as small as 4 x 4. It describes all tiles before it decodes any. Tiles may have code blocks of their own: the
-headers of all tile parts are read here, and the smallest block counts.
+OpenJPEG decodes a tile at a time, with 4 bytes for each value of each component, and a record for each code block,
+which may be as small as 4 x 4. It describes all tiles before it decodes any. Tiles may have code blocks of their own:
+the headers of all tile parts are read here, and the tile with most blocks counts.
 
 Source: ISO/IEC 15444-1, annexes A (markers) and I (boxes).
 """

@@ -1,7 +1,7 @@
-"""Netpbm files that Pillow would read one value at a time in Python, with Python's lock: as a table and as text by NumPy.
+"""Netpbm files that Pillow would read one value at a time in Python, with Python's lock: by NumPy.
 
-Those are the plain ones, in decimal digits (P1, P2, P3), and PGM and PPM files whose largest value is not 255 or 65,535:
-their values are scaled by what the header states. The values are Pillow's: 8 bits, or 16 for greys of more.
+Those are the plain ones, in decimal digits (P1, P2, P3), and PGM and PPM files whose largest value is not 255 or
+65,535: their values are scaled by what the header states. The values are Pillow's: 8 bits, or 16 for greys of more.
 """
 
 import re

@@ -77,12 +77,14 @@ def working_bytes(source: Size, size: Size, converted_bytes: int) -> int:
     most = 0
     for box in (frame(source, size, True), frame(source, size, False)):
         parts, pixel_bytes = [(0, 0, *source)], converted_bytes
+        resized_rows = box[3] - box[1] + 4 * SUPPORT * max((box[3] - box[1]) / size[1], 1)
         if _in_strips(source, size, box, converted_bytes > 0):
             parts = [part.source for part in _strips(source, size, box)]
             pixel_bytes = max(converted_bytes, PIXEL_BYTES)
         for left, top, right, bottom in parts:
-            row_bytes = (right - left) * pixel_bytes + size[0] * PIXEL_BYTES + 5 * ROW_BYTES
-            most = max(most, (bottom - top) * row_bytes)
+            converting = (bottom - top) * ((right - left) * pixel_bytes + 4 * ROW_BYTES)
+            resizing = min(bottom - top, math.ceil(resized_rows)) * (size[0] * PIXEL_BYTES + ROW_BYTES)
+            most = max(most, converting + resizing)
     return most
 
 

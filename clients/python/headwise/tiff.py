@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
     tag: int
     type: int
-    count: int
+    values: int
     number: int
 
 
@@ -72,4 +72,4 @@ def decoder_bytes(tags: Mapping[int, Any], width: int, height: int) -> int:
     columns, rows = tags.get(TILE_WIDTH, width), tags.get(TILE_LENGTH, min(tags.get(ROWS_PER_STRIP, height), height))
     bits = tags.get(BITS_PER_SAMPLE, (1,))
     sample_bits = max(bits if isinstance(bits, tuple) else (bits,)) * tags.get(SAMPLES_PER_PIXEL, 1)
-    return columns * rows * (-(-sample_bits // 8) + PIXEL_BYTES.get(compression, OTHER_PIXEL_BYTES))
+    return int(columns * rows * (-(-sample_bits // 8) + PIXEL_BYTES.get(compression, OTHER_PIXEL_BYTES)))
