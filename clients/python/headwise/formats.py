@@ -13,9 +13,10 @@ import re
 import struct
 from typing import BinaryIO
 
+from headwise.tiff import directory
+
 HEAD_BYTES = 1024
 RAW = "camera raw"
-DIRECTORY_ENTRIES = 512  # of a TIFF directory are looked at; real ones have a few dozen
 
 NEW_SUBFILE_TYPE, PHOTOMETRIC, DNG_VERSION = 254, 262, 50706
 SENSOR_PHOTOMETRICS = (32803, 34892)  # colour filter array, linear raw
@@ -56,6 +57,10 @@ BRANDS = (  # of the boxes `ftyp`; the first row that has one of a file's brands
 CONTAINER_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf"}  # of still images; the brands that follow say which
 
 
+class UnreadableImage(Exception):
+    """Why a file is no image that can be used, as a fragment: "a damaged or truncated PNG: ..."."""
+
+
 def _kind_of_box(head: bytes) -> str:
     """The kind of a file that starts with a box `ftyp`: its major brand counts, of a container the ones that follow."""
     length = min(struct.unpack(">I", head[:4])[0], len(head))
@@ -66,22 +71,14 @@ def _kind_of_box(head: bytes) -> str:
 
 def _is_raw(file: BinaryIO, start: int, head: bytes) -> bool:
     """Whether the first directory of a TIFF file describes a preview, the pixels of a sensor or a digital negative."""
-    order = "<" if head.startswith(b"II") else ">"
-    version, offset = struct.unpack(f"{order}HI", head[2:8])
-    if version != 42:  # BigTIFF, which no camera writes
-        return False
-    file.seek(start + offset)
-    count = int.from_bytes(file.read(2), "little" if order == "<" else "big")
-    entries = file.read(12 * min(count, DIRECTORY_ENTRIES))
-    for tag, kind, _, value in struct.iter_unpack(f"{order}HHI4s", entries[: len(entries) // 12 * 12]):
-        number = struct.unpack(f"{order}H", value[:2])[0] if kind == 3 else struct.unpack(f"{order}I", value)[0]
-        if (
-            tag == DNG_VERSION
-            or (tag == NEW_SUBFILE_TYPE and number & 1)
-            or (tag == PHOTOMETRIC and number in SENSOR_PHOTOMETRICS)
-        ):
-            return True
-    return False
+    return struct.unpack("<H" if head.startswith(b"II") else ">H", head[2:4])[
+        0
+    ] == 42 and any(  # no camera writes BigTIFF
+        entry.tag == DNG_VERSION
+        or (entry.tag == NEW_SUBFILE_TYPE and entry.number & 1)
+        or (entry.tag == PHOTOMETRIC and entry.number in SENSOR_PHOTOMETRICS)
+        for entry in directory(file, start)
+    )
 
 
 def kind_of(source: BinaryIO | bytes) -> str | None:

@@ -13,8 +13,13 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from headwise.formats import UnreadableImage
+
 MAX_UNPACKED = 2**20  # bytes of one text or profile: Pillow's own limit (PngImagePlugin.MAX_TEXT_CHUNK)
-MAX_TEXTS = 16 * MAX_UNPACKED  # bytes of all texts that are kept; Pillow's limit is four times that
+MAX_TEXTS = 16 * MAX_UNPACKED  # bytes of all that are looked at, and may be kept; Pillow's limit is four times that
+MAX_CHUNKS = 2**16  # half a gigabyte of pixels in libpng's chunks of 8 kB
+CHUNK_BYTES = 150  # that Pillow takes for a chunk it does not know, in Python
+COPIES, TEXT_COPIES = 3, 6  # of a chunk; of a text, as bytes and as characters of up to 4 bytes
 CHECKED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
@@ -44,24 +49,36 @@ def _unpacked_size(kind: bytes, data: bytes) -> int:
         return MAX_UNPACKED + 1
 
 
-def without_large_metadata(file: BinaryIO) -> BinaryIO:
-    """A PNG without the texts and profiles that Pillow would refuse it for; the file itself if it has none."""
+def without_large_metadata(file: BinaryIO) -> tuple[BinaryIO, int]:
+    """A PNG without the texts and profiles that Pillow would refuse it for; the file itself if it has none.
+
+    Returns:
+        The PNG, and the bytes that Pillow takes at most for what is not pixels, with the copy if one was made.
+
+    Raises:
+        UnreadableImage: the file has more chunks than any encoder writes.
+    """
     dropped: list[tuple[int, int]] = []
-    texts = 0
-    for kind, start, end in _chunks(file):
+    looked_at = taken = 0
+    for number, (kind, start, end) in enumerate(_chunks(file)):
+        if number == MAX_CHUNKS:
+            raise UnreadableImage(f"a PNG image of more than {MAX_CHUNKS:,} chunks; save it again")
+        taken += CHUNK_BYTES + (COPIES * (end - start) if kind != b"IDAT" else 0)
         if kind in CHECKED:
-            size = _unpacked_size(kind, file.read(end - start - 12))
-            texts += size if kind != b"iCCP" else 0
-            if size > MAX_UNPACKED or texts > MAX_TEXTS:
+            size = _unpacked_size(kind, file.read(end - start - 12)) if looked_at <= MAX_TEXTS else MAX_UNPACKED + 1
+            looked_at += size
+            if size > MAX_UNPACKED:
                 dropped.append((start, end))
-                texts -= size if kind != b"iCCP" else 0
+            else:
+                taken += TEXT_COPIES * size
     file.seek(0)
     if not dropped:
-        return file
+        return file, taken
     kept = io.BytesIO()
     for start, end in dropped:
         kept.write(file.read(start - file.tell()))
         file.seek(end)
     kept.write(file.read())
+    taken += COPIES * kept.tell()
     kept.seek(0)
-    return kept
+    return kept, taken
