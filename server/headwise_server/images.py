@@ -25,7 +25,7 @@ MODES: dict[int, Mode] = {COLOR_MODE_GRAYSCALE: "L", COLOR_MODE_RGB: "RGB"}
 RESAMPLINGS: dict[int, Resampling] = {RESAMPLING_BILINEAR: "bilinear", RESAMPLING_BICUBIC: "bicubic"}
 
 
-def decoding_bytes(data: bytes, field: str, limit_bytes: int) -> int:
+def decoding_bytes(data: bytes, expected: ImageInput, field: str, limit_bytes: int) -> int:
     """Memory that decoding takes, from the header alone.
 
     Args:
@@ -35,7 +35,7 @@ def decoding_bytes(data: bytes, field: str, limit_bytes: int) -> int:
         InvalidArgument: it is none that is read here, or it takes more than the limit.
     """
     try:
-        size_bytes = cost(data).bytes
+        size_bytes = cost(data, expected.width, expected.height).bytes
     except UnreadableImage as error:
         raise InvalidArgument(field, f"expected an image, found {error}.") from error
     if size_bytes > limit_bytes:

@@ -108,9 +108,9 @@ async def _decode(
 ) -> None:
     """Decode files into their places; nothing is decoded where one is refused by its header."""
     state.decoders.check_room(caller.client, len(files))
-    sizes = {}
+    sizes, limit_bytes = {}, state.decoders.memory_bytes
     for position, content in files.items():
-        sizes[position] = decoding_bytes(content, f"images[{position}].encoded", state.decoders.memory_bytes)
+        sizes[position] = decoding_bytes(content, expected, f"images[{position}].encoded", limit_bytes)
         if len(sizes) % CHECKED_AT_ONCE == 0:
             await asyncio.sleep(0)
 
