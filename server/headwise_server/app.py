@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
@@ -25,7 +24,9 @@ from headwise_server.batching import Batcher
 from headwise_server.engines import Engine
 from headwise_server.in_flight import CallCounter, InFlight
 from headwise_server.inference import State
-from headwise_server.repository import Models, load_all
+from headwise_server.loading import LoadSettings
+from headwise_server.models import Models
+from headwise_server.repository import load_all
 from headwise_server.services.headwise import HeadwiseService
 
 logger = logging.getLogger(__name__)
@@ -74,16 +75,6 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
     return f"{address.rsplit(':', 1)[0]}:{port}"
 
 
-def warm_up(models: Models, max_batch: int) -> None:
-    """Run every session at the smallest and the largest batch, so that no client pays for a first run."""
-    for versions in models.values():
-        for model in versions.values():
-            expected = model.manifest.input
-            for session in (model.classify, model.explain):
-                for batch in (1, max_batch):
-                    session.run(np.zeros((batch, expected.height, expected.width, expected.channels), np.uint8))
-
-
 def _stop_event() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -96,12 +87,8 @@ def _stop_event() -> asyncio.Event:
 
 
 async def _load(settings: Settings, engine: Engine) -> Models:
-    def load() -> Models:
-        models = load_all(settings.repository, engine, settings.precision, settings.streams)
-        warm_up(models, settings.max_batch)
-        return models
-
-    return await asyncio.to_thread(load)
+    loading = LoadSettings(engine, settings.precision, settings.streams, settings.max_batch)
+    return await asyncio.to_thread(load_all, settings.repository, loading)
 
 
 async def _drain(server: grpc.aio.Server, in_flight: InFlight, grace_seconds: float) -> None:

@@ -22,7 +22,7 @@ from headwise_server.engines import Session
 from headwise_server.errors import InvalidArgument, NotReady
 from headwise_server.images import to_array
 from headwise_server.in_flight import InFlight
-from headwise_server.repository import Model, Models, resolve
+from headwise_server.models import Model, Models, resolve
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
