@@ -25,8 +25,7 @@ from headwise_server.engines import Engine
 from headwise_server.in_flight import CallCounter, InFlight
 from headwise_server.inference import State
 from headwise_server.loading import LoadSettings
-from headwise_server.models import Models
-from headwise_server.repository import load_all
+from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
 
 logger = logging.getLogger(__name__)
@@ -52,6 +51,10 @@ class Settings:
     max_queue: int  # images
     max_message_mib: int
     grace_seconds: float
+    strict: bool = False
+    keep_versions: int = 0  # newest, of each model; 0 for all
+    reload_seconds: float = 0.0  # 0: new bundles need a new start
+    max_slowdown: float = 4.0  # of a version by the one it replaces; 0 for any
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
@@ -86,9 +89,13 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-async def _load(settings: Settings, engine: Engine) -> Models:
-    loading = LoadSettings(engine, settings.precision, settings.streams, settings.max_batch)
-    return await asyncio.to_thread(load_all, settings.repository, loading)
+async def _set_health(servicer: health.aio.HealthServicer, repository: Repository) -> None:
+    """Of each model: SERVING where a version of it is; of the whole: where any model is."""
+    names = {state.name for state in repository.index()} | set(repository.models)
+    for name in sorted(names):
+        await servicer.set(name, SERVING if name in repository.models else NOT_SERVING)
+    for name in ("", SERVICE):
+        await servicer.set(name, SERVING if repository.models else NOT_SERVING)
 
 
 async def _drain(server: grpc.aio.Server, in_flight: InFlight, grace_seconds: float) -> None:
@@ -118,6 +125,18 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
     state = State(batcher, decoders)
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
+
+    async def publish() -> None:
+        state.models = repository.models
+        await _set_health(health_servicer, repository)
+
+    repository = Repository(
+        RepositorySettings(
+            settings.repository, settings.strict, settings.keep_versions, settings.reload_seconds, settings.max_slowdown
+        ),
+        LoadSettings(engine, settings.precision, settings.streams, settings.max_batch),
+        publish,
+    )
     server = grpc.aio.server(interceptors=[CallCounter(state.in_flight, SERVICE)], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -125,15 +144,15 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
     on_listening(_bind(server, settings.listen))
     await server.start()
     try:
-        loading = asyncio.ensure_future(_load(settings, engine))
+        loading = asyncio.ensure_future(repository.start())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            state.models = loading.result()
-            for name in ("", SERVICE, *state.models):
-                await health_servicer.set(name, SERVING)
-            logger.info("serving %s on %s", ", ".join(state.models), engine.name)
+            loading.result()
+            logger.info("serving %s on %s", ", ".join(state.models) or "nothing yet", engine.name)
+            watching = asyncio.ensure_future(repository.watch())
             await stopping
+            watching.cancel()
             logger.info("draining")
         await health_servicer.enter_graceful_shutdown()
         await asyncio.sleep(LAME_DUCK_SECONDS if state.models else 0)

@@ -56,6 +56,9 @@ def run(
     grace_seconds: Annotated[
         float, typer.Option(envvar="HEADWISE_GRACE_SECONDS", min=0, help="Time to finish calls when stopped.")
     ] = 20.0,
+    strict: Annotated[
+        bool, typer.Option(envvar="HEADWISE_STRICT", help="Do not start if one bundle cannot be served.")
+    ] = False,
     show_version: Annotated[
         bool,
         typer.Option(
@@ -76,6 +79,7 @@ def run(
         max_queue=max_queue,
         max_message_mib=max_message_mib,
         grace_seconds=grace_seconds,
+        strict=strict,
     )
     try:
         asyncio.run(serve(settings, create(engine), _announce))

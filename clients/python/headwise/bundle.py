@@ -61,7 +61,7 @@ def _inside(folder: Path, relative: str) -> Path:
     parts = PurePosixPath(relative)
     if not parts.name or parts.is_absolute() or ".." in parts.parts:
         raise BundleError("expected a path inside the bundle")
-    path = (folder / parts).resolve(strict=True)
+    path = Path(os.path.realpath(folder / parts, strict=True))  # Path.resolve has errors of its own for circular links
     if not path.is_relative_to(folder.resolve()):
         raise BundleError("expected a file inside the bundle, found a symbolic link out of it")
     return path

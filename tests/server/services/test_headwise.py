@@ -23,9 +23,8 @@ from headwise_server.batching import Batcher
 from headwise_server.engines import Outputs, create
 from headwise_server.errors import Internal, NotReady
 from headwise_server.inference import State
-from headwise_server.loading import LoadSettings
+from headwise_server.loading import LoadSettings, load
 from headwise_server.replies import softmax
-from headwise_server.repository import load_all
 from headwise_server.services.headwise import as_service_error, classify, explain
 from PIL import Image
 
@@ -344,9 +343,9 @@ def test_manifest_of_a_model_is_given(stub: HeadwiseServiceStub, bundle: Path) -
 
 
 @pytest.fixture
-async def state(repository: Path) -> AsyncIterator[State]:
+async def state(bundle: Path) -> AsyncIterator[State]:
     """What handlers share, in this process; one stream, one image at a time, 8 may wait."""
-    models = load_all(repository, LoadSettings(create("onnxruntime"), "f32"))
+    models = {"digits": {1: load(bundle, LoadSettings(create("onnxruntime"), "f32"))}}
     with ThreadPoolExecutor(2) as pool:
         batcher = Batcher(pool, streams=1, max_batch=1, max_queue=8)
         yield State(batcher, pool, models)
