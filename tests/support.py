@@ -226,14 +226,19 @@ def script(main: Callable[..., None], *arguments: str | Path) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments], env={"COLUMNS": "120"})
 
 
-def copy_bundle(bundle: Path, repository: Path, name: str = "digits", version: int = 1, scale: float = 1.0) -> Path:
-    """A bundle `repository/name/version` with every weight of another scaled, and the golden set that it then gives.
+CONVOLUTION_WEIGHTS = 32 * 3 * 3  # the first tensor of weights.bin
 
-    It is written under a name that begins with a dot and renamed, as the exporter does.
+
+def copy_bundle(bundle: Path, repository: Path, name: str = "digits", version: int = 1, scale: float = 1.0) -> Path:
+    """A bundle `repository/name/version` like another, but with its first convolution scaled: its logits differ.
+
+    The split of the logits is exact for any weights there. The golden set is what the graphs then give. The bundle is
+    written under a name that begins with a dot and renamed, as the exporter does.
     """
     folder = repository / name / f".{version}.partial"
     shutil.copytree(bundle, folder)
-    weights = np.fromfile(folder / "weights.bin", np.float32) * np.float32(scale)
+    weights = np.fromfile(folder / "weights.bin", np.float32)
+    weights[:CONVOLUTION_WEIGHTS] *= np.float32(scale)
     (folder / "weights.bin").write_bytes(weights.tobytes())
     golden = read_golden_set(folder)
     golden |= run_graph(folder / "explain.onnx", golden["images"])

@@ -95,18 +95,25 @@ class Repository:
             RepositoryError: no such folder; or no bundle can be served, and the folder is not looked at again.
             BundleError, EngineError: `strict`, and one cannot be served.
         """
-        async with self._lock:
-            await self._update(None)
+        await self.look()
         if not self.models and not self._settings.reload_seconds:
             raise RepositoryError(self._nothing_to_serve())
+
+    async def look(self) -> None:
+        """Load, replace and retire what has changed in the folder; files that differ from the last look are waited for.
+
+        Raises:
+            RepositoryError: the folder cannot be read; everything stays as it is.
+        """
+        async with self._lock:
+            await self._update(None)
 
     async def watch(self) -> None:
         """Follow the changes of the folder for ever; return at once where that is switched off."""
         while self._settings.reload_seconds:
             await asyncio.sleep(self._settings.reload_seconds)
             try:
-                async with self._lock:
-                    await self._update(None)
+                await self.look()
             except RepositoryError as error:  # an unmounted folder, perhaps: what is loaded is served
                 self._say(logging.ERROR, str(error))
             except Exception:

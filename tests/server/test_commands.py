@@ -34,12 +34,13 @@ def test_options_become_settings(started: list[tuple[Settings, Engine]]) -> None
     """Every option arrives, and the address is announced on stdout for whoever started the server."""
     arguments = (
         "--repository m --listen 0.0.0.0:1 --engine onnxruntime --precision f32 --streams 3 --max-batch 4 "
-        "--max-queue 5 --max-message-mib 6 --grace-seconds 7"
+        "--max-queue 5 --max-message-mib 6 --grace-seconds 7 --strict "
+        "--keep-versions 8 --reload-seconds 9 --max-slowdown 10"
     )
     result = invoke(*arguments.split())
     assert result.exit_code == 0, result.output
     [(settings, engine)] = started
-    assert settings == Settings(Path("m"), "0.0.0.0:1", "f32", 3, 4, 5, 6, 7.0)
+    assert settings == Settings(Path("m"), "0.0.0.0:1", "f32", 3, 4, 5, 6, 7.0, True, 8, 9.0, 10.0)
     assert engine.name == "onnxruntime"
     assert result.stdout == "listening on 127.0.0.1:1234\n"
 
