@@ -46,12 +46,13 @@ FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="headwise-server" \
       org.opencontainers.image.description="Serves bundles of pruned vision transformers over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0"
-# A container has a network of its own, so listen on all of it. pip wrote the byte code at build time. ONNX Runtime
-# reports its use to its maker by default.
+# A container has a network of its own, so listen on all of it. pip wrote the byte code at build time. Bundles are copied
+# while they are loaded, into memory, since the root may be read-only. ONNX Runtime reports its use to its maker by default.
 ENV PATH=/opt/headwise/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HEADWISE_LISTEN=0.0.0.0:50051 \
+    TMPDIR=/dev/shm \
     ORT_DISABLE_TELEMETRY=1
 # A number, since Kubernetes' runAsNonRoot cannot check a name.
 USER 65532:65532

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -12,14 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import processes
 import torch
+from headwise.bundle import read_golden_set, read_manifest, write_manifest
+from headwise.v1.bundle_pb2 import Bundle
 from headwise_exporter.commands.app import app
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import Dataset, DatasetSettings, Split
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.export.bundle import write_bundle
+from headwise_exporter.export.bundle import list_files, write_bundle
+from headwise_exporter.export.graphs import run_graph
 from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings
@@ -219,3 +224,34 @@ def script(main: Callable[..., None], *arguments: str | Path) -> Result:
     command = Typer()
     command.command()(main)
     return CliRunner().invoke(command, [str(argument) for argument in arguments], env={"COLUMNS": "120"})
+
+
+CONVOLUTION_WEIGHTS = 32 * 3 * 3  # the first tensor of weights.bin
+
+
+def copy_bundle(bundle: Path, repository: Path, name: str = "digits", version: int = 1, scale: float = 1.0) -> Path:
+    """A bundle `repository/name/version` like another, but with its first convolution scaled: its logits differ.
+
+    The split of the logits is exact for any weights there. The golden set is what the graphs then give. The bundle is
+    written under a name that begins with a dot and renamed, as the exporter does.
+    """
+    folder = repository / name / f".{version}.partial"
+    shutil.copytree(bundle, folder)
+    weights = np.fromfile(folder / "weights.bin", np.float32)
+    weights[:CONVOLUTION_WEIGHTS] *= np.float32(scale)
+    (folder / "weights.bin").write_bytes(weights.tobytes())
+    golden = read_golden_set(folder)
+    golden |= run_graph(folder / "explain.onnx", golden["images"])
+    np.savez(folder / "golden.npz", allow_pickle=False, **golden)
+    manifest = read_manifest(folder)
+    manifest.name, manifest.version = name, str(version)
+    rehash(folder, manifest)
+    return folder.rename(repository / name / str(version))
+
+
+def rehash(folder: Path, manifest: Bundle) -> None:
+    """Write a manifest that states the files of the folder as they are."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    del manifest.files[:]
+    manifest.files.extend(list_files(folder))
+    write_manifest(manifest, folder)

@@ -13,7 +13,7 @@ an idle ClassifyStream) do not hold the server up.
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,10 @@ from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
+from headwise_server.loading import LoadSettings
 from headwise_server.memory import Memory
 from headwise_server.reception import Reception
-from headwise_server.repository import Models, load_all
+from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,10 @@ class Settings:
     stuck_seconds: float  # that a batch may run before health says NOT_SERVING
     lame_duck_seconds: float
     grace_seconds: float
+    strict: bool = False
+    keep_versions: int = 0  # newest, of each model; 0 for all
+    reload_seconds: float = 0.0  # 0: new bundles need a new start
+    max_slowdown: float = 4.0  # of a version by the one it replaces; 0 for any
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
@@ -94,15 +99,6 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
-def warm_up(models: Models, max_batch: int) -> None:
-    """Run every session at the smallest and the largest batch, so that no client pays for a first run."""
-    for versions in models.values():
-        for model in versions.values():
-            expected = model.manifest.input
-            for session in (model.classify, model.explain):
-                session.warm_up((expected.height, expected.width, expected.channels), (1, max_batch))
-
-
 def _stop_event() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -114,29 +110,24 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-async def _load(settings: Settings, engine: Engine) -> Models:
-    def load() -> Models:
-        models = load_all(settings.repository, engine, settings.precision, settings.streams)
-        warm_up(models, settings.max_batch)
-        return models
+async def _set_health(servicer: health.aio.HealthServicer, repository: Repository, is_stuck: bool) -> None:
+    """Of each model: SERVING where a version of it is; of all: where any model is; of none where a batch hangs."""
+    served = set() if is_stuck else set(repository.models)
+    for name in sorted({state.name for state in repository.index()} | set(repository.models)):
+        await servicer.set(name, SERVING if name in served else NOT_SERVING)
+    for name in ("", SERVICE):
+        await servicer.set(name, SERVING if served else NOT_SERVING)
 
-    return await asyncio.to_thread(load)
 
-
-async def _watch(batcher: Batcher, servicer: health.aio.HealthServicer, names: Sequence[str], limit: float) -> None:
-    """Have health say NOT_SERVING while a batch runs for longer than the limit, in seconds."""
+async def _watch(is_stuck: Callable[[], bool], publish: Callable[[], Awaitable[None]]) -> None:
+    """Publish the health when a batch begins to hang, and when it no longer does."""
     was_stuck = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
-        if (is_stuck := batcher.longest_running_seconds > limit) == was_stuck:
-            continue
-        was_stuck = is_stuck
-        if is_stuck:
-            logger.error("a batch has run for %.0f s: NOT_SERVING until it ends", batcher.longest_running_seconds)
-        else:
-            logger.info("the batch has ended: serving again")
-        for name in names:
-            await servicer.set(name, NOT_SERVING if is_stuck else SERVING)
+        if is_stuck() != was_stuck:
+            was_stuck = not was_stuck
+            logger.error("a batch hangs: NOT_SERVING" if was_stuck else "no batch hangs any more")
+            await publish()
 
 
 async def _drain(in_flight: InFlight, grace_seconds: float) -> None:
@@ -180,6 +171,21 @@ async def serve(
     state = State(batcher, decoders, Memory(settings.memory_mib * 2**20))
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
+
+    def is_stuck() -> bool:
+        return batcher.longest_running_seconds > settings.stuck_seconds
+
+    async def publish() -> None:
+        state.models = repository.models
+        await _set_health(health_servicer, repository, is_stuck())
+
+    repository = Repository(
+        RepositorySettings(
+            settings.repository, settings.strict, settings.keep_versions, settings.reload_seconds, settings.max_slowdown
+        ),
+        LoadSettings(engine, settings.precision, settings.streams, settings.max_batch),
+        publish,
+    )
     reception = Reception(
         (SERVICE,),
         state.in_flight,
@@ -194,18 +200,16 @@ async def serve(
     on_listening(_bind(server, settings.listen))
     await server.start()
     try:
-        loading = asyncio.ensure_future(_load(settings, engine))
+        loading = asyncio.ensure_future(repository.start())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            state.models = loading.result()
-            names = ("", SERVICE, *state.models)
-            for name in names:
-                await health_servicer.set(name, SERVING)
-            logger.info("serving %s on %s", ", ".join(state.models), engine.name)
-            watching = asyncio.ensure_future(_watch(batcher, health_servicer, names, settings.stuck_seconds))
+            loading.result()
+            logger.info("serving %s on %s", ", ".join(state.models) or "nothing yet", engine.name)
+            watches = [asyncio.ensure_future(watch) for watch in (repository.watch(), _watch(is_stuck, publish))]
             await stopping
-            watching.cancel()
+            for watch in watches:
+                watch.cancel()
         await health_servicer.enter_graceful_shutdown()
         await asyncio.sleep(settings.lame_duck_seconds if state.models else 0)
         logger.info("draining")

@@ -85,6 +85,31 @@ def run(
     grace_seconds: Annotated[
         float, typer.Option(envvar="HEADWISE_GRACE_SECONDS", min=0, help="Time to finish calls when stopped.")
     ] = 20.0,
+    strict: Annotated[
+        bool, typer.Option(envvar="HEADWISE_STRICT", help="Do not start if one bundle cannot be served.")
+    ] = False,
+    reload_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="HEADWISE_RELOAD_SECONDS",
+            min=0,
+            help="Between two looks for new or changed bundles; 0 for none.",
+        ),
+    ] = 0.0,
+    keep_versions: Annotated[
+        int,
+        typer.Option(
+            envvar="HEADWISE_KEEP_VERSIONS", min=0, help="Newest versions of each model that stay loaded; 0 for all."
+        ),
+    ] = 0,
+    max_slowdown: Annotated[
+        float,
+        typer.Option(
+            envvar="HEADWISE_MAX_SLOWDOWN",
+            min=0,
+            help="Largest time of a new version, as a multiple of that of the version it replaces; 0 for any.",
+        ),
+    ] = 4.0,
     show_version: Annotated[
         bool,
         typer.Option(
@@ -110,6 +135,10 @@ def run(
         stuck_seconds=stuck_seconds,
         lame_duck_seconds=lame_duck_seconds,
         grace_seconds=grace_seconds,
+        strict=strict,
+        keep_versions=keep_versions,
+        reload_seconds=reload_seconds,
+        max_slowdown=max_slowdown,
     )
     try:
         asyncio.run(serve(settings, create(engine), _announce, _end_process))

@@ -25,7 +25,7 @@ from headwise_server.errors import InvalidArgument, NotReady
 from headwise_server.images import decoded, decoding_bytes, view
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
-from headwise_server.repository import Model, Models, resolve
+from headwise_server.models import Model, Models, resolve
 from headwise_server.timing import TimedSession
 
 CHECKED_AT_ONCE = 16  # headers, before other calls have their turn

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headwise_server.batching import Answer
 from headwise_server.engines import Outputs
 from headwise_server.errors import Internal, InvalidArgument
-from headwise_server.repository import Model
+from headwise_server.models import Model
 
 DEFAULT_CLASSIFY_TOP, DEFAULT_EXPLAIN_TOP = 5, 3
 

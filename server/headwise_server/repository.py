@@ -1,184 +1,293 @@
-"""Find bundles, verify them, and hold the models that are served.
+"""The models of a repository: which versions are loaded, why others are not, and what changes.
 
-A bundle is served only if its manifest is known, every file has the sha256 that the manifest states, and both graphs
-give on this machine's engine what the golden set says. A reduced precision must in addition leave the first label of
-every golden image as it is; if it does not pass, Classify runs in float32, and the log says why. Explain always runs in
-float32: its completeness tolerance is beyond bf16.
+A bundle that cannot be served stops no other: its state says why. A version is read, verified, opened, warmed up and
+compared before the mapping of models is replaced as a whole; requests in flight finish on the sessions they began on. A
+new version that fails leaves the old one in place.
+
+Everything is done by one thread at a time, never on the event loop. Files that still change are no error: a bundle that
+fails is tried again until its files have been the same for two polls.
 """
 
+import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
-from headwise.bundle import (
-    CLASSIFY_GRAPH,
-    EXPLAIN_GRAPH,
-    MANIFEST,
-    BundleError,
-    check_files,
-    file_sha256,
-    golden_differences,
-    read_golden_set,
-    read_manifest,
-)
-from headwise.v1.bundle_pb2 import Bundle
-from headwise.v1.service_pb2 import ServedModel
+from headwise.bundle import BundleError
 
-from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session
+from headwise_server.engines import EngineError
 from headwise_server.errors import NotFound
-from headwise_server.timing import TimedSession
+from headwise_server.folders import GONE, Scan, Signature, pinned_version, scan, signature
+from headwise_server.loading import LoadSettings, load
+from headwise_server.models import Model, Models
+from headwise_server.slowdown import check_slowdown
 
 logger = logging.getLogger(__name__)
-AUTO = "auto"
-FULL: Precision = "f32"
-MOST_DIGITS = 18  # of a version
-SHOWN_CHARACTERS = 64  # of a name or version that a message repeats
+Key = tuple[str, int]  # name and version
 
 
 class RepositoryError(Exception):
-    """A repository holds no bundle, or one that must not be served."""
+    """A repository cannot be read, or a model of it cannot be served."""
+
+
+class State(StrEnum):
+    """Of one version, named as in the Open Inference Protocol's extension for repositories."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
 
 
 @dataclass(frozen=True)
-class Model:
-    """A verified bundle with its sessions open."""
+class VersionState:
+    """What is known of one version of a model."""
 
-    manifest: Bundle
-    sha256: str  # of the manifest
-    engine: str
-    classify: TimedSession
-    explain: TimedSession
-
-    def served(self, session: TimedSession) -> ServedModel:
-        """How a reply that this session gave names the model."""
-        return ServedModel(
-            name=self.manifest.name,
-            version=self.manifest.version,
-            sha256=self.sha256,
-            engine=self.engine,
-            precision=session.precision,
-        )
+    name: str
+    version: int
+    state: State
+    reason: str = ""  # why it is not served, or not as it now lies in its folder
 
 
-Models = Mapping[str, Mapping[int, Model]]  # by name and version
+@dataclass(frozen=True)
+class RepositorySettings:
+    """Which versions are loaded, and when."""
+
+    folder: Path
+    strict: bool = False  # one bundle that cannot be served is an error at the start
+    keep_versions: int = 0  # newest, of each model, that stay loaded; 0 for all
+    reload_seconds: float = 0.0  # between two looks at the folder; 0 for none
+    max_slowdown: float = 0.0  # of a new version, by the one it replaces; 0 for any
 
 
-def find(repository: Path) -> list[Path]:
-    """Folders `<name>/<version>` that hold a manifest; names that begin with a dot are unfinished and skipped.
-
-    Raises:
-        RepositoryError: no such folder, or no bundle in it.
-    """
-    if not repository.is_dir():
-        raise RepositoryError(f"expected a model repository at {repository}, found no such folder.")
-    manifests = sorted(repository.glob(f"*/*/{MANIFEST}"))
-    folders = [path.parent for path in manifests if not path.parent.name.startswith(".")]
-    if not folders:
-        raise RepositoryError(
-            f"{repository} holds no bundle: expected <name>/<version>/{MANIFEST} in it. "
-            f"Make one with `exporter build --dataset digits --out {repository}`."
-        )
-    return folders
-
-
-def _golden_failure(session: Session, manifest: Bundle, golden: Outputs) -> str | None:
-    """How far the session is from the golden set; None where it passes."""
-    outputs = session.run(golden["images"])
-    full = session.precision == FULL
-    tolerance = manifest.golden_tolerance if full else manifest.golden_tolerance_reduced
-    differences = golden_differences(outputs, golden).values()
-    if not all(difference <= tolerance for difference in differences):
-        return f"golden set differs by {max(differences):.3g}, tolerance {tolerance:.3g}"
-    changed = int((outputs["logits"].argmax(1) != golden["logits"].argmax(1)).sum())
-    return f"{changed} golden images change their first label" if changed and not full else None
-
-
-def _open_checked(
-    graph: Path, engine: Engine, precision: Precision, streams: int, manifest: Bundle, golden: Outputs
-) -> Session:
-    session = engine.open_session(graph, precision, streams)
-    if failure := _golden_failure(session, manifest, golden):
-        raise EngineError(f"{graph} on {engine.name} in {precision}: {failure}")
-    return session
-
-
-def _open_classify(
-    graph: Path, engine: Engine, precision: str, streams: int, manifest: Bundle, golden: Outputs
-) -> Session:
-    if precision == AUTO and (reduced := engine.reduced_precision()):
-        try:
-            return _open_checked(graph, engine, reduced, streams, manifest, golden)
-        except EngineError as error:
-            logger.warning("%s; Classify runs in f32", error)
-    return _open_checked(graph, engine, FULL, streams, manifest, golden)
-
-
-def load(folder: Path, engine: Engine, precision: str = AUTO, streams: int = 1) -> Model:
-    """Verify a bundle and open its graphs.
+class Repository:
+    """Models that come and go. Belongs to one event loop.
 
     Args:
-        precision: of Classify: `auto` or `f32`.
-        streams: concurrent runs to plan for.
-
-    Raises:
-        BundleError: the bundle is damaged or of an unknown format.
-        EngineError: the engine cannot run it, or runs it wrongly.
+        publish: called on the loop after every change of `models` or of the states.
     """
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
-    if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
-        raise BundleError(
-            f"{folder} says that it is {manifest.name} version {manifest.version}; a bundle's folder is "
-            f"<name>/<version>. Rename the folder."
-        )
-    if not manifest.version.isdecimal():
-        raise BundleError(
-            f"{folder}: expected a positive integer as version, found {manifest.version!r}. Export again."
-        )
-    golden = read_golden_set(folder)
-    classify = _open_classify(folder / CLASSIFY_GRAPH, engine, precision, streams, manifest, golden)
-    explain = _open_checked(folder / EXPLAIN_GRAPH, engine, FULL, streams, manifest, golden)
-    return Model(manifest, file_sha256(folder / MANIFEST), engine.name, TimedSession(classify), TimedSession(explain))
 
+    def __init__(
+        self, settings: RepositorySettings, loading: LoadSettings, publish: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.models: Models = MappingProxyType({})
+        self._settings, self._loading, self._publish = settings, loading, publish
+        self._lock = asyncio.Lock()
+        self._states: dict[Key, VersionState] = {}
+        self._seen: dict[Key, Signature] = {}  # at the last look
+        self._tried: dict[Key, Signature] = {}  # those whose outcome is final
+        self._unloaded: set[str] = set()  # by hand
+        self._said: set[str] = set()
+        self._first = True
+        self._first = True
 
-def load_all(repository: Path, engine: Engine, precision: str = AUTO, streams: int = 1) -> Models:
-    """Every bundle of the repository.
+    def index(self) -> list[VersionState]:
+        """The state of every version, by name and number."""
+        return [state for _, state in sorted(self._states.copy().items())]
 
-    Raises:
-        RepositoryError: there is none.
-        BundleError, EngineError: one of them must not be served.
-    """
-    models: dict[str, dict[int, Model]] = {}
-    for folder in find(repository):
-        model = load(folder, engine, precision, streams)
-        models.setdefault(model.manifest.name, {})[int(model.manifest.version)] = model
-        logger.info("loaded %s version %s", model.manifest.name, model.manifest.version)
-    return models
+    async def start(self) -> None:
+        """Load what is there.
 
+        Raises:
+            RepositoryError: no such folder; or no bundle can be served, and the folder is not looked at again.
+            BundleError, EngineError: `strict`, and one cannot be served.
+        """
+        await self.look()
+        if not self.models and not self._settings.reload_seconds:
+            raise RepositoryError(self._nothing_to_serve())
 
-def is_number(version: str) -> bool:
-    """Whether a version is a number such as a folder may have."""
-    return version.isascii() and version.isdecimal() and len(version) <= MOST_DIGITS
+    async def look(self) -> None:
+        """Load, replace and retire what has changed in the folder; files that differ from the last look are waited for.
 
+        Raises:
+            RepositoryError: the folder cannot be read; everything stays as it is.
+        """
+        async with self._lock:
+            await self._update(None)
 
-def resolve(models: Models, name: str, version: str) -> Model:
-    """The model that a request names; an empty name where one alone is served, an empty version for the newest.
+    async def watch(self) -> None:
+        """Follow the changes of the folder for ever; return at once where that is switched off."""
+        while self._settings.reload_seconds:
+            await asyncio.sleep(self._settings.reload_seconds)
+            try:
+                await self.look()
+            except RepositoryError as error:  # an unmounted folder, perhaps: what is loaded is served
+                self._say(logging.ERROR, str(error))
+            except Exception:
+                logger.exception("unforeseen error while the repository was looked at; the next look is another try")
 
-    Raises:
-        NotFound: none of that name or version, or no name where several are served.
-    """
-    if not name and len(models) == 1:
-        name = next(iter(models))
-    if name not in models:
-        asked = f"model {name[:SHOWN_CHARACTERS]!r}" if name else "no model name"
-        raise NotFound(
-            name[:SHOWN_CHARACTERS], f"expected one of the models served ({', '.join(sorted(models))}), found {asked}."
-        )
-    versions = models[name]
-    found = versions.get(int(version)) if is_number(version) else versions[max(versions)] if not version else None
-    if found is None:
-        served = ", ".join(str(number) for number in sorted(versions))
-        asked = version[:SHOWN_CHARACTERS]
-        raise NotFound(f"{name}/{asked}", f"expected a version of {name} served ({served}), found {asked!r}.")
-    return found
+    async def load(self, name: str) -> None:
+        """Load a model's versions now, those that failed or were unloaded included.
+
+        Raises:
+            NotFound: the repository has no such model.
+            RepositoryError: a version cannot be served; the message says why. Others may have been loaded.
+        """
+        async with self._lock:
+            self._unloaded.discard(name)
+            await self._update(name)
+        states = [state for state in self.index() if state.name == name]
+        if not states:
+            raise NotFound(name, f"expected a model of the repository, found no folder of the name {name!r}.")
+        if reasons := [state.reason for state in states if self._is_failure(state)]:
+            raise RepositoryError(" ".join(reasons))
+
+    async def unload(self, name: str) -> None:
+        """Serve no version of a model until `load`; requests in flight are answered.
+
+        Raises:
+            NotFound: the repository has no such model.
+        """
+        async with self._lock:
+            if not any(known == name for known, _ in self._states):
+                raise NotFound(name, f"expected a model of the repository, found no folder of the name {name!r}.")
+            self._unloaded.add(name)
+            await self._update(name)
+
+    def _is_failure(self, state: VersionState) -> bool:
+        return bool(state.reason) and (state.name, state.version) in self._tried
+
+    def _nothing_to_serve(self) -> str:
+        folder = self._settings.folder
+        if not self._states:
+            return (
+                f"{folder} holds no bundle: expected <name>/<version>/manifest.json in it. "
+                f"Make one with `exporter build --dataset digits --out {folder}`."
+            )
+        reasons = "\n".join(f"  {state.reason}" for state in self.index())
+        return f"{folder} holds no bundle that can be served:\n{reasons}"
+
+    def _say(self, level: int, line: str) -> None:
+        """Log what would be the same at every look only once."""
+        if line not in self._said:
+            self._said.add(line)
+            logger.log(level, "%s", line)
+
+    async def _update(self, only: str | None) -> None:
+        """Bring the models in line with the folder; where one is named, that one, and what fails is final."""
+        before = (self.models, self._states.copy())
+        self.models = await asyncio.to_thread(self._updated, only)
+        if before != (self.models, self._states):
+            await self._publish()
+
+    def _scan(self) -> Scan:
+        folder = self._settings.folder
+        try:
+            found = scan(folder)
+        except FileNotFoundError:
+            raise RepositoryError(f"expected a model repository at {folder}, found no such folder.") from None
+        except OSError as error:
+            raise RepositoryError(f"the model repository {folder} cannot be read: {error.strerror}.") from error
+        for line in found.skipped:
+            self._say(logging.INFO, f"skipped: {line}")
+        return found
+
+    def _updated(self, only: str | None) -> Models:
+        """The models that are to be served from now on; runs in a thread."""
+        versions = self._scan().versions
+        models = {name: dict(loaded) for name, loaded in self.models.items()}
+        for name in sorted({*versions, *models}):
+            if only in (None, name):
+                models[name] = self._updated_model(name, versions.get(name, {}), models.get(name, {}), only is not None)
+        self._first = False
+        for name, version in list(self._states):
+            if version not in versions.get(name, {}) and version not in models.get(name, {}):
+                for known in (self._states, self._seen, self._tried):
+                    known.pop((name, version), None)
+        return MappingProxyType({name: MappingProxyType(loaded) for name, loaded in models.items() if loaded})
+
+    def _updated_model(
+        self, name: str, folders: dict[int, Path], loaded: dict[int, Model], final: bool
+    ) -> dict[int, Model]:
+        models, known = dict(loaded), sorted({*folders, *loaded}, reverse=True)
+        limit, reason, wanted = self._wanted(name, known)
+        examined, kept = list[int](), list[int]()
+        for version in wanted:
+            if len(kept) == limit:
+                break
+            examined.append(version)
+            if self._update_version((name, version), folders.get(version), models, final):
+                kept.append(version)
+        for version in known:  # nothing goes before what takes its place is there
+            if version not in examined and (len(kept) == limit or version not in models):
+                self._retire((name, version), models, reason)
+        return models
+
+    def _wanted(self, name: str, known: list[int]) -> tuple[int, str, list[int]]:
+        """How many versions stay, why no others do, and which are to be tried, best first."""
+        if name in self._unloaded:
+            return 0, "unloaded by request", []
+        try:
+            pinned = pinned_version(self._settings.folder / name)
+        except (OSError, ValueError) as error:
+            self._say(logging.ERROR, f"{name} stays as it is: {error}")
+            return 1, str(error), []
+        if pinned is None:
+            limit = self._settings.keep_versions or len(known)
+            return limit, f"newer versions are served, of which {limit} are kept", known
+        if pinned not in known:
+            self._say(logging.ERROR, f"{name} stays as it is: version {pinned} is pinned, and there is no folder of it")
+        return 1, f"version {pinned} is pinned", [pinned] if pinned in known else []
+
+    def _retire(self, key: Key, models: dict[int, Model], reason: str) -> None:
+        if models.pop(key[1], None):
+            logger.info("retired %s version %s: %s", *key, reason)
+        self._states[key] = VersionState(*key, State.UNAVAILABLE, reason)
+        self._tried.pop(key, None)
+
+    def _update_version(self, key: Key, folder: Path | None, models: dict[int, Model], final: bool) -> bool:
+        """Load a version where its folder has changed, or drop it where that is gone; whether it is to be served."""
+        now = signature(folder) if folder else GONE
+        settled = final or not self._settings.reload_seconds or self._seen.get(key) == now
+        self._seen[key] = now
+        is_loaded = key[1] in models
+        if folder is None:
+            if settled:
+                self._retire(key, models, "its folder is gone")
+            return not settled
+        if self._tried.get(key) == now and (is_loaded or not final):
+            return is_loaded
+        if settled or self._first:
+            self._try_version(key, folder, models, settled)
+        elif not is_loaded:
+            self._states[key] = VersionState(*key, State.LOADING, "its files still change")
+        return key[1] in models
+
+    def _try_version(self, key: Key, folder: Path, models: dict[int, Model], settled: bool) -> None:
+        is_loaded = key[1] in models
+        if not is_loaded:
+            self._states[key] = VersionState(*key, State.LOADING)
+        started = time.monotonic()
+        try:
+            model = load(folder, self._loading)
+            self._compare(model, key[1], models)
+        except Exception as error:  # an unforeseen one must not stop the other models either
+            self._fail(key, is_loaded, settled and signature(folder) == self._seen[key], error)
+        else:
+            models[key[1]] = model
+            self._tried[key] = self._seen[key]
+            self._states[key] = VersionState(*key, State.READY)
+            logger.info("loaded %s version %s in %.1f s", *key, time.monotonic() - started)
+
+    def _fail(self, key: Key, is_loaded: bool, settled: bool, error: Exception) -> None:
+        if self._settings.strict and self._first:
+            raise error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not settled:
+            self._states[key] = VersionState(*key, State.READY if is_loaded else State.LOADING, reason)
+            logger.info("%s version %s is not whole yet, or still changes: %s", *key, reason)
+            return
+        self._tried[key] = self._seen[key]
+        self._states[key] = VersionState(*key, State.READY if is_loaded else State.UNAVAILABLE, reason)
+        goes_on = "; what was loaded before is served on" if is_loaded else ""
+        unforeseen = error if not isinstance(error, (BundleError, EngineError)) else None
+        logger.error("cannot serve %s version %s: %s%s", *key, reason, goes_on, exc_info=unforeseen)
+
+    def _compare(self, model: Model, version: int, models: dict[int, Model]) -> None:
+        """Refuse a model that is much slower than the one whose requests it would get."""
+        replaced = models.get(version) or (models[max(models)] if models and version > max(models) else None)
+        if replaced and self._settings.max_slowdown:
+            check_slowdown(model, replaced, self._loading.max_batch, self._settings.max_slowdown)

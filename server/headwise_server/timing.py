@@ -7,6 +7,7 @@ that no measurement lasts longer than what it measured [our choice].
 Shape suffixes: N images, Y rows, X columns, C channels.
 """
 
+import math
 import statistics
 import time
 from collections import deque
@@ -32,17 +33,19 @@ class TimedSession:
         self._seconds: list[float] = []
         self._slowness: deque[tuple[float, float]] = deque(maxlen=LATEST)  # when, and by what factor
 
-    def warm_up(self, image_shape: Sequence[int], batch_sizes: Sequence[int]) -> None:
-        """Run batches of these sizes, so that no client pays for a first run, and keep what they take."""
-        for size in sorted(set(batch_sizes)):
-            images_NYXC = np.zeros((size, *image_shape), np.uint8)
-            runs = []
-            for _ in range(WARM_UP_RUNS):
-                began = time.monotonic()
-                self._session.run(images_NYXC)
-                runs.append(time.monotonic() - began)
-            self._sizes.append(size)
-            self._seconds.append(min(runs))
+    def warm_up(self, shape: Sequence[int]) -> Outputs:
+        """Run black images of the shape (N, Y, X, C), so that no client pays for a first run, and keep what that takes.
+
+        Batch sizes are warmed up in rising order.
+        """
+        images_NYXC, seconds = np.zeros(shape, np.uint8), math.inf
+        for _ in range(WARM_UP_RUNS):
+            began = time.monotonic()
+            outputs = self._session.run(images_NYXC)
+            seconds = min(seconds, time.monotonic() - began)
+        self._sizes.append(len(images_NYXC))
+        self._seconds.append(seconds)
+        return outputs
 
     def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
         """Every output of the graph, by name."""

@@ -29,14 +29,14 @@ SERVICE = "headwise.v1.HeadwiseService"
 SECONDS = support.LONG_SECONDS
 GRACE = ("--grace-seconds", str(10 * SECONDS))  # a server that waits for the end of it fails its test
 
-# The real server, whose warm-up and engine wait while a file of that name is there, and which logs what is accepted.
+# The real server, whose loading and engine wait while a file of that name is there, and which logs what is accepted.
 GATED_SERVER = """
 import os, pathlib, sys, time
-from headwise_server import app, cli
+from headwise_server import cli, repository
 from headwise_server.batching import Batcher
 from headwise_server.engines.onnxruntime import OnnxRuntimeSession
 
-accept, run, warm_up = Batcher.run, OnnxRuntimeSession.run, app.warm_up
+accept, run, load = Batcher.run, OnnxRuntimeSession.run, repository.load
 
 def wait_at(gate):
     while pathlib.Path(os.environ["GATES"], gate).exists():
@@ -50,11 +50,12 @@ def gated_run(self, images):
     wait_at("run")
     return run(self, images)
 
-def gated_warm_up(*arguments):
-    wait_at("warm-up")
-    warm_up(*arguments)
+def gated_load(*arguments):
+    print("loading", file=sys.stderr, flush=True)
+    wait_at("load")
+    return load(*arguments)
 
-Batcher.run, OnnxRuntimeSession.run, app.warm_up = logged_accept, gated_run, gated_warm_up
+Batcher.run, OnnxRuntimeSession.run, repository.load = logged_accept, gated_run, gated_load
 cli.main()
 """
 
@@ -89,7 +90,7 @@ class Gates:
 
 @pytest.fixture
 def gates(tmp_path: Path) -> Gates:
-    """The gates `warm-up` and `run`, the engine."""
+    """The gates `load` and `run`, the engine."""
     return Gates(tmp_path)
 
 
@@ -144,7 +145,7 @@ def test_health_is_given_over_all_for_each_model_and_for_the_service(
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_health_turns_serving_only_after_the_warm_up(repository: Path, gates: Gates) -> None:
+def test_health_turns_serving_only_after_loading(repository: Path, gates: Gates) -> None:
     """Until every model has run: NOT_SERVING and UNAVAILABLE. Watch then sees SERVING, and NOT_SERVING at the end."""
     seen: list[int] = []
 
@@ -152,19 +153,19 @@ def test_health_turns_serving_only_after_the_warm_up(repository: Path, gates: Ga
         with suppress(grpc.RpcError):  # how the stream ends with the server
             seen.extend(reply.status for reply in replies)
 
-    gates.close("warm-up")
+    gates.close("load")
     with gated_server(repository, gates, *GRACE) as running, grpc.insecure_channel(running.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
         watching = threading.Thread(target=follow, args=(watch,))
         with Client(running.address, timeout_seconds=SECONDS) as client:
-            support.wait_until(lambda: running.log)  # loaded, warming up
+            support.wait_until(lambda: running.log)  # loading
             assert check(running.address) == NOT_SERVING
             assert client.list_models() == []
             with pytest.raises(Unavailable, match="still loading"):
                 client.classify([random_images(1)[0]])
             watching.start()
             support.wait_until(lambda: seen == [NOT_SERVING])
-            gates.open("warm-up")
+            gates.open("load")
             support.wait_until(lambda: seen == [NOT_SERVING, SERVING])
             assert len(client.classify(list(random_images(3)))) == 3
             running.process.send_signal(signal.SIGTERM)
@@ -176,12 +177,12 @@ def test_health_turns_serving_only_after_the_warm_up(repository: Path, gates: Ga
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_while_loading_stops_without_the_models(repository: Path, gates: Gates, number: signal.Signals) -> None:
     """A server that is still loading has nothing to drain: it closes at once, serves nothing, and exits with 0."""
-    gates.close("warm-up")
+    gates.close("load")
     with gated_server(repository, gates, *GRACE) as running:
         support.wait_until(lambda: running.log)
         running.process.send_signal(number)
         wait_until_draining(running)
-        gates.open("warm-up")  # a thread that waits here cannot be interrupted
+        gates.open("load")  # a thread that waits here cannot be interrupted
         assert running.process.wait(SECONDS) == 0
     assert not any("serving" in line for line in running.log)
 

@@ -61,7 +61,8 @@ def warmed_up(*, seconds: float = 0.0) -> Echo:
     """
     session = Echo()
     session.inner.pause = seconds
-    session.warm_up((1, 1, 1), (1, 4))
+    session.warm_up((1, 1, 1, 1))
+    session.warm_up((4, 1, 1, 1))
     session.inner.pause = 0.0
     session.gate.clear()
     session.started.clear()

@@ -11,10 +11,15 @@ import processes
 import pytest
 from headwise.bundle import read_manifest
 from headwise_server import engines
-from headwise_server.engines import MODULES, Engine, EngineError, create
+from headwise_server.engines import MODULES, Engine, EngineError, Precision, Session, create
 from headwise_server.engines.tensorrt import provider_options
 
 CPU = ["onnxruntime", "openvino"]
+
+
+def open_session(engine: Engine, graph: Path, precision: Precision = "f32", streams: int = 1) -> Session:
+    """A session of a graph, with nothing kept."""
+    return engine.open_session(graph, precision, streams, Path("unused"))
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def test_engine_gives_what_the_golden_set_says(
     bundle: Path, golden: dict[str, np.ndarray], name: str, graph: str
 ) -> None:
     """Every output of every graph, in float32."""
-    session = create(name).open_session(bundle / f"{graph}.onnx", "f32", 2)
+    session = open_session(create(name), bundle / f"{graph}.onnx", streams=2)
     assert session.precision == "f32"
     for output, value in session.run(golden["images"]).items():
         np.testing.assert_allclose(value, golden[output], atol=read_manifest(bundle).golden_tolerance)
@@ -41,7 +46,7 @@ def test_explain_and_classify_agree_to_rounding(bundle: Path, golden: dict[str, 
     """On one engine in one precision their logits are the same to 1e-5."""
     engine = create(name)
     classified, explained = (
-        engine.open_session(bundle / f"{graph}.onnx", "f32", 1).run(golden["images"])["logits"]
+        open_session(engine, bundle / f"{graph}.onnx").run(golden["images"])["logits"]
         for graph in ("classify", "explain")
     )
     np.testing.assert_allclose(explained, classified, rtol=0, atol=1e-5)
@@ -61,7 +66,7 @@ def test_runtime_that_cannot_be_loaded_is_a_clear_error(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", CPU)
 def test_session_may_be_run_from_several_threads(bundle: Path, name: str) -> None:
     """Concurrent runs give each thread its own answer, in memory of its own."""
-    session = create(name).open_session(bundle / "classify.onnx", "f32", 2)
+    session = open_session(create(name), bundle / "classify.onnx", streams=2)
     batches = [np.random.default_rng(seed).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8) for seed in range(20)]
     expected = [session.run(batch)["logits"] for batch in batches]
     start = threading.Barrier(4)
@@ -80,7 +85,7 @@ def test_damaged_graph_is_an_engine_error(tmp_path: Path, name: str) -> None:
     """What the runtime cannot load is named, with the engine's own words."""
     (tmp_path / "broken.onnx").write_bytes(b"nothing")
     with pytest.raises(EngineError, match=r"cannot load .*broken.onnx"):
-        create(name).open_session(tmp_path / "broken.onnx", "f32", 1)
+        open_session(create(name), tmp_path / "broken.onnx")
 
 
 def test_unknown_engine_lists_the_known_ones() -> None:
@@ -108,7 +113,7 @@ def test_provider_that_falls_back_is_refused(bundle: Path, monkeypatch: pytest.M
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(EngineError, match=r"CUDAExecutionProvider|to run on CUDA"),
     ):
-        engine.open_session(bundle / "classify.onnx", "f32", 1)
+        open_session(engine, bundle / "classify.onnx")
 
 
 def test_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,19 +138,19 @@ def test_openvino_states_the_precision_it_runs_in(bundle: Path) -> None:
     reduced = engine.reduced_precision()
     if reduced is None:
         with pytest.raises(EngineError, match=r"expected .* to run in bf16"):
-            engine.open_session(bundle / "classify.onnx", "bf16", 1)
+            open_session(engine, bundle / "classify.onnx", "bf16")
     else:
-        assert engine.open_session(bundle / "classify.onnx", reduced, 1).precision == "bf16"
+        assert open_session(engine, bundle / "classify.onnx", reduced).precision == "bf16"
 
 
 def test_tensorrt_caches_by_precision_and_profile() -> None:
     """What would be built: one profile of 1 to 64 images, and a cache folder of its own for each precision."""
-    full, half = (provider_options(Path("m/classify.onnx"), precision, (32, 32, 3)) for precision in ("f32", "f16"))
+    full, half = (provider_options(Path("m/engines/abc"), precision, (32, 32, 3)) for precision in ("f32", "f16"))
     assert full["trt_profile_min_shapes"] == "images:1x32x32x3"
     assert full["trt_profile_max_shapes"] == "images:64x32x32x3"
     assert (full["trt_fp16_enable"], half["trt_fp16_enable"]) == (False, True)
     assert full["trt_engine_cache_path"] != half["trt_engine_cache_path"]
-    assert Path(full["trt_engine_cache_path"]).parent == Path("m/engines")
+    assert Path(full["trt_engine_cache_path"]).parent == Path("m/engines/abc")
 
 
 def test_runtimes_do_not_report_their_use() -> None:

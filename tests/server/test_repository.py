@@ -1,16 +1,21 @@
-"""Bundles are verified before they are served."""
+"""The models of a repository: one that cannot be served stops no other, and its state says why."""
 
 import logging
 import shutil
-from dataclasses import replace
+import sys
 from pathlib import Path
 
-import numpy as np
+import grpc
+import processes
 import pytest
-from headwise.bundle import BundleError, file_sha256, read_manifest, write_manifest
-from headwise_server.engines import Engine, EngineError, Outputs, Precision, create
-from headwise_server.errors import NotFound
-from headwise_server.repository import Models, RepositoryError, find, load_all, resolve
+import support
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from headwise import Client
+from headwise.bundle import BundleError
+from headwise_server import loading
+from headwise_server.engines import EngineError, create
+from headwise_server.loading import LoadSettings
+from headwise_server.repository import Repository, RepositoryError, RepositorySettings, State
 
 
 @pytest.fixture
@@ -19,171 +24,148 @@ def copy(repository: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(repository, tmp_path / "models"))
 
 
-def load(repository: Path, engine: Engine | None = None, precision: str = "f32") -> Models:
-    """All models of a repository, on ONNX Runtime unless another engine is given."""
-    return load_all(repository, engine or create("onnxruntime"), precision, streams=1)
+def open_repository(folder: Path, **settings: object) -> Repository:
+    """A repository on ONNX Runtime, nothing loaded yet."""
+
+    async def publish() -> None:
+        pass
+
+    how = LoadSettings(create("onnxruntime"), "f32", max_batch=4)
+    return Repository(RepositorySettings(folder, **settings), how, publish)  # type: ignore[arg-type]
 
 
-class Biased:
-    """A session that runs the real one and then adds to one output, as a miscompiled engine might."""
-
-    def __init__(self, path: Path, precision: Precision, streams: int, error: float) -> None:
-        self.inner = create("onnxruntime").open_session(path, "f32", streams)
-        self.precision, self.error = precision, error
-
-    def run(self, images_NYXC: np.ndarray) -> Outputs:
-        """The real outputs with an error in the first label of every image."""
-        outputs = self.inner.run(images_NYXC)
-        outputs["logits"] = outputs["logits"] + self.error * np.eye(10, dtype=np.float32)[0]
-        return outputs
+def truncate(folder: Path) -> None:
+    """Cut a bundle's weights off."""
+    with (folder / "weights.bin").open("r+b") as stream:
+        stream.truncate(1000)
 
 
-def biased_engine(full: float, reduced: float) -> Engine:
-    """An engine with an error in float32 and another in bf16."""
-    return Engine(
-        "biased",
-        lambda path, precision, streams: Biased(path, precision, streams, full if precision == "f32" else reduced),
-        lambda: "bf16",
-    )
-
-
-def test_bundle_is_loaded_by_name_and_version(repository: Path, bundle: Path) -> None:
-    """A model says which files it is: the sha256 of its manifest."""
-    models = load(repository)
-    served = models["digits"][1].served(models["digits"][1].classify)
-    assert (served.name, served.version, served.engine, served.precision) == ("digits", "1", "onnxruntime", "f32")
-    assert served.sha256 == file_sha256(bundle / "manifest.json")
-
-
-def test_newest_version_is_the_default(copy: Path) -> None:
-    """By number, not by spelling: 10 is newer than 9."""
-    for version in ("9", "10"):
-        folder = Path(shutil.copytree(copy / "digits" / "1", copy / "digits" / version))
-        manifest = read_manifest(folder)
-        manifest.version = version
-        write_manifest(manifest, folder)
-    models = load(copy)
-    assert sorted(models["digits"]) == [1, 9, 10]
-    assert resolve(models, "digits", "").manifest.version == "10"
-    assert resolve(models, "", "9").manifest.version == "9"
-
-
-@pytest.mark.parametrize(
-    ("name", "version", "message"),
-    [("flowers", "", "flowers"), ("digits", "2", "digits"), ("digits", "one", "one")],
-)
-def test_unknown_model_or_version_says_what_is_served(repository: Path, name: str, version: str, message: str) -> None:
-    """The error names what was asked for and what there is."""
-    with pytest.raises(NotFound, match=message) as caught:
-        resolve(load(repository), name, version)
-    assert "digits" in str(caught.value)
-
-
-def test_model_must_be_named_where_there_are_several(copy: Path) -> None:
-    """With two models an empty name is refused, naming both."""
-    folder = Path(shutil.copytree(copy / "digits", copy / "other")) / "1"
-    manifest = read_manifest(folder)
-    manifest.name = "other"
-    write_manifest(manifest, folder)
-    with pytest.raises(NotFound, match=r"digits.*other"):
-        resolve(load(copy), "", "")
-
-
-def test_empty_repository_says_what_to_do(tmp_path: Path) -> None:
+async def test_empty_repository_says_what_to_do(tmp_path: Path) -> None:
     """No folder, and a folder without a bundle."""
     with pytest.raises(RepositoryError, match=r"expected a model repository at .*, found no such folder"):
-        find(tmp_path / "none")
+        await open_repository(tmp_path / "none").start()
     with pytest.raises(RepositoryError, match=r"holds no bundle: .*Make one with `exporter build --dataset digits"):
-        find(tmp_path)
+        await open_repository(tmp_path).start()
 
 
-def test_unfinished_folders_are_not_seen(copy: Path) -> None:
-    """What an exporter is still writing begins with a dot."""
-    shutil.copytree(copy / "digits" / "1", copy / "digits" / ".2.123.partial")
-    assert [folder.name for folder in find(copy)] == ["1"]
+async def test_bundle_that_cannot_be_served_stops_no_other(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its state and one line of the log say why; other versions and other models are served."""
+    for name, version in (("digits", 2), ("flowers", 1), ("letters", 1)):
+        support.copy_bundle(copy / "digits" / "1", copy, name, version)
+    truncate(copy / "digits" / "2")
+    truncate(copy / "flowers" / "1")
+    repository = open_repository(copy)
+    with caplog.at_level(logging.INFO):
+        await repository.start()
+    assert {name: list(versions) for name, versions in repository.models.items()} == {"digits": [1], "letters": [1]}
+    states = {(state.name, state.version): state for state in repository.index()}
+    assert [states[key].state for key in sorted(states)] == [
+        State.READY,
+        State.UNAVAILABLE,
+        State.UNAVAILABLE,
+        State.READY,
+    ]
+    for name, version in (("digits", 2), ("flowers", 1)):
+        reason = states[name, version].reason
+        assert f"{copy / name / str(version)} is damaged: weights.bin: expected " in reason
+        assert "found 1000" in reason
+        [record] = [record for record in caplog.records if reason in record.getMessage()]
+        assert record.getMessage() == f"cannot serve {name} version {version}: {reason}"
+        assert record.exc_info is None
 
 
-@pytest.mark.parametrize("name", ["classify.onnx", "explain.onnx", "weights.bin", "golden.npz"])
-def test_flipped_byte_is_not_served(copy: Path, name: str) -> None:
-    """One altered byte in any file: refused, the file named."""
-    path = copy / "digits" / "1" / name
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(BundleError, match=f"{name}: its sha256 is not the one in the manifest"):
-        load(copy)
+@pytest.mark.parametrize("version", [2, 1])
+async def test_strict_start_ends_with_the_first_bundle_that_cannot_be_served(copy: Path, version: int) -> None:
+    """Whichever of two it is."""
+    support.copy_bundle(copy / "digits" / "1", copy, "digits", 2)
+    truncate(copy / "digits" / str(version))
+    with pytest.raises(BundleError, match=f"digits/{version} is damaged: weights.bin"):
+        await open_repository(copy, strict=True).start()
 
 
-def test_missing_file_is_not_served(copy: Path) -> None:
-    """A bundle that was copied in part: refused, the file named."""
-    (copy / "digits" / "1" / "weights.bin").unlink()
-    with pytest.raises(BundleError, match=r"weights\.bin: missing"):
-        load(copy)
+async def test_no_bundle_that_can_be_served_is_an_error_with_every_reason(copy: Path) -> None:
+    """Of each version, in lines of their own."""
+    support.copy_bundle(copy / "digits" / "1", copy, "digits", 2)
+    truncate(copy / "digits" / "2")
+    (copy / "digits" / "1" / "manifest.json").unlink()
+    with pytest.raises(RepositoryError, match="holds no bundle that can be served") as caught:
+        await open_repository(copy).start()
+    lines = str(caught.value).splitlines()
+    assert "1 is no bundle: it has no manifest.json" in lines[1]
+    assert "2 is damaged: weights.bin" in lines[2]
 
 
-def test_newer_manifest_is_not_served(copy: Path) -> None:
-    """A bundle of a later release: refused by its version."""
-    folder = copy / "digits" / "1"
-    manifest = read_manifest(folder)
-    manifest.format_version = 99
-    write_manifest(manifest, folder)
-    with pytest.raises(BundleError, match="format version 99"):
-        load(copy)
+async def test_other_things_in_a_repository_are_skipped(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A backup, a hidden folder and stray files: a line of the log each, and no state."""
+    shutil.copytree(copy / "digits" / "1", copy / "digits" / "1.bak")
+    (copy / ".trash").mkdir()
+    (copy / "lost+found").mkdir(mode=0)
+    (copy / "notes.txt").write_text("x")
+    repository = open_repository(copy, strict=True)
+    with caplog.at_level(logging.INFO):
+        await repository.start()
+        await repository.load("digits")
+    assert [(state.name, state.version) for state in repository.index()] == [("digits", 1)]
+    for name in ("digits/1.bak", ".trash", "lost+found", "notes.txt"):
+        assert caplog.text.count(f"skipped: {copy / name} ") == 1
 
 
-def test_bundle_in_the_wrong_folder_is_not_served(copy: Path) -> None:
-    """Name and version of the manifest must be those of the folders, or a reply would name another model."""
-    (copy / "digits" / "1").rename(copy / "digits" / "7")
-    with pytest.raises(BundleError, match="says that it is digits version 1"):
-        load(copy)
-
-
-def test_version_that_is_no_number_is_not_served(copy: Path) -> None:
-    """Versions are compared as numbers."""
-    folder = (copy / "digits" / "1").rename(copy / "digits" / "final")
-    manifest = read_manifest(folder)
-    manifest.version = "final"
-    write_manifest(manifest, folder)
-    with pytest.raises(BundleError, match="expected a positive integer as version, found 'final'"):
-        load(copy)
-
-
-def test_engine_that_computes_something_else_is_not_served(repository: Path) -> None:
-    """Whole files are not enough: this machine's engine must give the golden outputs."""
-    with pytest.raises(EngineError, match=r"golden set differs by 0.01, tolerance 0.0001"):
-        load(repository, biased_engine(full=0.01, reduced=0.0))
-
-
-def test_reduced_precision_that_fails_is_not_used_and_the_log_says_so(
-    repository: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Classify runs in f32 where bf16 misses the golden set; Explain is always f32."""
-    with caplog.at_level(logging.WARNING):
-        model = load(repository, biased_engine(full=0.0, reduced=9.0), "auto")["digits"][1]
-    assert (model.classify.precision, model.explain.precision) == ("f32", "f32")
-    assert "Classify runs in f32" in caplog.text
-
-
-def test_reduced_precision_must_keep_every_first_label(repository: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Within tolerance is not enough if a golden image changes its label."""
-    with np.load(repository / "digits" / "1" / "golden.npz") as file:
-        logits = file["logits"]
-    gap = float((logits.max(1) - logits[:, 0])[logits.argmax(1) != 0].min()) + 1e-3
-    tolerance = read_manifest(repository / "digits" / "1").golden_tolerance_reduced
-    assert gap < tolerance, "no golden image is close enough to the first label for this test"
-    with caplog.at_level(logging.WARNING):
-        model = load(repository, biased_engine(full=0.0, reduced=gap), "auto")["digits"][1]
-    assert model.classify.precision == "f32"
-    assert "change their first label" in caplog.text
-
-
-def test_reduced_precision_that_passes_is_used_for_classify_alone(repository: Path) -> None:
-    """bf16 for Classify, f32 for Explain, whose tolerance is beyond bf16; f32 for both where it is asked for."""
-    engine = biased_engine(full=0.0, reduced=0.0)
-    model = load(repository, engine, "auto")["digits"][1]
-    assert (model.classify.precision, model.explain.precision) == ("bf16", "f32")
-    assert load(repository, engine, "f32")["digits"][1].classify.precision == "f32"
-    assert (
-        load(repository, replace(engine, reduced_precision=lambda: None), "auto")["digits"][1].classify.precision
-        == "f32"
+def test_server_serves_what_it_can(copy: Path) -> None:
+    """A server in a process of its own: one model is served, health says which, and --strict does not start."""
+    for name in ("flowers", "letters"):
+        support.copy_bundle(copy / "digits" / "1", copy, name)
+    truncate(copy / "flowers" / "1")
+    (copy / "letters" / "1" / "manifest.json").unlink()
+    (copy / "letters" / "1" / "manifest.json").mkdir()
+    shutil.copytree(copy / "digits" / "1", copy / "digits" / "1.bak")
+    with (
+        support.running_server(copy, ["--engine", "onnxruntime"]) as running,
+        Client(running.address, timeout_seconds=support.LONG_SECONDS) as client,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        client.wait_until_ready(support.LONG_SECONDS)
+        assert [model.name for model in client.list_models()] == ["digits"]
+        health = health_pb2_grpc.HealthStub(channel)
+        request, statuses = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+        for name, status in (("", "SERVING"), ("digits", "SERVING"), ("flowers", "NOT_SERVING")):
+            assert health.Check(
+                request(service=name), timeout=support.LONG_SECONDS
+            ).status == statuses.ServingStatus.Value(status)
+        assert running.stop() == 0
+    assert not any("Traceback" in line for line in running.log)
+    command = [sys.executable, "-m", "headwise_server", "--repository", copy, "--listen", "127.0.0.1:0", "--strict"]
+    process = processes.run(command)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith(
+        f"headwise-server: {copy / 'flowers' / '1'} is damaged: weights.bin"
     )
+    assert "Traceback" not in process.stderr
+
+
+async def test_unforeseen_error_of_one_bundle_stops_no_other(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours is logged with its traceback, and the other versions are served."""
+    support.copy_bundle(copy / "digits" / "1", copy, "digits", 2)
+    repository = open_repository(copy)
+
+    def faulty(folder: Path, settings: LoadSettings) -> object:
+        if folder.name == "2":
+            raise KeyError("a fault of ours")
+        return loading.load(folder, settings)
+
+    monkeypatch.setattr("headwise_server.repository.load", faulty)
+    await repository.start()
+    assert list(repository.models["digits"]) == [1]
+    assert repository.index()[1].reason == "'a fault of ours'"
+    assert any(record.exc_info for record in caplog.records)
+
+
+async def test_engine_error_is_one_line_with_the_bundle(copy: Path) -> None:
+    """What a runtime says over several lines is one line, under the name of the graph in the repository."""
+    graph = copy / "digits" / "1" / "classify.onnx"
+    graph.write_bytes(b"nothing")
+    support.rehash(graph.parent, support.read_manifest(graph.parent))
+    with pytest.raises(EngineError, match=f"^{graph} on onnxruntime in f32: .*cannot load {graph}") as caught:
+        await open_repository(copy, strict=True).start()
+    assert "\n" not in str(caught.value)

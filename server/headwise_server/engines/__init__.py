@@ -45,7 +45,9 @@ class Engine:
     """How to open sessions on one runtime and device."""
 
     name: str
-    open_session: Callable[[Path, Precision, int], Session]  # graph, precision, concurrent runs to plan for
+    # Graph, which is deleted once the session is open; precision; concurrent runs to plan for; where to keep what is
+    # built for this very bundle on this machine, if anything.
+    open_session: Callable[[Path, Precision, int, Path], Session]
     reduced_precision: Callable[[], Precision | None]  # one that is faster here than f32, if any
 
 

@@ -37,7 +37,7 @@ def gpu_session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def _open_session(path: Path, precision: Precision, streams: int) -> OnnxRuntimeSession:
+def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> OnnxRuntimeSession:
     return OnnxRuntimeSession(path, precision, providers=[PROVIDER], options=gpu_session_options())
 
 

@@ -53,7 +53,7 @@ def session_options(streams: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _open_session(path: Path, precision: Precision, streams: int) -> OnnxRuntimeSession:
+def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> OnnxRuntimeSession:
     return OnnxRuntimeSession(
         path,
         precision,

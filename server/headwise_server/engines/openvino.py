@@ -13,7 +13,7 @@ from headwise_server.engines import Engine, EngineError, Outputs, Precision
 class OpenVinoSession:
     """A compiled graph and one inference request for each concurrent run."""
 
-    def __init__(self, path: Path, precision: Precision, streams: int) -> None:
+    def __init__(self, path: Path, precision: Precision, streams: int, cache: Path) -> None:
         self.precision = precision
         properties = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": streams, "PERFORMANCE_HINT": "THROUGHPUT"}
         try:

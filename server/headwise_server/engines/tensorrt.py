@@ -1,8 +1,8 @@
 """TensorRT through ONNX Runtime's provider, float32 unless f16 passes the golden set.
 
-Engines are built on the machine that runs them and kept in `engines/` beside the graph, under a key of everything that
-makes one unfit elsewhere: ONNX Runtime's provider derives it from graph, TensorRT version and GPU; precision and
-profile are in the folder's name.
+Engines are built on the machine that runs them and kept in `engines/` in the bundle's folder, under a key of everything
+that makes one unfit elsewhere: the bundle's sha256, precision and profile are in the names of the folders, and ONNX
+Runtime's provider adds graph, TensorRT version and GPU.
 
 Never run on a GPU so far: TensorRT's libraries were not at hand where this was written.
 """
@@ -22,10 +22,9 @@ PROVIDER = "TensorrtExecutionProvider"
 MAX_BATCH = 64
 
 
-def provider_options(graph: Path, precision: Precision, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def provider_options(cache: Path, precision: Precision, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Options of the provider: one profile for batches of 1 to `MAX_BATCH`, an engine cache for each precision."""
     height, width, channels = image_shape
-    cache = graph.parent / "engines" / f"{precision}-batch{MAX_BATCH}"
     profiles = {"min": 1, "opt": MAX_BATCH // 4, "max": MAX_BATCH}
     shapes = {
         f"trt_profile_{name}_shapes": f"images:{batch}x{height}x{width}x{channels}" for name, batch in profiles.items()
@@ -33,7 +32,7 @@ def provider_options(graph: Path, precision: Precision, image_shape: tuple[int, 
     return {
         "trt_fp16_enable": precision == "f16",
         "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(cache),
+        "trt_engine_cache_path": str(cache / f"{precision}-batch{MAX_BATCH}"),
         **shapes,
     }
 
@@ -43,8 +42,8 @@ def _image_shape(graph: Path) -> tuple[int, int, int]:
     return expected.height, expected.width, expected.channels
 
 
-def _open_session(path: Path, precision: Precision, streams: int) -> OnnxRuntimeSession:
-    options = provider_options(path, precision, _image_shape(path))
+def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> OnnxRuntimeSession:
+    options = provider_options(cache, precision, _image_shape(path))
     # TensorRT takes layer norms with one output; those that give Explain their scale as well run with CUDA.
     providers: list[Provider] = [(PROVIDER, options), CUDA_PROVIDER]
     return OnnxRuntimeSession(path, precision, providers=providers, options=gpu_session_options())

@@ -24,10 +24,10 @@ from headwise_server.decoders import Decoders
 from headwise_server.engines import Outputs, create
 from headwise_server.errors import Internal, NotReady
 from headwise_server.inference import Caller, State
+from headwise_server.loading import LoadSettings, load
 from headwise_server.memory import Memory
 from headwise_server.reception import as_service_error
 from headwise_server.replies import softmax
-from headwise_server.repository import load_all
 from headwise_server.services.headwise import classify, explain
 from PIL import Image
 
@@ -347,9 +347,9 @@ def test_manifest_of_a_model_is_given(stub: HeadwiseServiceStub, bundle: Path) -
 
 
 @pytest.fixture
-async def state(repository: Path) -> AsyncIterator[State]:
+async def state(bundle: Path) -> AsyncIterator[State]:
     """What handlers share, in this process; one stream, one image at a time, 8 may wait."""
-    models = load_all(repository, create("onnxruntime"), "f32")
+    models = {"digits": {1: load(bundle, LoadSettings(create("onnxruntime"), "f32"))}}
     with ThreadPoolExecutor(2) as pool:
         batcher = Batcher(pool, streams=1, max_batch=1, max_queue=8)
         decoders = Decoders(pool, threads=2, memory_bytes=2**30, max_queue=8)

@@ -1,0 +1,197 @@
+"""From the folder of a bundle to a model that may be served.
+
+A bundle is served only if its manifest is known and consistent, every file has the sha256 that the manifest states, and
+both graphs give on this machine's engine what the golden set says. A reduced precision must in addition leave the first
+label of every golden image as it is; if it does not pass, Classify runs in float32, and the log says why. Explain is
+always in float32: its completeness tolerance is beyond bf16.
+
+The runtimes map weights from files, and answer wrongly or die when such a file is overwritten or cut off. So they get a
+private copy, written from the very bytes that were hashed and deleted as soon as the sessions are open: after that
+nobody can reach it, and the graphs of a bundle share its memory. The copy holds the files of the manifest alone; the
+runtimes refuse references to weights outside the folder of the graph.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from headwise.bundle import (
+    CLASSIFY_GRAPH,
+    EXPLAIN_GRAPH,
+    GOLDEN_SET,
+    BundleError,
+    check_consistency,
+    completeness_residuals,
+    golden_differences,
+    golden_shapes,
+    parse_golden_set,
+    read_bundle,
+)
+from headwise.v1.bundle_pb2 import Bundle
+
+from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session
+from headwise_server.models import Model
+from headwise_server.timing import TimedSession
+
+logger = logging.getLogger(__name__)
+AUTO = "auto"
+FULL: Precision = "f32"
+GRAPH_OUTPUTS = {
+    CLASSIFY_GRAPH: {"logits"},
+    EXPLAIN_GRAPH: {"logits", "heads", "feed_forwards", "embedding", "biases", "head_fields"},
+}
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How bundles are opened."""
+
+    engine: Engine
+    precision: str = AUTO  # of Classify: "auto" or "f32"
+    streams: int = 1  # concurrent runs to plan for
+    max_batch: int = 1  # images
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A verified bundle whose graphs are being opened."""
+
+    folder: Path  # of the bundle
+    copy: Path  # private, gone when the sessions are open
+    manifest: Bundle
+    sha256: str
+    golden: Outputs
+    settings: LoadSettings
+
+    @property
+    def cache(self) -> Path:
+        """Where an engine may keep what it builds for this very bundle and machine."""
+        return self.folder / "engines" / self.sha256[:16]
+
+    def failure(self, graph: str, precision: Precision, error: object) -> EngineError:
+        """An error in one line that names the bundle."""
+        reason = " ".join(str(error).replace(str(self.copy), str(self.folder)).split())
+        return EngineError(f"{self.folder / graph} on {self.settings.engine.name} in {precision}: {reason}")
+
+
+def _version(folder: Path, manifest: Bundle) -> str:
+    if not (manifest.version.isascii() and manifest.version.isdecimal() and manifest.version.strip("0")):
+        raise BundleError(
+            f"{folder}: expected a positive integer as version, found {manifest.version!r}. Export again."
+        )
+    if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
+        raise BundleError(
+            f"{folder} says that it is {manifest.name} version {manifest.version}; a bundle's folder is "
+            f"<name>/<version>. Rename the folder."
+        )
+    return manifest.version
+
+
+def _write_copy(files: Mapping[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+@contextmanager
+def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
+    """A bundle that has been verified, in a folder of its own that goes again.
+
+    Raises:
+        BundleError: the bundle is damaged, inconsistent or of an unknown format, or there is no room for the copy.
+    """
+    content = read_bundle(folder)
+    _version(folder, content.manifest)
+    try:
+        golden = parse_golden_set(content.files[GOLDEN_SET])
+        check_consistency(content.manifest, golden)
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from error
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="headwise-")
+    except OSError as error:
+        raise BundleError(f"{folder}: no folder for a private copy: {error}. Name one with TMPDIR.") from error
+    with temporary as name:
+        try:
+            _write_copy(content.files, Path(name))
+        except OSError as error:
+            raise BundleError(
+                f"{folder}: no private copy could be written to {name}: {error.strerror}. "
+                f"Make room there, or name another folder with TMPDIR."
+            ) from error
+        manifest, sha256 = content.manifest, content.sha256
+        del content  # the runtimes hold the weights from here on
+        yield _Opening(folder, Path(name), manifest, sha256, golden, settings)
+
+
+def _golden_failure(session: Session, graph: str, manifest: Bundle, golden: Outputs) -> str | None:
+    """How far the session is from the golden set; None where it passes."""
+    outputs = session.run(golden["images"])
+    if outputs.keys() != GRAPH_OUTPUTS[graph]:
+        return f"expected the outputs {', '.join(sorted(GRAPH_OUTPUTS[graph]))}, found {', '.join(sorted(outputs))}"
+    for name, value in outputs.items():
+        if (value.shape, value.dtype) != (golden[name].shape, golden[name].dtype):
+            return f"expected {name} as {golden[name].dtype} {golden[name].shape}, found {value.dtype} {value.shape}"
+    full = session.precision == FULL
+    tolerance = manifest.golden_tolerance if full else manifest.golden_tolerance_reduced
+    differences = golden_differences(outputs, golden).values()
+    if not all(difference <= tolerance for difference in differences):
+        return f"golden set differs by {max(differences):.3g}, tolerance {tolerance:.3g}"
+    if graph == EXPLAIN_GRAPH:
+        residual, tolerance = completeness_residuals(outputs).max(), manifest.completeness_tolerance
+        if not residual <= tolerance:
+            return f"the parts of the golden set miss its logits by {residual:.3g}, tolerance {tolerance:.3g}"
+    changed = int((outputs["logits"].argmax(1) != golden["logits"].argmax(1)).sum())
+    return f"{changed} golden images change their first label" if changed and not full else None
+
+
+def _warm_up_failure(session: TimedSession, manifest: Bundle, max_batch: int) -> str | None:
+    """Run the smallest and the largest batch, so that no client pays for a first run; what is wrong with them."""
+    for batch in sorted({1, max_batch}):
+        shapes = golden_shapes(manifest, batch)
+        outputs = session.warm_up(shapes["images"])
+        for name, value in outputs.items():
+            if value.shape != shapes[name]:
+                return f"expected {name} as {shapes[name]} for a batch of {batch}, found {value.shape}"
+    return None
+
+
+def _open_checked(opening: _Opening, graph: str, precision: Precision) -> TimedSession:
+    settings = opening.settings
+    try:
+        opened = settings.engine.open_session(opening.copy / graph, precision, settings.streams, opening.cache)
+        session = TimedSession(opened)
+        failure = _golden_failure(session, graph, opening.manifest, opening.golden) or _warm_up_failure(
+            session, opening.manifest, settings.max_batch
+        )
+    except Exception as error:  # whatever a runtime raises; they have no base class in common
+        raise opening.failure(graph, precision, error) from error
+    if failure:
+        raise opening.failure(graph, precision, failure)
+    return session
+
+
+def _open_classify(opening: _Opening) -> TimedSession:
+    if opening.settings.precision == AUTO and (reduced := opening.settings.engine.reduced_precision()):
+        try:
+            return _open_checked(opening, CLASSIFY_GRAPH, reduced)
+        except EngineError as error:
+            logger.warning("%s; Classify runs in f32", error)
+    return _open_checked(opening, CLASSIFY_GRAPH, FULL)
+
+
+def load(folder: Path, settings: LoadSettings) -> Model:
+    """Verify a bundle, open its graphs and warm them up.
+
+    Raises:
+        BundleError: the bundle is damaged, inconsistent or of an unknown format.
+        EngineError: the engine cannot run it, or runs it wrongly.
+    """
+    with _private_copy(folder, settings) as opening:
+        classify = _open_classify(opening)
+        explain = _open_checked(opening, EXPLAIN_GRAPH, FULL)
+        return Model(opening.manifest, opening.sha256, settings.engine.name, classify, explain)

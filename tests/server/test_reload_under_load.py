@@ -1,0 +1,176 @@
+"""Bundles that come, go and break while a server in a process of its own is asked: no answer is wrong, none is lost."""
+
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support
+from headwise import Client
+from headwise.bundle import read_manifest
+from headwise_exporter.export.graphs import run_graph
+
+SECONDS = support.LONG_SECONDS
+CLIENTS = 4
+IMAGES_NYXC = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
+# The limit of the slowdown is beside the point here.
+ARGUMENTS = ["--engine", "onnxruntime", "--reload-seconds", "0.05", "--max-slowdown", "0"]
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    """A repository to change."""
+    return Path(shutil.copytree(repository, tmp_path / "models"))
+
+
+def expected_logits(folder: Path) -> np.ndarray:
+    """What a bundle gives for the images, without a server."""
+    return run_graph(folder / "classify.onnx", IMAGES_NYXC)["logits"]
+
+
+@dataclass
+class Load:
+    """Clients that ask all the time, and compare each answer with the logits of the version that it names."""
+
+    address: str
+    expected: Mapping[str, np.ndarray]  # logits by version
+    stopped: threading.Event = field(default_factory=threading.Event)
+    answers: Counter[str] = field(default_factory=Counter)  # by version
+
+    def ask(self, seed: int) -> None:
+        """Ask until stopped; raises at the first wrong or missing answer."""
+        generator = np.random.default_rng(seed)
+        with Client(self.address, timeout_seconds=SECONDS) as client:
+            while not self.stopped.is_set():
+                index = int(generator.integers(len(IMAGES_NYXC)))
+                call = client.explain if generator.integers(4) == 0 else client.classify
+                [result] = call([IMAGES_NYXC[index]])
+                version = result.model.version
+                np.testing.assert_allclose(result.logits_K, self.expected[version][index], atol=1e-4)
+                self.answers[version] += 1
+
+
+@contextmanager
+def load(address: str, expected: Mapping[str, np.ndarray]) -> Iterator[Load]:
+    """Clients at work; at the end each of them must have got every answer, and the right one."""
+    running = Load(address, expected)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        asking: list[Future[None]] = [pool.submit(running.ask, seed) for seed in range(CLIENTS)]
+        try:
+            yield running
+        finally:
+            running.stopped.set()
+        for future in asking:
+            future.result(SECONDS)
+
+
+def versions(client: Client) -> list[int]:
+    """What the server serves."""
+    return [int(model.version) for model in client.list_models()]
+
+
+def test_twenty_swaps_under_load_lose_no_answer_and_give_none_of_another_version(copy: Path, tmp_path: Path) -> None:
+    """Version after version, of which the newest two are kept; damaged ones beside them are never served."""
+    staged = tmp_path / "staged"
+    source = copy / "digits" / "1"
+    expected = {"1": expected_logits(source)}
+    for version in range(2, 22):
+        folder = support.copy_bundle(source, staged, "digits", version, scale=1 + version / 20)
+        expected[str(version)] = expected_logits(folder)
+        assert np.abs(expected[str(version)] - expected[str(version - 1)]).max() > 1e-2
+    with (
+        support.running_server(copy, [*ARGUMENTS, "--keep-versions", "2"]) as running,
+        Client(running.address, timeout_seconds=SECONDS) as client,
+    ):
+        client.wait_until_ready(SECONDS)
+        with load(running.address, expected) as clients:
+            for version in range(2, 22):
+                damaged = copy / "digits" / str(1000 + version)
+                shutil.copytree(source, damaged)
+                (damaged / ["manifest.json", "classify.onnx", "weights.bin", "golden.npz"][version % 4]).write_bytes(
+                    b"x"
+                )
+                (staged / "digits" / str(version)).rename(copy / "digits" / str(version))
+                support.wait_until(lambda version=version: versions(client) == [version - 1, version])
+                support.wait_until(lambda version=version: clients.answers[str(version)])
+                shutil.rmtree(damaged)
+        assert running.stop() == 0
+    assert set(clients.answers) == set(expected)
+    assert not any("Traceback" in line for line in running.log)
+
+
+def test_roll_back_under_load(copy: Path) -> None:
+    """The newest version's folder is removed, and comes again, several times."""
+    folder = support.copy_bundle(copy / "digits" / "1", copy, "digits", 2, scale=1.5)
+    expected = {str(version): expected_logits(copy / "digits" / str(version)) for version in (1, 2)}
+    with (
+        support.running_server(copy, ARGUMENTS) as running,
+        Client(running.address, timeout_seconds=SECONDS) as client,
+    ):
+        client.wait_until_ready(SECONDS)
+        with load(running.address, expected) as clients:
+            for _ in range(3):
+                folder.rename(copy / "digits" / ".2.removed")
+                support.wait_until(lambda: versions(client) == [1])
+                (copy / "digits" / ".2.removed").rename(folder)
+                support.wait_until(lambda: versions(client) == [1, 2])
+        assert running.stop() == 0
+    assert set(clients.answers) == {"1", "2"}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_files_damaged_in_place_under_load(copy: Path, engine: str) -> None:
+    """Weights are overwritten and cut off while the server looks at them: what is in memory is served on."""
+    folder = copy / "digits" / "1"
+    weights = folder / "weights.bin"
+    content, expected = weights.read_bytes(), {"1": expected_logits(folder)}
+    arguments = [*ARGUMENTS, "--engine", engine, "--precision", "f32"]
+    with (
+        support.running_server(copy, arguments) as running,
+        Client(running.address, timeout_seconds=SECONDS) as client,
+    ):
+        client.wait_until_ready(SECONDS)
+        with load(running.address, expected) as clients:
+            for number in range(3):
+                before = sum(clients.answers.values())
+                with weights.open("r+b") as stream:
+                    stream.write(np.random.default_rng(number).bytes(len(content)))
+                support.wait_until(lambda number=number: sum("served on" in line for line in running.log) > 2 * number)
+                os.truncate(weights, 100)
+                support.wait_until(
+                    lambda number=number: sum("served on" in line for line in running.log) > 2 * number + 1
+                )
+                weights.write_bytes(content)
+                loads = sum("loaded digits version 1" in line for line in running.log)
+                support.wait_until(lambda n=loads: sum("loaded digits version 1" in line for line in running.log) > n)
+                assert sum(clients.answers.values()) > before
+        assert running.stop() == 0
+
+
+def test_same_version_exported_again_under_load(copy: Path, tmp_path: Path) -> None:
+    """The folder is replaced by another of the same number: an answer has the logits of the sha256 that it names."""
+    again = support.copy_bundle(copy / "digits" / "1", tmp_path / "staged", "digits", 2, scale=1.5)
+    manifest = read_manifest(again)
+    manifest.version = "1"
+    support.rehash(again, manifest)
+    folder, aside = copy / "digits" / "1", copy / "digits" / ".aside"
+    with (
+        support.running_server(copy, ARGUMENTS) as running,
+        Client(running.address, timeout_seconds=SECONDS) as client,
+    ):
+        client.wait_until_ready(SECONDS)
+        [before] = client.classify([IMAGES_NYXC[0]])
+        folder.rename(aside)
+        again.rename(folder)
+        support.wait_until(lambda: client.list_models()[0].sha256 != before.model.sha256)
+        [after] = client.classify([IMAGES_NYXC[0]])
+        np.testing.assert_allclose(after.logits_K, expected_logits(folder)[0], atol=1e-4)
+        np.testing.assert_allclose(before.logits_K, expected_logits(aside)[0], atol=1e-4)
+        assert after.model.sha256 != before.model.sha256
