@@ -25,8 +25,11 @@ from headwise_server.batching import Batcher
 from headwise_server.engines import Engine
 from headwise_server.in_flight import CallCounter, InFlight
 from headwise_server.inference import State
+from headwise_server.open_inference import service_pb2_grpc as oip_grpc
 from headwise_server.repository import Models, load_all
 from headwise_server.services.headwise import HeadwiseService
+from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
+from headwise_server.services.inference import GRPCInferenceService
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -131,10 +134,13 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
     state = State(batcher, decoders)
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
-    server = grpc.aio.server(interceptors=[CallCounter(state.in_flight, SERVICE)], options=_options(settings))
+    server = grpc.aio.server(
+        interceptors=[CallCounter(state.in_flight, SERVICE, OPEN_INFERENCE)], options=_options(settings)
+    )
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(GRPCInferenceService(state), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     on_listening(_bind(server, settings.listen))
     await server.start()
     try:
@@ -143,7 +149,7 @@ async def serve(settings: Settings, engine: Engine, on_listening: Callable[[str]
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
             state.models = loading.result()
-            for name in ("", SERVICE, *state.models):
+            for name in ("", SERVICE, OPEN_INFERENCE, *state.models):
                 await health_servicer.set(name, SERVING)
             logger.info("serving %s on %s", ", ".join(state.models), engine.name)
             await stopping

@@ -53,11 +53,11 @@ class CallCounter(grpc.aio.ServerInterceptor):
     """Counts calls as in flight; grpc.aio runs a call, with the sending of its status, in one task.
 
     Args:
-        service: whose streams count too.
+        services: whose streams count too.
     """
 
-    def __init__(self, in_flight: InFlight, service: str) -> None:
-        self._in_flight, self._prefix = in_flight, f"/{service}/"
+    def __init__(self, in_flight: InFlight, *services: str) -> None:
+        self._in_flight, self._prefixes = in_flight, tuple(f"/{service}/" for service in services)
 
     async def intercept_service(
         self,
@@ -66,7 +66,7 @@ class CallCounter(grpc.aio.ServerInterceptor):
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Count the call, unless it is a stream of another service."""
         handler, call = await continuation(handler_call_details), asyncio.current_task()
-        is_own = handler_call_details.method.startswith(self._prefix)
+        is_own = handler_call_details.method.startswith(self._prefixes)
         if handler and call and (is_own or not handler.response_streaming):
             self._in_flight.add(call)
         return handler

@@ -22,6 +22,7 @@ from headwise_server.engines import Session
 from headwise_server.errors import InvalidArgument, NotReady
 from headwise_server.images import to_array
 from headwise_server.in_flight import InFlight
+from headwise_server.model_statistics import Statistics
 from headwise_server.repository import Model, Models, resolve
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -35,6 +36,7 @@ class State:
     decoders: Executor
     models: Models = field(default_factory=dict)
     in_flight: InFlight = field(default_factory=InFlight)
+    statistics: Statistics = field(default_factory=Statistics)
 
     def model(self, name: str, version: str) -> Model:
         """The model that a request names.
