@@ -20,9 +20,10 @@ import grpc
 import numpy as np
 import typer
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from headwise import tables
-from headwise.messages import Explanation, explain_request, explanations
-from headwise.v1 import service_pb2, service_pb2_grpc
+from headwise.messages import Explanation, explain_request, explanations, names_of
+from headwise.v1 import bundle_pb2, service_pb2, service_pb2_grpc
 from headwise_exporter.files import atomic_write
 from headwise_exporter.studies.plots import BLUE, VERMILION, save, styled
 from matplotlib.axes import Axes
@@ -58,16 +59,26 @@ def encoded() -> bytes:
 
 
 def ask(server: str) -> dict[str, Any]:
-    """The server's reply for the photo, as plain values."""
+    """The server's reply for the photo, and the part of the model's manifest that names what is in it."""
     with grpc.insecure_channel(server) as channel:
-        request = explain_request([encoded()], "", "", list(LABELS), 0)
-        reply = service_pb2_grpc.HeadwiseServiceStub(channel).Explain(request, timeout=60)
-    return json_format.MessageToDict(reply, preserving_proto_field_name=True)
+        stub = service_pb2_grpc.HeadwiseServiceStub(channel)
+        reply = stub.Explain(explain_request([encoded()], "", "", list(LABELS), 0), timeout=60)
+        whole = stub.GetModel(service_pb2.GetModelRequest(), timeout=60)
+    manifest = bundle_pb2.Bundle(labels=whole.manifest.labels, head_cards=whole.manifest.head_cards)
+    manifest.architecture.pruned_encoders.extend(whole.manifest.architecture.pruned_encoders)
+    described = service_pb2.GetModelResponse(model=whole.model, manifest=manifest)
+    return {"reply": _as_dict(reply), "described": _as_dict(described)}
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
 def explanation(record: dict[str, Any]) -> Explanation:
     """The recorded reply, as the client gives it."""
-    [only] = explanations(json_format.ParseDict(record["reply"], service_pb2.ExplainResponse()))
+    described = json_format.ParseDict(record["described"], service_pb2.GetModelResponse())
+    reply = json_format.ParseDict(record["reply"], service_pb2.ExplainResponse())
+    [only] = explanations(reply, names_of(described))
     return only
 
 
@@ -132,7 +143,7 @@ def main(
 ) -> None:
     """Record, draw and write."""
     if server is not None:
-        write_record(RECORD, {"photo": PHOTO, "reply": ask(server)})
+        write_record(RECORD, {"photo": PHOTO, **ask(server)})
     result = explanation(read_record(RECORD))
     readme = README.read_text("utf-8")
     written = with_table(readme, table(result))

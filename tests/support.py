@@ -1,5 +1,6 @@
 """What several tests build on: a small random model, a bundle made by the real exporter, a server in a process."""
 
+import io
 import os
 import resource
 import shutil
@@ -34,10 +35,18 @@ from headwise_exporter.recipes import ModelSettings, Recipe
 from headwise_exporter.stages.build import bundle_contents, findings_stage, measure_stage, prune_stage, train_stage
 from headwise_exporter.stages.study import report_stage
 from headwise_exporter.training.loop import TrainingSettings
+from PIL import Image
 from processes import LONG_SECONDS
 from torch import Tensor
 from typer import Typer
 from typer.testing import CliRunner, Result
+
+
+def png(image_YXC: np.ndarray) -> bytes:
+    """A grey image as a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(image_YXC[..., 0]).save(content, "PNG")
+    return content.getvalue()
 
 
 def small_config(depth: int = 2) -> CCTConfig:

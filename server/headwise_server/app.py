@@ -30,12 +30,16 @@ from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
 from headwise_server.loading import LoadSettings
 from headwise_server.memory import Memory
+from headwise_server.open_inference import service_pb2_grpc as oip_grpc
 from headwise_server.reception import Reception
 from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
+from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
+from headwise_server.services.inference import GRPCInferenceService
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
+REPLY_SLACK_BYTES = 2**16  # ours is the limit that says what to do
 UNLIMITED = 2**31 - 1
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
@@ -60,6 +64,7 @@ class Settings:
     max_queue: int  # images
     max_calls: int
     max_message_mib: int
+    max_reply_mib: int
     memory_mib: int  # of the requests in hand
     decoding_mib: int  # of the images that are being decoded
     stuck_seconds: float  # that a batch may run before health says NOT_SERVING
@@ -76,7 +81,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second server on the same port fails loudly
         ("grpc.max_receive_message_length", size_bytes),
-        ("grpc.max_send_message_length", size_bytes),
+        ("grpc.max_send_message_length", settings.max_reply_mib * 2**20 + REPLY_SLACK_BYTES),
         # The core would drop calls at random, with CANCELLED; we refuse them with a reason.
         ("grpc.server.max_pending_requests", UNLIMITED),
         ("grpc.server.max_pending_requests_hard_limit", UNLIMITED),
@@ -115,7 +120,7 @@ async def _set_health(servicer: health.aio.HealthServicer, repository: Repositor
     served = set() if is_stuck else set(repository.models)
     for name in sorted({state.name for state in repository.index()} | set(repository.models)):
         await servicer.set(name, SERVING if name in served else NOT_SERVING)
-    for name in ("", SERVICE):
+    for name in ("", SERVICE, OPEN_INFERENCE):
         await servicer.set(name, SERVING if served else NOT_SERVING)
 
 
@@ -168,7 +173,7 @@ async def serve(
         memory_bytes=settings.decoding_mib * 2**20,
         max_queue=settings.max_queue,
     )
-    state = State(batcher, decoders, Memory(settings.memory_mib * 2**20))
+    state = State(batcher, decoders, Memory(settings.memory_mib * 2**20), settings.max_reply_mib * 2**20)
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
 
@@ -187,7 +192,7 @@ async def serve(
         publish,
     )
     reception = Reception(
-        (SERVICE,),
+        (SERVICE, OPEN_INFERENCE),
         state.in_flight,
         state.memory,
         max_calls=settings.max_calls,
@@ -195,8 +200,9 @@ async def serve(
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(GRPCInferenceService(state), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     on_listening(_bind(server, settings.listen))
     await server.start()
     try:

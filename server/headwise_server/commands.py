@@ -64,6 +64,10 @@ def run(
     max_message_mib: Annotated[
         int, typer.Option(envvar="HEADWISE_MAX_MESSAGE_MIB", min=1, help="Largest message, in MiB.")
     ] = 32,
+    max_reply_mib: Annotated[
+        int,
+        typer.Option(envvar="HEADWISE_MAX_REPLY_MIB", min=1, help="Largest reply, in MiB; stock clients take 4."),
+    ] = 4,
     memory_mib: Annotated[
         int,
         typer.Option(envvar="HEADWISE_MEMORY_MIB", min=1, help="Memory for requests and replies in hand, in MiB."),
@@ -130,6 +134,7 @@ def run(
         max_queue=max_queue,
         max_calls=max_calls,
         max_message_mib=max_message_mib,
+        max_reply_mib=max_reply_mib,
         memory_mib=memory_mib,
         decoding_mib=decoding_mib,
         stuck_seconds=stuck_seconds,

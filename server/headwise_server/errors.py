@@ -6,6 +6,7 @@
     ├── Overloaded         RESOURCE_EXHAUSTED   RetryInfo: when to try again
     ├── DeadlineUnmet      DEADLINE_EXCEEDED
     ├── NotReady           UNAVAILABLE          still loading, or draining
+    ├── NotAllowed         PERMISSION_DENIED    this server does not do that for a client
     └── Internal           INTERNAL             an engine failed, or a reply did not pass its own check
 
 Every one carries an ErrorInfo of the domain "headwise" with the class's reason.
@@ -103,6 +104,12 @@ class NotReady(ServiceError):
     """Models are still loading, or the server is draining."""
 
     code, reason = code_pb2.UNAVAILABLE, "NOT_READY"
+
+
+class NotAllowed(ServiceError):
+    """This server does not do that for a client."""
+
+    code, reason = code_pb2.PERMISSION_DENIED, "NOT_ALLOWED"
 
 
 class Internal(ServiceError):

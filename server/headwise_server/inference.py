@@ -25,6 +25,7 @@ from headwise_server.errors import InvalidArgument, NotReady
 from headwise_server.images import decoded, decoding_bytes, view
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
+from headwise_server.model_statistics import Statistics
 from headwise_server.models import Model, Models, resolve
 from headwise_server.timing import TimedSession
 
@@ -40,8 +41,10 @@ class State:
     batcher: Batcher
     decoders: Decoders
     memory: Memory
+    max_reply_bytes: int = 4 * 2**20
     models: Models = field(default_factory=dict)
     in_flight: InFlight = field(default_factory=InFlight)
+    statistics: Statistics = field(default_factory=Statistics)
 
     def model(self, name: str, version: str) -> Model:
         """The model that a request names.
@@ -68,6 +71,23 @@ class Caller:
         """Whoever made a call."""
         remaining = context.time_remaining()
         return cls(context.peer(), None if remaining is None else time.monotonic() + remaining, waits_for_room)
+
+
+def check_reply(state: State, size_bytes: int) -> None:
+    """Refuse a request whose reply its client might not take, before anything is done for it.
+
+    Args:
+        size_bytes: of the reply, at most.
+
+    Raises:
+        InvalidArgument: it is larger than replies may be.
+    """
+    if size_bytes > state.max_reply_bytes:
+        raise InvalidArgument(
+            "images",
+            f"expected a request whose reply takes at most {state.max_reply_bytes / 2**20:.1f} MiB, found one of up to "
+            f"{size_bytes / 2**20:.1f} MiB. Send fewer images in a call, or start the server with --max-reply-mib.",
+        )
 
 
 async def run(

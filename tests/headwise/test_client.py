@@ -17,8 +17,11 @@ from headwise import (
     InvalidRequest,
     NotFound,
     Unavailable,
+    messages,
 )
 from headwise.bundle import read_manifest
+from headwise.client import REMEMBERED_MODELS, _RememberedNames
+from headwise.v1 import service_pb2
 from PIL import Image
 
 IMAGES = list(np.random.default_rng(1).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8))
@@ -82,6 +85,38 @@ def test_heads_come_with_their_cards_and_removed_ones_are_silent(client: Client)
         assert (not contributions_J.any()) == card.pruned
         assert np.isnan(fields_K).all() == card.pruned
     assert any(card.expert_labels for card in cards)
+
+
+def test_heads_are_named_once_for_each_model(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first explanation asks for the manifest, later ones do not."""
+    asked = []
+    names_of = messages.names_of
+
+    def counted(response: Any) -> Any:
+        asked.append(response.model.sha256)
+        return names_of(response)
+
+    monkeypatch.setattr(messages, "names_of", counted)
+    first, second = client.explain(IMAGES[:1]), client.explain(IMAGES[:1])
+    assert asked == [first[0].model.sha256]
+    assert first[0].head_cards == second[0].head_cards
+
+
+def test_model_replaced_between_explanation_and_names_is_an_error() -> None:
+    """Heads are never named by the manifest of another model."""
+    described = service_pb2.GetModelResponse(model=service_pb2.ServedModel(name="digits", version="1", sha256="new"))
+    with pytest.raises(Unavailable, match="model digits version 1 was replaced during the call"):
+        _RememberedNames().add(service_pb2.ServedModel(name="digits", version="1", sha256="old"), described)
+
+
+def test_names_of_few_models_are_remembered() -> None:
+    """The latest, so that a client that lives long does not grow."""
+    memory = _RememberedNames()
+    for number in range(100):
+        served = service_pb2.ServedModel(sha256=str(number))
+        memory.add(served, service_pb2.GetModelResponse(model=served))
+    known = [number for number in range(100) if memory.get(service_pb2.ServedModel(sha256=str(number)))]
+    assert known == list(range(100 - REMEMBERED_MODELS, 100))
 
 
 def test_stream_gives_results_in_order(client: Client) -> None:

@@ -34,14 +34,15 @@ def test_options_become_settings(started: list[tuple[Settings, Engine]]) -> None
     """Every option arrives, and the address is announced on stdout for whoever started the server."""
     arguments = (
         "--repository m --listen 0.0.0.0:1 --engine onnxruntime --precision f32 --streams 3 --max-batch 4 "
-        "--max-queue 5 --max-calls 6 --max-message-mib 7 --memory-mib 8 --decoding-mib 9 --stuck-seconds 10 "
-        "--lame-duck-seconds 11 --grace-seconds 12 --strict --keep-versions 13 --reload-seconds 14 --max-slowdown 15"
+        "--max-queue 5 --max-calls 6 --max-message-mib 7 --max-reply-mib 7 --memory-mib 8 --decoding-mib 9 "
+        "--stuck-seconds 10 --lame-duck-seconds 11 --grace-seconds 12 --strict --keep-versions 13 "
+        "--reload-seconds 14 --max-slowdown 15"
     )
     result = invoke(*arguments.split())
     assert result.exit_code == 0, result.output
     [(settings, engine)] = started
     assert settings == Settings(
-        Path("m"), "0.0.0.0:1", "f32", 3, 4, 5, 6, 7, 8, 9, 10.0, 11.0, 12.0, True, 13, 14.0, 15.0
+        Path("m"), "0.0.0.0:1", "f32", 3, 4, 5, 6, 7, 7, 8, 9, 10.0, 11.0, 12.0, True, 13, 14.0, 15.0
     )
     assert engine.name == "onnxruntime"
     assert result.stdout == "listening on 127.0.0.1:1234\n"

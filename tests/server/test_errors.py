@@ -6,6 +6,7 @@ from headwise_server.errors import (
     DeadlineUnmet,
     Internal,
     InvalidArgument,
+    NotAllowed,
     NotFound,
     NotReady,
     Overloaded,
@@ -18,6 +19,7 @@ ERRORS: list[tuple[ServiceError, int]] = [
     (Overloaded("12 images wait", 0.25), code_pb2.RESOURCE_EXHAUSTED),
     (DeadlineUnmet("too late."), code_pb2.DEADLINE_EXCEEDED),
     (NotReady("still loading."), code_pb2.UNAVAILABLE),
+    (NotAllowed("not for a client."), code_pb2.PERMISSION_DENIED),
     (Internal("it broke."), code_pb2.INTERNAL),
 ]
 

@@ -291,6 +291,12 @@ def check_consistency(manifest: Bundle, golden: Outputs) -> None:
         raise BundleError(f"the manifest and the golden set do not fit: {'; '.join(problems)}. Export the model again.")
 
 
+def other_part_names(bundle: Bundle) -> list[str]:
+    """The parts of the exact split that are no heads, in the order of an explanation's rows."""
+    encoders = range(len(bundle.architecture.pruned_encoders))
+    return ["embedding", *(f"encoders.{encoder}.feed_forward" for encoder in encoders), "biases"]
+
+
 def golden_differences(outputs: Outputs, golden: Outputs) -> dict[str, float]:
     """Largest absolute difference of each output to the golden set; nan where an output has one."""
     return {name: float(np.abs(value - golden[name]).max(initial=0.0)) for name, value in outputs.items()}

@@ -18,7 +18,7 @@ import grpc
 
 from headwise import messages
 from headwise.errors import Unavailable, from_rpc_error, make_error, status_code
-from headwise.messages import Classification, Explanation, ImageLike, ServedModel
+from headwise.messages import Classification, Explanation, ImageLike, Names, ServedModel
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.bundle_pb2 import Bundle
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
@@ -30,6 +30,7 @@ DEFAULT_TARGET = "localhost:50051"
 TIMEOUT_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 64 * 2**20
 POLL_SECONDS = 0.1
+REMEMBERED_MODELS = 16  # whose names are kept; a client that explains with more of them asks again
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -61,6 +62,37 @@ def _stream_result(reply: pb.ClassifyStreamResponse) -> Classification:
     return messages.classifications(reply.response)[0]
 
 
+class _RememberedNames:
+    """The names of the models that explained last, by the sha256 of their manifests."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Names] = {}
+
+    def get(self, model: pb.ServedModel) -> Names | None:
+        """The names of that model, where they are known."""
+        return self._names.get(model.sha256)
+
+    def add(self, explained: pb.ServedModel, response: pb.GetModelResponse) -> Names:
+        """Remember the names of the model that explained.
+
+        Raises:
+            Unavailable: the server has another one by now.
+        """
+        if response.model.sha256 != explained.sha256:
+            raise make_error(
+                grpc.StatusCode.UNAVAILABLE,
+                f"model {explained.name} version {explained.version} was replaced during the call. Send it again.",
+            )
+        for oldest in list(self._names)[: 1 - REMEMBERED_MODELS]:
+            self._names.pop(oldest, None)
+        names = self._names[explained.sha256] = messages.names_of(response)
+        return names
+
+
+def _get_model_request(model: pb.ServedModel) -> pb.GetModelRequest:
+    return pb.GetModelRequest(model=model.name, version=model.version)
+
+
 class Client:
     """A blocking client.
 
@@ -80,6 +112,7 @@ class Client:
         self.target, self.timeout_seconds = target, timeout_seconds
         self._channel = grpc.insecure_channel(target, options=_options(max_message_bytes))
         self._stub = HeadwiseServiceStub(self._channel)
+        self._names = _RememberedNames()
 
     def __enter__(self) -> Self:
         return self
@@ -133,15 +166,21 @@ class Client:
     ) -> list[Explanation]:
         """What each head contributed to the target labels of each image, in one call.
 
+        The first explanation that a model gives needs a second call, for what its heads are called.
+
         Args:
-            labels: the targets; the first `top_k` of each image where empty.
+            labels: the targets, each once; the first `top_k` of each image where empty.
 
         Raises:
             HeadwiseError: the call failed.
         """
         request = messages.explain_request(images, model, version, labels, top_k)
         with _client_errors(self.target):
-            return messages.explanations(self._stub.Explain(request, timeout=self.timeout_seconds))
+            reply = self._stub.Explain(request, timeout=self.timeout_seconds)
+            if (names := self._names.get(reply.model)) is None:
+                described = self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                names = self._names.add(reply.model, described)
+        return messages.explanations(reply, names)
 
     def list_models(self) -> list[ServedModel]:
         """All models served.
@@ -195,6 +234,7 @@ class AsyncClient:
         self.target, self.timeout_seconds = target, timeout_seconds
         self._channel = grpc.aio.insecure_channel(target, options=_options(max_message_bytes))
         self._stub: HeadwiseServiceAsyncStub = HeadwiseServiceStub(self._channel)
+        self._names = _RememberedNames()
 
     async def __aenter__(self) -> Self:
         return self
@@ -244,7 +284,11 @@ class AsyncClient:
         """What each head contributed to the target labels of each image, in one call."""
         request = messages.explain_request(images, model, version, labels, top_k)
         with _client_errors(self.target):
-            return messages.explanations(await self._stub.Explain(request, timeout=self.timeout_seconds))
+            reply = await self._stub.Explain(request, timeout=self.timeout_seconds)
+            if (names := self._names.get(reply.model)) is None:
+                described = await self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                names = self._names.add(reply.model, described)
+        return messages.explanations(reply, names)
 
     async def list_models(self) -> list[ServedModel]:
         """All models served."""

@@ -3,7 +3,7 @@
 An image is the bytes of an image file, a path of one, or a uint8 array (height, width, channels) at the model's size; a
 grey image may leave out the last axis.
 
-Shape suffixes: K labels, J target labels, R heads of the dense model.
+Shape suffixes: K labels, J target labels, R heads of the dense model, P other parts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headwise.bundle import other_part_names
 from headwise.v1 import bundle_pb2, service_pb2
 
 ImageLike = bytes | str | PathLike[str] | NDArray[np.uint8]
@@ -171,31 +172,63 @@ def _card(message: bundle_pb2.HeadCard) -> HeadCard:
     )
 
 
-def explanations(response: service_pb2.ExplainResponse) -> list[Explanation]:
-    """The explanation of each image of a reply."""
-    cards = tuple(map(_card, response.head_cards))
-    model, timings = served_model(response.model), _fields(response.timings, Timings)
-    results = []
-    for message in response.explanations:
-        logits_K = _floats(message.logits)
-        heads_RJ = np.zeros((len(message.heads), len(message.targets)), np.float32)
-        fields_RK = np.full((len(message.heads), len(logits_K)), np.nan, np.float32)
-        for row, head in enumerate(message.heads):
-            if not head.pruned:
-                heads_RJ[row], fields_RK[row] = head.contributions, _floats(head.fields)
-        results.append(
-            Explanation(
-                logits_K=logits_K,
-                probabilities_K=_floats(message.probabilities),
-                targets=_scores(message.targets),
-                heads_RJ=heads_RJ,
-                head_fields_RK=fields_RK,
-                head_cards=cards,
-                other_parts={part.name: np.array(part.contributions, np.float32) for part in message.other_parts},
-                completeness_residual=message.completeness_residual,
-                completeness_tolerance=response.completeness_tolerance,
-                model=model,
-                timings=timings,
-            )
-        )
-    return results
+@dataclass(frozen=True)
+class Names:
+    """What the rows and columns of a model's explanations are; `sha256` of the manifest says for which model."""
+
+    sha256: str
+    labels: tuple[str, ...]
+    head_cards: tuple[HeadCard, ...]
+    kept_heads: tuple[int, ...]  # positions in `head_cards`, in the order of the rows
+    other_parts: tuple[str, ...]
+
+
+def names_of(response: service_pb2.GetModelResponse) -> Names:
+    """The names that a model's manifest gives."""
+    cards = response.manifest.head_cards
+    kept = sorted((card.row, position) for position, card in enumerate(cards) if not card.pruned)
+    return Names(
+        sha256=response.model.sha256,
+        labels=tuple(response.manifest.labels),
+        head_cards=tuple(map(_card, cards)),
+        kept_heads=tuple(position for _, position in kept),
+        other_parts=tuple(other_part_names(response.manifest)),
+    )
+
+
+def _explanation(message: service_pb2.Explanation, names: Names, **common: Any) -> Explanation:
+    logits_K, probabilities_K = _floats(message.logits), _floats(message.probabilities)
+    indices, heads, kept = list(message.target_indices), len(names.head_cards), list(names.kept_heads)
+    heads_RJ = np.zeros((heads, len(indices)), np.float32)
+    fields_RK = np.full((heads, len(logits_K)), np.nan, np.float32)
+    heads_RJ[kept] = _floats(message.head_contributions).reshape(len(kept), len(indices))
+    fields_RK[kept] = _floats(message.head_fields).reshape(len(kept), len(logits_K))
+    others_PJ = _floats(message.other_contributions).reshape(len(names.other_parts), len(indices))
+    return Explanation(
+        logits_K=logits_K,
+        probabilities_K=probabilities_K,
+        targets=tuple(
+            LabelScore(index, names.labels[index], float(logits_K[index]), float(probabilities_K[index]))
+            for index in indices
+        ),
+        heads_RJ=heads_RJ,
+        head_fields_RK=fields_RK,
+        head_cards=names.head_cards,
+        other_parts=dict(zip(names.other_parts, others_PJ, strict=True)),
+        completeness_residual=message.completeness_residual,
+        **common,
+    )
+
+
+def explanations(response: service_pb2.ExplainResponse, names: Names) -> list[Explanation]:
+    """The explanation of each image of a reply.
+
+    Args:
+        names: of the model whose sha256 the reply gives.
+    """
+    common = {
+        "completeness_tolerance": response.completeness_tolerance,
+        "model": served_model(response.model),
+        "timings": _fields(response.timings, Timings),
+    }
+    return [_explanation(message, names, **common) for message in response.explanations]

@@ -1,6 +1,5 @@
 """Classify, ClassifyStream, Explain, GetModel and ListModels, as a client on the wire sees them."""
 
-import io
 import queue
 import struct
 import threading
@@ -16,7 +15,7 @@ import pytest
 import support
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from headwise.bundle import file_sha256, read_manifest
+from headwise.bundle import file_sha256, other_part_names, read_manifest
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from headwise_server.batching import Batcher
@@ -27,9 +26,8 @@ from headwise_server.inference import Caller, State
 from headwise_server.loading import LoadSettings, load
 from headwise_server.memory import Memory
 from headwise_server.reception import as_service_error
-from headwise_server.replies import softmax
 from headwise_server.services.headwise import classify, explain
-from PIL import Image
+from support import png
 
 SECONDS = support.LONG_SECONDS
 CALLER = Caller("somebody", None)
@@ -40,13 +38,6 @@ def tensor(image_YXC: np.ndarray) -> pb.Image:
     """An image as a raw tensor."""
     height, width, channels = image_YXC.shape
     return pb.Image(tensor=pb.ImageTensor(height=height, width=width, channels=channels, data=image_YXC.tobytes()))
-
-
-def png(image_YXC: np.ndarray) -> bytes:
-    """An image as a PNG file."""
-    content = io.BytesIO()
-    Image.fromarray(image_YXC[..., 0]).save(content, "PNG")
-    return content.getvalue()
 
 
 def png_bomb() -> bytes:
@@ -120,45 +111,47 @@ def test_explain_splits_every_logit_exactly(stub: HeadwiseServiceStub, bundle: P
     for explanation, plain in zip(reply.explanations, classified.classifications, strict=True):
         np.testing.assert_allclose(floats(explanation.logits), floats(plain.logits), rtol=0, atol=1e-5)
         np.testing.assert_allclose(floats(explanation.probabilities), floats(plain.probabilities), rtol=0, atol=1e-5)
-        parts = [head.contributions for head in explanation.heads if not head.pruned]
-        parts += [part.contributions for part in explanation.other_parts]
-        total_K = np.sum(np.array(parts, np.float64), axis=0)
+        parts = floats(explanation.head_contributions + explanation.other_contributions).reshape(-1, 10)
+        total_K = parts.sum(0, dtype=np.float64)
         residual = float(np.abs(total_K - floats(explanation.logits)).max())
         assert residual == pytest.approx(explanation.completeness_residual, abs=1e-6)
         assert explanation.completeness_residual <= 1e-4
 
 
-def test_explain_names_every_head_with_its_card(stub: HeadwiseServiceStub, bundle: Path) -> None:
-    """Every head of the dense model once, removed ones silent; each kept one with its field on all labels."""
-    manifest = read_manifest(bundle)
-    reply = stub.Explain(pb.ExplainRequest(images=[tensor(IMAGES[0])], top_k=2), timeout=SECONDS)
-    [explanation] = reply.explanations
-    names = [(encoder, head) for encoder in range(2) for head in range(4)]
-    assert [(head.encoder, head.head) for head in explanation.heads] == names
-    assert list(reply.head_cards) == list(manifest.head_cards)
-    assert any(head.pruned for head in explanation.heads)
-    for head, card in zip(explanation.heads, reply.head_cards, strict=True):
-        assert head.pruned == card.pruned
-        assert len(head.contributions) == (0 if head.pruned else 2)
-        assert len(floats(head.fields)) == (0 if head.pruned else 10)
-    assert [part.name for part in explanation.other_parts] == [
-        "embedding",
-        "encoders.0.feed_forward",
-        "encoders.1.feed_forward",
-        "biases",
-    ]
+def test_explain_has_a_row_for_every_part_that_the_manifest_names(stub: HeadwiseServiceStub, bundle: Path) -> None:
+    """Kept heads as the cards count them, then the other parts; the numbers are those of the golden set."""
+    with np.load(bundle / "golden.npz") as file:
+        golden = dict(file)
+    described = stub.GetModel(pb.GetModelRequest(), timeout=SECONDS)
+    rows = [card.row for card in described.manifest.head_cards if not card.pruned]
+    assert rows == list(range(golden["heads"].shape[1]))
+    assert len(rows) < len(described.manifest.head_cards)  # some are removed
+    names = other_part_names(described.manifest)
+    assert names == ["embedding", "encoders.0.feed_forward", "encoders.1.feed_forward", "biases"]
+    reply = stub.Explain(pb.ExplainRequest(images=map(tensor, golden["images"]), top_k=2), timeout=SECONDS)
+    assert reply.model.sha256 == described.model.sha256
+    for image, explanation in enumerate(reply.explanations):
+        targets = list(explanation.target_indices)
+        feed_forwards = golden["feed_forwards"][image]
+        others = np.stack([golden["embedding"][image], *feed_forwards, golden["biases"][image]])
+        for sent, expected in (
+            (explanation.head_contributions, golden["heads"][image][:, targets]),
+            (explanation.other_contributions, others[:, targets]),
+            (explanation.head_fields, golden["head_fields"][image]),
+        ):
+            np.testing.assert_allclose(floats(sent).reshape(expected.shape), expected, rtol=0, atol=1e-4)
 
 
 def test_explain_takes_the_labels_asked_for_or_the_first_of_each_image(stub: HeadwiseServiceStub) -> None:
-    """Named labels in the order asked, else the top ones by logit; three of them by default."""
+    """Named labels in the order asked, else the top ones by logit; three of them by default, all of them at most."""
     image = tensor(IMAGES[1])
     named = stub.Explain(pb.ExplainRequest(images=[image], labels=["7", "2"]), timeout=SECONDS).explanations[0]
-    assert [score.label for score in named.targets] == ["7", "2"]
+    assert list(named.target_indices) == [7, 2]
     best = stub.Explain(pb.ExplainRequest(images=[image]), timeout=SECONDS).explanations[0]
     order = np.argsort(-floats(best.logits))
-    assert [score.index for score in best.targets] == list(order[:3])
-    everything = stub.Explain(pb.ExplainRequest(images=[image], top_k=99), timeout=SECONDS).explanations[0]
-    assert len(everything.targets) == 10
+    assert list(best.target_indices) == list(order[:3])
+    everything = stub.Explain(pb.ExplainRequest(images=[image], top_k=2**32 - 1), timeout=SECONDS).explanations[0]
+    assert list(everything.target_indices) == list(order)
 
 
 BAD_REQUESTS: dict[str, tuple[str, object, grpc.StatusCode, str, str]] = {
@@ -211,6 +204,13 @@ BAD_REQUESTS: dict[str, tuple[str, object, grpc.StatusCode, str, str]] = {
         grpc.StatusCode.INVALID_ARGUMENT,
         "labels[1]",
         "found 'rose'",
+    ),
+    "label twice": (
+        "Explain",
+        pb.ExplainRequest(images=[tensor(IMAGES[0])], labels=["3", "4", "3"]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "labels[2]",
+        "expected each label once, found '3' again",
     ),
     "unknown model": (
         "Classify",
@@ -353,7 +353,7 @@ async def state(bundle: Path) -> AsyncIterator[State]:
     with ThreadPoolExecutor(2) as pool:
         batcher = Batcher(pool, streams=1, max_batch=1, max_queue=8)
         decoders = Decoders(pool, threads=2, memory_bytes=2**30, max_queue=8)
-        yield State(batcher, decoders, Memory(2**30), models)
+        yield State(batcher, decoders, Memory(2**30), models=models)
         await batcher.close()
 
 
@@ -400,9 +400,3 @@ def test_unforeseen_error_is_internal_and_logged(caplog: pytest.LogCaptureFixtur
     assert "secret" in caplog.text
     known = NotReady("wait.")
     assert as_service_error(known) is known
-
-
-def test_softmax_of_large_logits_is_finite() -> None:
-    """Logits of any size give probabilities."""
-    probabilities = softmax(np.array([[1e4, 1e4 - 1, -1e4]], np.float32))
-    np.testing.assert_allclose(probabilities, [[0.7310586, 0.2689414, 0.0]], atol=1e-6)

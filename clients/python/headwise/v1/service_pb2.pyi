@@ -364,7 +364,7 @@ class ExplainRequest(_message.Message):
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels to explain, by name. Empty for the top_k of each image."""
+        """Labels to explain, by name, each once. Empty for the top_k of each image."""
 
     def __init__(
         self,
@@ -385,11 +385,14 @@ Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
 @_typing.final
 class ExplainResponse(_message.Message):
+    """Heads and parts have no names here: their names, and what each head recognises over the data set, are in the
+    manifest that GetModel gives for the same ServedModel.sha256. They do not change, so ask once for each sha256.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     EXPLANATIONS_FIELD_NUMBER: _builtins.int
-    HEAD_CARDS_FIELD_NUMBER: _builtins.int
     COMPLETENESS_TOLERANCE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     completeness_tolerance: _builtins.float
@@ -401,23 +404,18 @@ class ExplainResponse(_message.Message):
         """One for each image, in the order of the request."""
 
     @_builtins.property
-    def head_cards(self) -> _containers.RepeatedCompositeFieldContainer[_bundle_pb2.HeadCard]:
-        """What each head recognises over the data set; the same heads, in the same order, as in each explanation."""
-
-    @_builtins.property
     def timings(self) -> Global___Timings: ...
     def __init__(
         self,
         *,
         model: Global___ServedModel | None = ...,
         explanations: _abc.Iterable[Global___Explanation] | None = ...,
-        head_cards: _abc.Iterable[_bundle_pb2.HeadCard] | None = ...,
         completeness_tolerance: _builtins.float = ...,
         timings: Global___Timings | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_tolerance", b"completeness_tolerance", "explanations", b"explanations", "head_cards", b"head_cards", "model", b"model", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_tolerance", b"completeness_tolerance", "explanations", b"explanations", "model", b"model", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,113 +423,58 @@ Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
 
 @_typing.final
 class Explanation(_message.Message):
+    """A contribution is the direct effect of a part of the model on a logit: what it adds to the residual stream, carried
+    to the logit with this image's norm scales and pooling weights. Effects through later heads count there. All
+    contributions to a target add up to its logit, within completeness_residual.
+
+    Matrices are float32, little-endian, row by row. R counts the kept heads: row i is the head whose card in the manifest
+    has `row` = i. P counts the other parts: "embedding", then "encoders.<l>.feed_forward" for each of the manifest's
+    architecture.pruned_encoders, then "biases". J counts the targets, K the labels of the model.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOGITS_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
-    TARGETS_FIELD_NUMBER: _builtins.int
-    HEADS_FIELD_NUMBER: _builtins.int
-    OTHER_PARTS_FIELD_NUMBER: _builtins.int
     COMPLETENESS_RESIDUAL_FIELD_NUMBER: _builtins.int
+    TARGET_INDICES_FIELD_NUMBER: _builtins.int
+    HEAD_CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    OTHER_CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    HEAD_FIELDS_FIELD_NUMBER: _builtins.int
     logits: _builtins.bytes
-    """float32, little-endian, one for each label of the model."""
+    """K."""
     probabilities: _builtins.bytes
-    """Softmax of the logits, in the same form."""
+    """Softmax of the logits: K."""
     completeness_residual: _builtins.float
     """Largest |sum of all parts - logit| over all labels of the model."""
+    head_contributions: _builtins.bytes
+    """Of the heads: R x J."""
+    other_contributions: _builtins.bytes
+    """Of the other parts: P x J."""
+    head_fields: _builtins.bytes
+    """Field of each head on each label of the model through its SNP probe: R x K."""
     @_builtins.property
-    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
-        """The labels explained, in the order of every `contributions` below."""
-
-    @_builtins.property
-    def heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeadContribution]:
-        """Every head of every encoder, the removed ones without contributions."""
-
-    @_builtins.property
-    def other_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedContribution]:
-        """"embedding", "encoders.<l>.feed_forward" for each encoder, "biases"."""
+    def target_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The J labels explained, as positions in the manifest's `labels`, in the order of the columns below."""
 
     def __init__(
         self,
         *,
         logits: _builtins.bytes = ...,
         probabilities: _builtins.bytes = ...,
-        targets: _abc.Iterable[Global___LabelScore] | None = ...,
-        heads: _abc.Iterable[Global___HeadContribution] | None = ...,
-        other_parts: _abc.Iterable[Global___NamedContribution] | None = ...,
         completeness_residual: _builtins.float = ...,
+        target_indices: _abc.Iterable[_builtins.int] | None = ...,
+        head_contributions: _builtins.bytes = ...,
+        other_contributions: _builtins.bytes = ...,
+        head_fields: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_residual", b"completeness_residual", "heads", b"heads", "logits", b"logits", "other_parts", b"other_parts", "probabilities", b"probabilities", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_residual", b"completeness_residual", "head_contributions", b"head_contributions", "head_fields", b"head_fields", "logits", b"logits", "other_contributions", b"other_contributions", "probabilities", b"probabilities", "target_indices", b"target_indices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
-
-@_typing.final
-class HeadContribution(_message.Message):
-    """The direct effect of one head on the logits: what it adds to the residual stream, carried to the logits with
-    this image's norm scales and pooling weights. Effects through later heads count there.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENCODER_FIELD_NUMBER: _builtins.int
-    HEAD_FIELD_NUMBER: _builtins.int
-    PRUNED_FIELD_NUMBER: _builtins.int
-    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
-    FIELDS_FIELD_NUMBER: _builtins.int
-    encoder: _builtins.int
-    head: _builtins.int
-    pruned: _builtins.bool
-    fields: _builtins.bytes
-    """Field of the head on each label of the model through its SNP probe: float32, little-endian."""
-    @_builtins.property
-    def contributions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Signed, in logits, one for each target."""
-
-    def __init__(
-        self,
-        *,
-        encoder: _builtins.int = ...,
-        head: _builtins.int = ...,
-        pruned: _builtins.bool = ...,
-        contributions: _abc.Iterable[_builtins.float] | None = ...,
-        fields: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "encoder", b"encoder", "fields", b"fields", "head", b"head", "pruned", b"pruned"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HeadContribution: _TypeAlias = HeadContribution  # noqa: Y015
-
-@_typing.final
-class NamedContribution(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    @_builtins.property
-    def contributions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Signed, in logits, one for each target."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        contributions: _abc.Iterable[_builtins.float] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___NamedContribution: _TypeAlias = NamedContribution  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):

@@ -80,7 +80,7 @@ class HeadwiseServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Labels of one or more images, and what each head contributed to the logits of the target labels.
+        """What each head contributed to the logits of the target labels, for one or more images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

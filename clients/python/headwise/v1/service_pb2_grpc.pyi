@@ -43,7 +43,7 @@ class HeadwiseServiceStub:
     is answered in the stream and does not end it.
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_service_pb2.ExplainRequest, _service_pb2.ExplainResponse]
-    """Labels of one or more images, and what each head contributed to the logits of the target labels."""
+    """What each head contributed to the logits of the target labels, for one or more images."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetModelRequest, _service_pb2.GetModelResponse]
     """The manifest of a served model."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListModelsRequest, _service_pb2.ListModelsResponse]
@@ -59,7 +59,7 @@ class HeadwiseServiceAsyncStub(HeadwiseServiceStub):
     is answered in the stream and does not end it.
     """
     Explain: _aio.UnaryUnaryMultiCallable[_service_pb2.ExplainRequest, _service_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Labels of one or more images, and what each head contributed to the logits of the target labels."""
+    """What each head contributed to the logits of the target labels, for one or more images."""
     GetModel: _aio.UnaryUnaryMultiCallable[_service_pb2.GetModelRequest, _service_pb2.GetModelResponse]  # type: ignore[assignment]
     """The manifest of a served model."""
     ListModels: _aio.UnaryUnaryMultiCallable[_service_pb2.ListModelsRequest, _service_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -90,7 +90,7 @@ class HeadwiseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ExplainResponse, _abc.Awaitable[_service_pb2.ExplainResponse]]:
-        """Labels of one or more images, and what each head contributed to the logits of the target labels."""
+        """What each head contributed to the logits of the target labels, for one or more images."""
 
     @_abc_1.abstractmethod
     def GetModel(

@@ -1,0 +1,70 @@
+"""How many requests each model was asked to answer since the server started, how they ended, and what that took.
+
+Belongs to one event loop. Kept by the name and version of a model, so bounded by the models that were served.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Duration:
+    """A sum of times."""
+
+    count: int = 0
+    nanoseconds: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self.count += 1
+        self.nanoseconds += round(seconds * 1e9)
+
+
+@dataclass
+class ModelStatistics:
+    """What one version of a model was asked. Every request is a success or a failure; only successes have the rest."""
+
+    success: Duration = field(default_factory=Duration)  # from arrival to answer
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)  # longest wait of an image of a request
+    inference: Duration = field(default_factory=Duration)  # longest engine run with an image of a request
+    images: int = 0
+    last_success: float = 0.0  # seconds since 1970; 0 before the first
+
+
+@dataclass
+class Measured:
+    """What a request that is being answered says of itself."""
+
+    images: int = 0
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+
+
+class Statistics:
+    """The statistics of all models."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], ModelStatistics] = {}
+
+    def of(self, name: str, version: str) -> ModelStatistics:
+        """Those of one version of a model; all zero where nobody has asked it."""
+        return self._models.get((name, version), ModelStatistics())
+
+    @contextmanager
+    def request(self, name: str, version: str) -> Iterator[Measured]:
+        """Measure a request: an exception makes it a failure, a cancellation too."""
+        measured, began = Measured(), time.monotonic()
+        model = self._models.setdefault((name, version), ModelStatistics())
+        try:
+            yield measured
+        except BaseException:
+            model.fail.add(time.monotonic() - began)
+            raise
+        model.success.add(time.monotonic() - began)
+        model.queue.add(measured.queue_seconds)
+        model.inference.add(measured.inference_seconds)
+        model.images += measured.images
+        model.last_success = time.time()

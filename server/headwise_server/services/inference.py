@@ -1,0 +1,210 @@
+"""inference.GRPCInferenceService: the Open Inference Protocol, version 2, as clients of Triton speak it.
+
+Which models there are is in `model_descriptions`, their tensors in `tensors`, what is measured of their requests in
+`model_statistics`. Errors are those of the other service.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from importlib.metadata import version
+from typing import NoReturn
+
+from headwise_server.batching import Answer
+from headwise_server.errors import InvalidArgument, NotAllowed, NotFound
+from headwise_server.inference import Caller, Context, State, check_reply, run
+from headwise_server.model_descriptions import Served, all_served, config, metadata, served, statistics
+from headwise_server.open_inference import service_pb2 as oip
+from headwise_server.open_inference import service_pb2_grpc
+from headwise_server.reception import as_service_error
+from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
+from headwise_server.services.streams import in_order, patient
+from headwise_server.tensors import (
+    Wanted,
+    add_floats,
+    add_texts,
+    check_parameters,
+    classified,
+    images_of,
+    size_bytes,
+    wanted_outputs,
+    whole_number,
+)
+
+SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
+PARAMETERS = ("priority", "timeout", "triton_enable_empty_final_response")
+FINAL = "triton_final_response"  # of a stream: whether more answers to the same request come
+FRAME_BYTES = 64  # of a reply, beside its names and tensors
+LARGE_BYTES = 2**20  # a message with more is taken apart or made in a thread
+
+
+def reply_bytes(asked: Served, wanted: list[Wanted], images: int, id_bytes: int) -> int:
+    """The most that the reply to a request can take, before anything has run."""
+    outputs, labels = asked.outputs, asked.model.manifest.labels
+    tensors = sum(
+        FRAME_BYTES + delimited_bytes(images * size_bytes(outputs[output.name], output, labels)) for output in wanted
+    )
+    return 4 * FRAME_BYTES + asked.model.served(asked.session).ByteSize() + id_bytes + tensors
+
+
+def _deadline(request: oip.ModelInferRequest, deadline: float | None) -> float | None:
+    """The deadline of the call, or that of the request's own parameter where it is earlier."""
+    microseconds = whole_number(request.parameters, "timeout", "parameters")
+    own = time.monotonic() + microseconds / 1e6 if microseconds else None
+    return min((limit for limit in (deadline, own) if limit is not None), default=None)
+
+
+def _response(
+    asked: Served, wanted: list[Wanted], answer: Answer, request: oip.ModelInferRequest
+) -> oip.ModelInferResponse:
+    values, labels = dict(answer.outputs), asked.model.manifest.labels
+    if asked.explains:
+        checked_residuals(asked.model, answer.outputs)
+    else:
+        values["probabilities"] = softmax(values["logits"])
+    response = oip.ModelInferResponse(model_name=asked.name, model_version=asked.model.manifest.version, id=request.id)
+    described = asked.model.served(asked.session)
+    for name in ("sha256", "engine", "precision"):
+        response.parameters[name].string_param = getattr(described, name)
+    for output in wanted:
+        if output.classes:
+            add_texts(response, output.name, classified(values[output.name], output.classes, labels))
+        elif output.name in values:
+            add_floats(response, output.name, values[output.name])
+        else:
+            indices_NJ = top_indices(values["logits"], asked.outputs[output.name].shape[0])
+            add_texts(response, output.name, [[labels[index].encode() for index in row] for row in indices_NJ.tolist()])
+    return response
+
+
+async def model_infer(state: State, request: oip.ModelInferRequest, caller: Caller) -> oip.ModelInferResponse:
+    """Answer one ModelInfer request.
+
+    Raises:
+        ServiceError: as `errors` lists them.
+    """
+    asked = served(state, request.model_name, request.model_version)
+    with state.statistics.request(asked.name, asked.model.manifest.version) as measured:
+        check_parameters(request.parameters, PARAMETERS, "parameters")
+        if priority := whole_number(request.parameters, "priority", "parameters"):
+            description = f"expected 0, found {priority}: requests take their turn as they come."
+            raise InvalidArgument("parameters[priority]", description)
+        caller = replace(caller, deadline=_deadline(request, caller.deadline))
+        wanted = wanted_outputs(request, asked.outputs)
+        expected, limit = asked.model.manifest.input, state.batcher.max_queue
+        if request.ByteSize() > LARGE_BYTES:
+            messages = await asyncio.to_thread(images_of, request, expected, limit)
+        else:
+            messages = images_of(request, expected, limit)
+        size_bytes = reply_bytes(asked, wanted, len(messages), len(request.id))
+        check_reply(state, size_bytes)
+        answer = await run(state, asked.model, asked.session, messages, caller)
+        measured.images = len(messages)
+        measured.queue_seconds, measured.inference_seconds = answer.queue_seconds, answer.inference_seconds
+        if size_bytes > LARGE_BYTES:
+            return await asyncio.to_thread(_response, asked, wanted, answer, request)
+        return _response(asked, wanted, answer, request)
+
+
+def _images(request: oip.ModelInferRequest) -> int:
+    """How many a request says it has; whether that is so is checked later."""
+    shape = request.inputs[0].shape if request.inputs else ()
+    return max(1, shape[0]) if shape else 1
+
+
+class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """The service as grpc.aio calls it."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def ServerLive(self, request: oip.ServerLiveRequest, context: Context) -> oip.ServerLiveResponse:
+        """The process answers."""
+        return oip.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: oip.ServerReadyRequest, context: Context) -> oip.ServerReadyResponse:
+        """Whether the models are loaded and the server does not drain."""
+        return oip.ServerReadyResponse(ready=self._is_ready())
+
+    def _is_ready(self) -> bool:
+        return bool(self._state.models) and not self._state.in_flight.draining
+
+    async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
+        """Whether that is so, and this model is one of them."""
+        try:
+            ready = self._is_ready() and bool(served(self._state, request.name, request.version))
+        except NotFound:
+            ready = False
+        return oip.ModelReadyResponse(ready=ready)
+
+    async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Context) -> oip.ServerMetadataResponse:
+        """Name, version and extensions."""
+        return oip.ServerMetadataResponse(name="headwise", version=version("headwise"), extensions=EXTENSIONS)
+
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
+        """The tensors of a model."""
+        return metadata(self._state, served(self._state, request.name, request.version))
+
+    async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
+        """The tensors of a model, as Triton's configuration has them."""
+        asked = served(self._state, request.name, request.version)
+        return oip.ModelConfigResponse(config=config(self._state, asked))
+
+    async def ModelStatistics(
+        self, request: oip.ModelStatisticsRequest, context: Context
+    ) -> oip.ModelStatisticsResponse:
+        """Counts and times of one model, or of all."""
+        models = [served(self._state, request.name, request.version)] if request.name else all_served(self._state)
+        return oip.ModelStatisticsResponse(model_stats=[statistics(self._state, asked) for asked in models])
+
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
+        """The tensors that a model gives for images."""
+        return await model_infer(self._state, request, Caller.of(context))
+
+    async def ModelStreamInfer(
+        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        """The same, request by request, in order; an error is answered in the stream and does not end it."""
+
+        async def answered(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+            try:
+                response = await model_infer(self._state, request, patient(Caller.of(context)))
+            except Exception as error:
+                response = oip.ModelInferResponse(id=request.id)
+                return oip.ModelStreamInferResponse(error_message=str(as_service_error(error)), infer_response=response)
+            response.parameters[FINAL].bool_param = True
+            return oip.ModelStreamInferResponse(infer_response=response)
+
+        async with aclosing(in_order(self._state, context.peer(), request_iterator, _images, answered)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def RepositoryIndex(
+        self, request: oip.RepositoryIndexRequest, context: Context
+    ) -> oip.RepositoryIndexResponse:
+        """The models served."""
+        if request.repository_name:
+            raise InvalidArgument("repository_name", "expected none: this server has one repository.")
+        response = oip.RepositoryIndexResponse()
+        for model in all_served(self._state):
+            response.models.add(name=model.name, version=model.model.manifest.version, state="READY")
+        return response
+
+    async def RepositoryModelLoad(
+        self, request: oip.RepositoryModelLoadRequest, context: Context
+    ) -> oip.RepositoryModelLoadResponse:
+        """Refused."""
+        _refuse("loads")
+
+    async def RepositoryModelUnload(
+        self, request: oip.RepositoryModelUnloadRequest, context: Context
+    ) -> oip.RepositoryModelUnloadResponse:
+        """Refused."""
+        _refuse("unloads")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise NotAllowed(f"this server {what} no model for a client; it serves what its repository has when it starts.")

@@ -1,0 +1,48 @@
+"""Counts and times of requests."""
+
+import asyncio
+
+import hypothesis.strategies as st
+import pytest
+from headwise_server.model_statistics import Duration, ModelStatistics, Statistics
+from hypothesis import given
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 9), st.floats(0, 5), st.floats(0, 5))))
+def test_every_request_is_a_success_or_a_failure(requests: list[tuple[bool, int, float, float]]) -> None:
+    """Images and times of successes add up; a failure counts as that alone."""
+    statistics = Statistics()
+    for succeeds, images, queue_seconds, inference_seconds in requests:
+        try:
+            with statistics.request("digits", "1") as measured:
+                measured.images = images
+                measured.queue_seconds, measured.inference_seconds = queue_seconds, inference_seconds
+                if not succeeds:
+                    raise ValueError
+        except ValueError:
+            assert not succeeds
+    model, successes = statistics.of("digits", "1"), [request for request in requests if request[0]]
+    assert model.success.count == model.queue.count == model.inference.count == len(successes)
+    assert model.fail.count == len(requests) - len(successes)
+    assert model.images == sum(images for _, images, _, _ in successes)
+    assert model.queue.nanoseconds == sum(round(queue * 1e9) for _, _, queue, _ in successes)
+    assert model.inference.nanoseconds == sum(round(inference * 1e9) for _, _, _, inference in successes)
+    assert (model.last_success > 0) == bool(successes)
+
+
+def test_cancelled_request_is_a_failure() -> None:
+    """And is cancelled all the same."""
+    statistics = Statistics()
+    with pytest.raises(asyncio.CancelledError), statistics.request("digits", "1"):
+        raise asyncio.CancelledError
+    assert statistics.of("digits", "1").fail.count == 1
+
+
+def test_versions_are_counted_apart() -> None:
+    """And one that nobody has asked has zeros, which asking does not change."""
+    statistics = Statistics()
+    with statistics.request("digits", "1"):
+        pass
+    assert statistics.of("digits", "2") == ModelStatistics()
+    assert statistics.of("digits", "1").success.count == 1
+    assert Duration() == statistics.of("digits", "2").success
