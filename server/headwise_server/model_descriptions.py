@@ -13,6 +13,7 @@ from headwise_server.models import Model
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.replies import DEFAULT_CLASSIFY_TOP
 from headwise_server.tensors import INPUT, Output
+from headwise_server.timing import TimedSession
 
 EXPLAIN_SUFFIX = ".explain"
 TYPES = {"UINT8": oip.TYPE_UINT8, "FP32": oip.TYPE_FP32, "BYTES": oip.TYPE_STRING}
