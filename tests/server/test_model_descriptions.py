@@ -8,7 +8,7 @@ from headwise.bundle import read_manifest
 from headwise.v1.bundle_pb2 import Bundle
 from headwise_server.inference import State
 from headwise_server.model_descriptions import Served, all_served, served
-from headwise_server.repository import Model
+from headwise_server.models import Model
 
 
 def test_model_with_the_other_name_of_another_goes_first(bundle: Path) -> None:
@@ -16,7 +16,7 @@ def test_model_with_the_other_name_of_another_goes_first(bundle: Path) -> None:
     session = cast(Any, SimpleNamespace(precision="f32"))
     model = Model(read_manifest(bundle), "", "onnxruntime", session, session)
     other = Model(Bundle(name="digits.explain", version="1"), "", "onnxruntime", session, session)
-    state = State(cast(Any, None), cast(Any, None))
+    state = State(cast(Any, None), cast(Any, None), cast(Any, None))
     state.models = {"digits": {1: model}}
     assert served(state, "digits.explain", "") == Served("digits.explain", model, True)
     state.models = {"digits": {1: model}, "digits.explain": {1: other}}

@@ -49,13 +49,6 @@ async def in_order(
     in_hand, answered = 0, asyncio.Event()
     window = WINDOW_BATCHES * state.batcher.max_batch
 
-    async def answer_one(request: Request, size_bytes: int) -> Reply:
-        state.memory.take(client, size_bytes)
-        try:
-            return await answer(request)
-        finally:
-            state.memory.give_back(client, size_bytes)
-
     async def receive() -> None:
         nonlocal in_hand
         async for request in requests:
@@ -65,7 +58,10 @@ async def in_order(
                 await answered.wait()
             size = max(1, images(request))
             in_hand += size
-            tasks.put_nowait((asyncio.ensure_future(answer_one(request, size_bytes)), size))
+            task = asyncio.ensure_future(answer(request))
+            state.memory.take(client, size_bytes)
+            task.add_done_callback(lambda _, size_bytes=size_bytes: state.memory.give_back(client, size_bytes))
+            tasks.put_nowait((task, size))
 
     receiver = asyncio.create_task(receive())
     receiver.add_done_callback(lambda _: tasks.put_nowait(None))  # also where it is cancelled before it starts

@@ -21,11 +21,13 @@ from headwise.bundle import read_manifest
 from headwise_server.batching import Batcher
 from headwise_server.engines import Outputs, create
 from headwise_server.errors import Internal
-from headwise_server.inference import State
+from headwise_server.inference import Caller, State
+from headwise_server.loading import LoadSettings, load
+from headwise_server.memory import Memory
 from headwise_server.model_descriptions import Served
+from headwise_server.models import Model
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference.service_pb2_grpc import GRPCInferenceServiceStub
-from headwise_server.repository import Model, load_all
 from headwise_server.services.inference import LARGE_BYTES, SERVICE, GRPCInferenceService, model_infer, reply_bytes
 from headwise_server.tensors import wanted_outputs
 from support import png
@@ -269,9 +271,9 @@ def test_large_messages_are_taken_apart_and_made_as_small_ones(stub: GRPCInferen
     assert reply.raw_output_contents[0].split(b":")[1] == index
 
 
-async def test_split_that_misses_the_logit_is_withheld(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_split_that_misses_the_logit_is_withheld(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by Explain, and counted as a failure; the labels are still given."""
-    models = load_all(repository, create("onnxruntime"), "f32")
+    models = {"digits": {1: load(bundle, LoadSettings(create("onnxruntime"), "f32"))}}
     session = models["digits"][1].explain
     run: Callable[[np.ndarray], Outputs] = session.run
 
@@ -281,21 +283,21 @@ async def test_split_that_misses_the_logit_is_withheld(repository: Path, monkeyp
         return outputs
 
     with ThreadPoolExecutor(2) as pool:
-        state = State(Batcher(pool, streams=1, max_batch=8, max_queue=8), pool, models)
+        state = State(Batcher(pool, streams=1, max_batch=8, max_queue=8), cast(Any, None), Memory(2**20), models=models)
         request = infer_request(model_name="digits.explain")
-        assert (await model_infer(state, request, None)).outputs
+        assert (await model_infer(state, request, Caller("", None))).outputs
         monkeypatch.setattr(session, "run", tampered)
         with pytest.raises(Internal, match=r"miss the logit by 0\.5, tolerance 0\.0001; the explanation is withheld"):
-            await model_infer(state, request, None)
+            await model_infer(state, request, Caller("", None))
         statistics = state.statistics.of("digits.explain", "1")
         assert (statistics.success.count, statistics.fail.count) == (1, 1)
-        assert (await model_infer(state, infer_request(), None)).outputs
+        assert (await model_infer(state, infer_request(), Caller("", None))).outputs
         await state.batcher.close()
 
 
-async def test_server_that_loads_or_drains_is_live_and_not_ready(repository: Path) -> None:
+async def test_server_that_loads_or_drains_is_live_and_not_ready(bundle: Path) -> None:
     """Before the models are there, and once it goes."""
-    state = State(cast(Any, None), cast(Any, None))
+    state = State(cast(Any, None), cast(Any, None), Memory(1))
     service, context = GRPCInferenceService(state), cast(Any, None)
 
     async def readiness() -> tuple[bool, bool, bool]:
@@ -305,7 +307,7 @@ async def test_server_that_loads_or_drains_is_live_and_not_ready(repository: Pat
         return live.live, ready.ready, model.ready
 
     assert await readiness() == (True, False, False)
-    state.models = load_all(repository, create("onnxruntime"), "f32")
+    state.models = {"digits": {1: load(bundle, LoadSettings(create("onnxruntime"), "f32"))}}
     assert await readiness() == (True, True, True)
     state.in_flight.draining = True
     assert await readiness() == (True, False, False)
