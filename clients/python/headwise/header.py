@@ -148,7 +148,9 @@ def _open_netpbm(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
     if plain:
         _check_pixels(image.width, image.height, MAX_PLAIN_PIXELS)
     values = image.width * image.height * len(image.getbands()) if own else 0
-    return image, values * netpbm.VALUE_BYTES + (netpbm.TEXT_COPIES * file.seek(0, SEEK_END) if plain else 0)
+    if plain:
+        return image, values * netpbm.PLAIN_VALUE_BYTES + netpbm.TEXT_COPIES * file.seek(0, SEEK_END)
+    return image, values * netpbm.VALUE_BYTES
 
 
 def _open_bmp(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
