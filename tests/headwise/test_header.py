@@ -130,12 +130,13 @@ def test_decoding_takes_no_more_memory_than_its_bound(
     [
         png_of_16_bits(LARGE),
         b"P6 2800 2500 200\n" + b"\x25" * (3 * 7_000_000),
+        png((1, 3_000_000), 2, zlib.compress(b"\0\1\2\3" * 3_000_000, 1)),
         b"P2 1000 1000 4095\n" + b"9#\n " * 10**6,
     ],
-    ids=["both bytes of 16-bit colours", "scaled PPM", "plain PGM with comments"],
+    ids=["both bytes of 16-bit colours", "scaled PPM", "one pixel wide", "plain PGM with comments"],
 )
-def test_bound_holds_where_values_are_scaled(content: bytes, tmp_path: Path) -> None:
-    """Two images of 16-bit colours; tables and text of Netpbm."""
+def test_bound_holds_of_what_is_unusual(content: bytes, tmp_path: Path) -> None:
+    """Two images of 16-bit colours; tables and text of Netpbm; rows without end."""
     result = measured(tmp_path, encoded(textured("RGB", (16, 16)), "PNG"), content)
     assert result["peak"] <= result["bound"]
 

@@ -4,8 +4,8 @@ In this order:
 1. The content's signature says which format it is, and no other decoder sees it. Of an animation or a file of several
    pages the first image counts.
 2. Its header says how many pixels it has, before any is decoded, and what decoding it takes (`headwise.header`, which
-   has the limits). A large JPEG is decoded at a reduced scale ("draft"), of at least twice the size wanted: much
-   faster, and close to the full decoding, not equal to it.
+   has the limits). A large JPEG or JPEG 2000 is decoded at a reduced scale, of at least twice the size wanted:
+   much faster, and close to the full decoding, not equal to it.
 3. 16 bits a channel become 8: the upper 8 of those in use (`headwise.depth`). Transparent pixels are laid on white.
 4. Framing and resizing in one step, antialiased (the filter's support is widened by the scale). Smaller images are
    scaled up. What has to be converted first is converted in strips (`headwise.resizing`), so no second copy of a large

@@ -19,13 +19,14 @@ from PIL import Image, ImageFile
 from headwise import avif, gif, jpeg, jpeg2000, netpbm, png, tiff
 from headwise.depth import other_byte_order
 from headwise.formats import UnreadableImage
-from headwise.resizing import ROW_BYTES, SAMPLED, working_bytes
+from headwise.resizing import ROW_BYTES, SAMPLED, Size, working_bytes
 
 MAX_PIXELS = 100_000_000
 MAX_JPEG_PIXELS = 250_000_000
 MAX_PLAIN_PIXELS = 10_000_000  # of a Netpbm file in decimal digits
 MAX_RUN_PIXELS = 4_000_000  # of a run-length encoded BMP, which Pillow unpacks in Python: seconds for a million
 PIXEL_LIMITS = {"WebP": 64_000_000, "JPEG 2000": 64_000_000}  # whose decoders take 15 and 24 bytes for each pixel
+MAX_LOCKED_PIXELS = 16_000_000  # that OpenJPEG decodes, since Pillow holds Python's lock for seconds meanwhile
 MAX_BYTES = 2 * 2**30  # more than any image within these limits takes that is not built for it
 
 CODECS = {  # Pillow's name of each format, and what its build must have to read it
@@ -68,9 +69,9 @@ def _check_pixels(width: int, height: int, limit: int) -> None:
         raise UnreadableImage(f"an image of {width} x {height} pixels, more than {limit:,}; scale it down")
 
 
-def stored_bytes(image: Image.Image) -> int:
+def _stored_bytes(mode: str, size: Size) -> int:
     """Of an image in Pillow's memory."""
-    return image.height * (image.width * STORED_BYTES.get(image.mode, 4) + ROW_BYTES)
+    return size[1] * (size[0] * STORED_BYTES.get(mode, 4) + ROW_BYTES)
 
 
 def orientation(image: Image.Image) -> int:
@@ -116,13 +117,26 @@ def _open_tiff(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
     return image, decoder_bytes + values * tiff.VALUE_BYTES + len(image.tile) * tiff.TILE_BYTES
 
 
-def _open_jpeg2000(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
-    """The image, and what OpenJPEG takes."""
+def _as_pillow_rounds(size: Size, reduction: int) -> Size:
+    """The size at a reduced scale that Pillow expects; where OpenJPEG gives another, it fails."""
+    return (size[0] + 2**reduction // 2) >> reduction, (size[1] + 2**reduction // 2) >> reduction
+
+
+def _open_jpeg2000(file: BinaryIO, width: int, height: int) -> tuple[ImageFile.ImageFile, int, Size]:
+    """The image, to be decoded at a reduced scale, what OpenJPEG takes, and the size that comes out."""
     header = jpeg2000.read_header(file)
-    if header is not None:
-        _check_pixels(header.width, header.height, PIXEL_LIMITS["JPEG 2000"])
     file.seek(0)
-    return Image.open(file, formats=("JPEG2000",)), header.bytes if header is not None else 0
+    image = Image.open(file, formats=("JPEG2000",))
+    if header is None:
+        return image, 0, image.size
+    _check_pixels(*header.size(0), PIXEL_LIMITS["JPEG 2000"])
+    scale = min(image.width // (2 * width), image.height // (2 * height))
+    reduction = min(max(scale.bit_length() - 1, 0), header.levels)
+    while _as_pillow_rounds(image.size, reduction) != header.size(reduction) and reduction:
+        reduction -= 1
+    _check_pixels(*header.size(reduction), MAX_LOCKED_PIXELS)
+    image.reduce = reduction  # type: ignore[method-assign,assignment]
+    return image, header.decoder_bytes(reduction), header.size(reduction)
 
 
 def _open_netpbm(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
@@ -134,7 +148,9 @@ def _open_netpbm(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
     if plain:
         _check_pixels(image.width, image.height, MAX_PLAIN_PIXELS)
     values = image.width * image.height * len(image.getbands()) if own else 0
-    return image, values * netpbm.VALUE_BYTES + (netpbm.TEXT_COPIES * file.seek(0, SEEK_END) if plain else 0)
+    if plain:
+        return image, values * netpbm.PLAIN_VALUE_BYTES + netpbm.TEXT_COPIES * file.seek(0, SEEK_END)
+    return image, values * netpbm.VALUE_BYTES
 
 
 def _open_bmp(file: BinaryIO) -> tuple[ImageFile.ImageFile, int]:
@@ -171,7 +187,6 @@ OPENERS = {
     "JPEG": _open_jpeg,
     "PNG": _open_png,
     "TIFF": _open_tiff,
-    "JPEG 2000": _open_jpeg2000,
     "Netpbm": _open_netpbm,
     "BMP": _open_bmp,
 }
@@ -188,7 +203,10 @@ def open_image(file: BinaryIO, kind: str, width: int, height: int) -> tuple[Imag
         UnreadableImage: what the header says is refused.
         Exception: what Pillow raises of a header that makes no sense; it has no common base.
     """
-    if kind in OPENERS:
+    size = None
+    if kind == "JPEG 2000":
+        image, own, size = _open_jpeg2000(file, width, height)
+    elif kind in OPENERS:
         image, own = OPENERS[kind](file)
     else:
         image, own = Image.open(file, formats=(CODECS[kind][0],)), 0
@@ -200,14 +218,15 @@ def open_image(file: BinaryIO, kind: str, width: int, height: int) -> tuple[Imag
     if image.mode == "F" or (image.mode == "I" and kind != "Netpbm"):
         raise UnreadableImage(f"an image of 32 bits a channel (mode {image.mode}); save it with 8 or 16")
     file_bytes = file.seek(0, SEEK_END)
-    again = stored_bytes(image) if other_byte_order(image) is not None else 0
+    size = size or image.size
+    again = _stored_bytes(image.mode, size) if other_byte_order(image) is not None else 0
     again += pixels * SWAPPED_BYTES if image.mode == "I;16B" else 0
     own += pixels * DECODER_BYTES.get(kind, 0) + file_bytes * COPIES.get(kind, 0)
     converted_bytes = 0 if image.mode in SAMPLED else CONVERTED_BYTES.get(image.mode, LAID_BYTES)
     converted_bytes = LAID_BYTES if image.has_transparency_data else converted_bytes
-    sizes = ((width, height), (height, width))  # as it lies, and turned
-    working = max(working_bytes(image.size, size, converted_bytes) for size in sizes)
-    cost = DecodingCost(pixels, SMALL_BYTES + stored_bytes(image) + own + again + working)
+    wanted = ((width, height), (height, width))  # as it lies, and turned
+    working = max(working_bytes(size, upright, converted_bytes) for upright in wanted)
+    cost = DecodingCost(pixels, SMALL_BYTES + _stored_bytes(image.mode, size) + own + again + working)
     if cost.bytes > MAX_BYTES:
         taken = f"{cost.bytes // 2**20:,} MiB, more than {MAX_BYTES // 2**20:,}"
         raise UnreadableImage(f"an image whose decoding takes up to {taken}; scale it down, or save it as PNG or JPEG")

@@ -29,19 +29,27 @@ VALUE_BYTES = 6  # of a value while its tile is decoded, and when it is handed o
 class Header:
     """Of a codestream; sizes in pixels."""
 
-    width: int
-    height: int
+    left: int
+    top: int
+    right: int
+    bottom: int
     components: int
     tiles: int
     tile_pixels: int
     blocks: float  # for each value of a component, in the tile that has most
 
-    @property
-    def bytes(self) -> int:
-        """That OpenJPEG takes at most, beside the image that it writes to."""
-        values = min(self.tile_pixels, self.width * self.height) * self.components
+    levels: int  # of resolution below the full one, that every tile has
+
+    def size(self, reduction: int) -> tuple[int, int]:
+        """Width and height at 2 ** -reduction of the full size."""
+        left, top, right, bottom = (-(-side // 2**reduction) for side in (self.left, self.top, self.right, self.bottom))
+        return right - left, bottom - top
+
+    def decoder_bytes(self, reduction: int) -> int:
+        """That OpenJPEG takes at most for an image of 2 ** -reduction the size, beside the image that it writes to."""
+        values = min(self.tile_pixels, math.prod(self.size(0))) * self.components
         descriptions = self.tiles * (TILE_BYTES + TILE_COMPONENT_BYTES * self.components)
-        return descriptions + math.ceil(values * (VALUE_BYTES + self.blocks * BLOCK_BYTES))
+        return descriptions + math.ceil(values * (VALUE_BYTES * 0.25**reduction + self.blocks * BLOCK_BYTES))
 
 
 def _codestream(file: BinaryIO) -> int | None:
@@ -109,11 +117,11 @@ def _blocks(style: bytes, precincts: bool) -> float:
     return min(blocks, 1.0)
 
 
-def _grid(content: bytes) -> tuple[int, int, int, int, int]:
-    """Width, height, components, tiles and pixels of a tile."""
+def _grid(content: bytes) -> tuple[int, int, int, int, int, int, int]:
+    """Left, top, right, bottom, components, tiles and pixels of a tile."""
     x, y, x0, y0, tile_x, tile_y, tile_x0, tile_y0, components = struct.unpack(">8IH", content[2:36])
     columns, rows = -(-(x - tile_x0) // max(tile_x, 1)), -(-(y - tile_y0) // max(tile_y, 1))
-    return x - x0, y - y0, components, max(columns, 0) * max(rows, 0), tile_x * tile_y
+    return x0, y0, x, y, components, max(columns, 0) * max(rows, 0), tile_x * tile_y
 
 
 def read_header(file: BinaryIO) -> Header | None:
@@ -122,16 +130,18 @@ def read_header(file: BinaryIO) -> Header | None:
     Raises:
         UnreadableImage: the file has more tiles, or more parts of tiles, than any encoder writes.
     """
-    grid, blocks = None, [0.0]
+    grid, blocks, levels = None, [0.0], [MAX_LEVELS]
     start = _codestream(file)
     for marker, content in _segments(file, start + 2) if start is not None else ():
         if marker == SIZE and len(content) >= 36:
             grid = _grid(content)
-            if grid[3] > MAX_TILES:
-                raise UnreadableImage(f"a JPEG 2000 image of {grid[3]:,} tiles, more than {MAX_TILES:,}; save it again")
+            if grid[5] > MAX_TILES:
+                raise UnreadableImage(f"a JPEG 2000 image of {grid[5]:,} tiles, more than {MAX_TILES:,}; save it again")
         elif marker == CODING:
+            levels.append(content[5] if len(content) > 5 else 0)
             blocks.append(_blocks(content[5:], content[:1] > b"\0" and bool(content[0] & 1)))
         elif marker == COMPONENT_CODING:
-            style = content[1 if grid is None or grid[2] < 257 else 2 :]
+            style = content[1 if grid is None or grid[4] < 257 else 2 :]
+            levels.append(style[1] if len(style) > 1 else 0)
             blocks.append(_blocks(style[1:], style[:1] > b"\0" and bool(style[0] & 1)))
-    return None if grid is None else Header(*grid, max(blocks))
+    return None if grid is None else Header(*grid, max(blocks), min(levels))

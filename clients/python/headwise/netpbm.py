@@ -16,7 +16,10 @@ from headwise.formats import UnreadableImage
 CODECS = ("ppm", "ppm_plain")  # Pillow's names of the decoders that this replaces
 PLAIN = "ppm_plain"
 MAX_HEADER_BYTES = 2**16  # with comments, which Pillow reads one by one
-VALUE_BYTES = 10  # of a value while it is read: as text split, as a number, scaled, in two images
+VALUE_BYTES, PLAIN_VALUE_BYTES = (
+    3,
+    10,
+)  # of a value while it is read, beside Pillow's image; of a plain file as a number
 TEXT_COPIES = 5  # of a plain file
 HEADER = re.compile(rb"P[1-6](?:(?:\s|#[^\r\n]*[\r\n])+\d+){2,3}\s")
 NO_VALUE = re.compile(rb"[^\d\s]")

@@ -60,10 +60,11 @@ def without_large_metadata(file: BinaryIO) -> tuple[BinaryIO, int]:
     """
     dropped: list[tuple[int, int]] = []
     looked_at = taken = 0
+    file_bytes = file.seek(0, io.SEEK_END)
     for number, (kind, start, end) in enumerate(_chunks(file)):
         if number == MAX_CHUNKS:
             raise UnreadableImage(f"a PNG image of more than {MAX_CHUNKS:,} chunks; save it again")
-        taken += CHUNK_BYTES + (COPIES * (end - start) if kind != b"IDAT" else 0)
+        taken += CHUNK_BYTES + (COPIES * (min(end, file_bytes) - start) if kind != b"IDAT" else 0)
         if kind in CHECKED:
             size = _unpacked_size(kind, file.read(end - start - 12)) if looked_at <= MAX_TEXTS else MAX_UNPACKED + 1
             looked_at += size

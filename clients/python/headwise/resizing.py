@@ -1,8 +1,7 @@
 """The part of an image that is kept, at the size wanted, without a second copy of a large image.
 
 A large image that has to be converted first is converted and resized in strips: some rows of the result at a time, with
-the rows and columns of the image that the filter reads for them. So is one that is so tall that Pillow, which resizes
-the rows first, would make more of them than the image has pixels.
+the rows and columns of the image that the filter reads for them.
 
 Shape suffixes: Y rows, X columns, C channels.
 """
@@ -15,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 STRIP_PIXELS = 2**22  # of a large image are converted at a time
-TALL_PIXELS = 2**24  # of rows at the width wanted that Pillow may make at a time
 SUPPORT = 2  # pixels to each side that the widest filter, bicubic, reads at scale 1
 SAMPLED = ("L", "RGB", "CMYK", "YCbCr", "LAB")  # modes that are resized as they are
 PIXEL_BYTES, ROW_BYTES = 4, 8  # of each pixel, and of each row, of Pillow's images
@@ -67,24 +65,22 @@ def _strips(source: Size, size: Size, box: Box) -> Iterator[Part]:
         yield Part(bottom - top, (left, first, right, last), part_box)
 
 
-def _in_strips(source: Size, size: Size, box: Box, converted: bool) -> bool:
-    large = source[0] * source[1] > STRIP_PIXELS
-    return (converted and large) or size[0] * (box[3] - box[1]) > TALL_PIXELS
+def _in_strips(source: Size, converted: bool) -> bool:
+    return converted and source[0] * source[1] > STRIP_PIXELS
 
 
 def working_bytes(source: Size, size: Size, converted_bytes: int) -> int:
     """Most memory that `resized` takes for either framing, if converting takes so many bytes for each pixel."""
     most = 0
     for box in (frame(source, size, True), frame(source, size, False)):
-        parts, pixel_bytes = [(0, 0, *source)], converted_bytes
-        resized_rows = box[3] - box[1] + 4 * SUPPORT * max((box[3] - box[1]) / size[1], 1)
-        if _in_strips(source, size, box, converted_bytes > 0):
+        parts = [(0, 0, *source)]
+        if _in_strips(source, converted_bytes > 0):
             parts = [part.source for part in _strips(source, size, box)]
-            pixel_bytes = max(converted_bytes, PIXEL_BYTES)
+        # Pillow resizes the rows first, or the columns, whichever is less work.
+        between = 2 * PIXEL_BYTES * min(size[0] * source[1], size[1] * source[0])
         for left, top, right, bottom in parts:
-            converting = (bottom - top) * ((right - left) * pixel_bytes + 4 * ROW_BYTES)
-            resizing = min(bottom - top, math.ceil(resized_rows)) * (size[0] * PIXEL_BYTES + ROW_BYTES)
-            most = max(most, converting + resizing)
+            converting = (bottom - top) * ((right - left) * converted_bytes + 4 * ROW_BYTES)
+            most = max(most, converting + between)
     return most
 
 
@@ -95,7 +91,7 @@ def resized(image: Image.Image, convert: Convert, converted: bool, size: Size, b
         convert: to a mode that can be resized.
         converted: whether that makes another image; its argument is returned otherwise.
     """
-    if not _in_strips(image.size, size, box, converted):
+    if not _in_strips(image.size, converted):
         return convert(image).resize(size, RESAMPLINGS[by], box=box)
     parts_YXC = [
         np.asarray(convert(image.crop(part.source)).resize((size[0], part.rows), RESAMPLINGS[by], box=part.box))
