@@ -33,13 +33,12 @@ import numpy as np
 import typer
 from headwise.decoding import readable
 from headwise.v1.bundle_pb2 import COLOR_MODE_RGB, FRAMING_CENTER, RESAMPLING_BILINEAR, ImageInput
-from headwise.v1.service_pb2 import Image as ImageMessage
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import DatasetError
 from headwise_exporter.data.cache import decoded
 from headwise_exporter.progress import silent
+from headwise_server import images as server_images
 from headwise_server.errors import InvalidArgument
-from headwise_server.images import to_array
 from records import write_record
 from rich.console import Console
 from rich.table import Table
@@ -81,7 +80,7 @@ def by_exporter(path: Path) -> np.ndarray | str:
 def by_server(path: Path) -> np.ndarray | str:
     """The pixels that the server would classify, or why it refuses the request."""
     try:
-        return to_array(ImageMessage(encoded=path.read_bytes()), INPUT, "images[0]")
+        return server_images.decoded(path.read_bytes(), INPUT, "images[0].encoded")
     except InvalidArgument as error:
         return error.description.removeprefix("expected an image, found ").removesuffix(".")
 

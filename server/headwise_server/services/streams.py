@@ -45,7 +45,7 @@ async def in_order(
         NotReady: the server drains, and all that was received before is answered.
         ServiceError: a message could not be parsed; all that was received before is answered.
     """
-    tasks: asyncio.Queue[tuple[asyncio.Future[Reply], int] | None] = asyncio.Queue()
+    tasks: asyncio.Queue[tuple[asyncio.Future[Reply], int, int] | None] = asyncio.Queue()
     in_hand, answered = 0, asyncio.Event()
     window = WINDOW_BATCHES * state.batcher.max_batch
 
@@ -60,16 +60,18 @@ async def in_order(
             in_hand += size
             task = asyncio.ensure_future(answer(request))
             state.memory.take(client, size_bytes)
-            task.add_done_callback(lambda _, size_bytes=size_bytes: state.memory.give_back(client, size_bytes))
-            tasks.put_nowait((task, size))
+            tasks.put_nowait((task, size, size_bytes))
 
     receiver = asyncio.create_task(receive())
     receiver.add_done_callback(lambda _: tasks.put_nowait(None))  # also where it is cancelled before it starts
     state.in_flight.add_receiver(receiver)
     try:
         while entry := await tasks.get():
-            task, size = entry
-            yield await task
+            task, size, size_bytes = entry
+            try:
+                yield await task
+            finally:
+                state.memory.give_back(client, size_bytes)
             in_hand -= size
             answered.set()
         if receiver.cancelled():
@@ -79,7 +81,9 @@ async def in_order(
         receiver.cancel()
         while not tasks.empty():
             if entry := tasks.get_nowait():
-                entry[0].cancel()
+                task, _, size_bytes = entry
+                task.cancel()
+                state.memory.give_back(client, size_bytes)
 
 
 def patient(caller: Caller) -> Caller:
