@@ -28,12 +28,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -41,7 +42,7 @@ from headwise import Client, ServedModel
 from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH, read_manifest
 from headwise_exporter.files import write_json
 from headwise_exporter.machine import machine
-from headwise_server.engines import AUTO, Session, create
+from headwise_server.engines import AUTO, Precision, Session, create
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -69,10 +70,25 @@ class Settings:
     client_cores: tuple[int, ...]
 
 
-def _on_cores(cores: Sequence[int]) -> Callable[[], None]:
-    """What makes a process stay on some cores; elsewhere than on Linux it stays where the system puts it."""
-    pin = getattr(os, "sched_setaffinity", None)
-    return lambda: pin(0, cores) if pin else None
+def _usable_cores() -> tuple[int, ...]:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
+
+
+def _stay_on(cores: Sequence[int]) -> None:
+    """Keep this process on some cores; elsewhere than on Linux it stays where the system puts it."""
+    if pin := getattr(os, "sched_setaffinity", None):
+        pin(0, cores)
+
+
+@contextmanager
+def _on_cores(cores: Sequence[int]) -> Iterator[None]:
+    before = _usable_cores()
+    _stay_on(cores)
+    try:
+        yield
+    finally:
+        _stay_on(before)
 
 
 @contextmanager
@@ -84,7 +100,7 @@ def serving(repository: Path, settings: Settings) -> Iterator[tuple[str, int]]:
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=_on_cores(settings.server_cores)
+            command, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=partial(_stay_on, settings.server_cores)
         ) as process,
     ):
         try:
@@ -110,7 +126,7 @@ def cpu_seconds(process: int) -> float:
 
 
 def bare(session: Session, images_NYXC: NDArray[np.uint8], threads: int, seconds: float) -> Values:
-    """Images a second, time of a batch and cost of an image, of an engine on so many threads in this process."""
+    """Images a second, time of a batch, and cost of an image, of an engine on so many threads of this process."""
     times: list[list[float]] = [[] for _ in range(threads)]
     cpu, started = time.process_time(), time.perf_counter()
 
@@ -124,11 +140,13 @@ def bare(session: Session, images_NYXC: NDArray[np.uint8], threads: int, seconds
         worker.start()
     for worker in workers:
         worker.join()
+    elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu
     images = len(images_NYXC) * sum(map(len, times))
     return {
-        "images_per_second": images / (time.perf_counter() - started),
+        "images_per_second": images / elapsed,
         "p50_ms": 1e3 * float(np.median(np.concatenate(times))),
-        "cpu_ms_per_image": 1e3 * (time.process_time() - cpu) / images,
+        "cpu_ms_per_image": 1e3 * cpu / images,
+        "cores_used": cpu / elapsed,  # less than the threads: others were at work on this machine
     }
 
 
@@ -147,14 +165,24 @@ class Load:
             file = Path(folder) / "load.json"
             where = ["--server", self.address, "--model", self.model.name, "--model-version", self.model.version]
             amount = ["--seconds", str(self.settings.seconds), "--images-per-call", str(images_per_call)]
-            command = [sys.executable, "-m", "headwise", "load", *where, *amount, *map(str, options), "--json", file]
+            command = [
+                sys.executable,
+                "-m",
+                "headwise",
+                "load",
+                *where,
+                *amount,
+                *map(str, options),
+                "--json",
+                str(file),
+            ]
             before = cpu_seconds(self.server)
             process = subprocess.run(
-                command, capture_output=True, text=True, preexec_fn=_on_cores(self.settings.client_cores)
+                command, capture_output=True, text=True, preexec_fn=partial(_stay_on, self.settings.client_cores)
             )
             cpu = cpu_seconds(self.server) - before
             if not file.is_file():
-                raise SystemExit(f"{' '.join(map(str, command))} failed: {process.stderr}")
+                raise SystemExit(f"{' '.join(command)} failed: {process.stderr}")
             figures = json.loads(file.read_text("utf-8"))
         calls, latency, lag = figures["calls"], figures["latency_ms"], figures["schedule_lag_ms"]
         ok, refused = latency.get("ok", {}), latency.get("refused", {})
@@ -237,16 +265,15 @@ def measure(bundle: Path, settings: Settings) -> dict[str, Any]:
     manifest = read_manifest(bundle)
     shape = (settings.batch, manifest.input.height, manifest.input.width, manifest.input.channels)
     images_NYXC = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    _on_cores(settings.server_cores)()
-    with serving(bundle.parent.parent, settings) as (address, process):
+    with _on_cores(settings.server_cores), serving(bundle.parent.parent, settings) as (address, process):
         with Client(address) as client:
             wanted = (manifest.name, manifest.version)
             [model] = [model for model in client.list_models() if (model.name, model.version) == wanted]
             client.classify(images_NYXC)
-        engine = create(model.engine)
-        sessions = {
-            CLASSIFY_GRAPH: engine.open_session(bundle / CLASSIFY_GRAPH, model.precision, settings.streams),
-            EXPLAIN_GRAPH: engine.open_session(bundle / EXPLAIN_GRAPH, "f32", settings.streams),
+        open_session, precision = create(model.engine).open_session, cast(Precision, model.precision)
+        sessions = {  # as the server opens them
+            CLASSIFY_GRAPH: open_session(bundle / CLASSIFY_GRAPH, precision, settings.streams),
+            EXPLAIN_GRAPH: open_session(bundle / EXPLAIN_GRAPH, "f32", settings.streams),
         }
         load = Load(address, process, model, settings)
         rounds = [round_of_cases(sessions, images_NYXC, load, settings) for _ in range(settings.rounds)]
@@ -260,14 +287,14 @@ def measure(bundle: Path, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _shown(values: dict[str, float | None], digits: str) -> str:
-    if values["median"] is None:
+def _number(value: float | None) -> str:
+    if value is None:
         return "-"
-    return f"{values['median']:{digits}} ({values['least']:{digits}}-{values['largest']:{digits}})"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def report(record: dict[str, Any]) -> list[Table]:
-    """Cases and ratios, each with its median, least and largest."""
+    """Medians of the cases, and ratios with their least and largest."""
     settings, model = record["settings"], record["model"]
     title = (
         f"{model['name']} version {model['version']} on {model['engine']} in {model['precision']}, batch "
@@ -275,23 +302,27 @@ def report(record: dict[str, Any]) -> list[Table]:
         f"{settings['seconds']:g} s, server on cores {settings['server_cores']}, client on {settings['client_cores']}"
     )
     cases = Table(title=title, title_justify="left")
-    columns = ("images_per_second", "p50_ms", "p99_ms", "refused_share", "refused_p99_ms", "cpu_ms_per_image")
+    columns = (
+        "images_per_second",
+        "p50_ms",
+        "p99_ms",
+        "refused_share",
+        "refused_p99_ms",
+        "cpu_ms_per_image",
+        "cores_used",
+    )
     for column in ("case", *columns):
-        cases.add_column(column.replace("_", " "), justify="left" if column == "case" else "right")
-    nothing: dict[str, float | None] = {"median": None}
+        first = column == "case"
+        cases.add_column(column.replace("_", " "), justify="left" if first else "right", no_wrap=first)
     for case, figures in record["cases"].items():
-        cases.add_row(case, *(_shown(figures.get(column, nothing), ",.3g") for column in columns))
+        cases.add_row(case, *(_number(figures.get(column, {}).get("median")) for column in columns))
     ratios = Table(title="ratios within a round", title_justify="left")
     ratios.add_column("")
     ratios.add_column("median (least-largest)", justify="right")
     for name, values in record["ratios"].items():
-        ratios.add_row(name, _shown(values, ".2f"))
+        median, least, largest = map(_number, values.values())
+        ratios.add_row(name, f"{median} ({least}-{largest})")
     return [cases, ratios]
-
-
-def _usable() -> tuple[int, ...]:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
 
 
 CoresOption = Annotated[list[int] | None, typer.Option(help="May be given several times; all by default.")]
@@ -310,7 +341,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure, print and record."""
-    serving_cores, loading_cores = (tuple(cores or _usable()) for cores in (server_cores, client_cores))
+    serving_cores, loading_cores = (tuple(cores or _usable_cores()) for cores in (server_cores, client_cores))
     settings = Settings(engine, batch, streams or len(serving_cores), rounds, seconds, serving_cores, loading_cores)
     result = measure(bundle, settings)
     if record:
