@@ -150,8 +150,9 @@ def test_options_are_those_of_the_documentation() -> None:
     for option in command.params:
         if option.name == "help":
             continue
-        default = f"`{option.default}`" if option.default not in (None, "", False) else ""
-        rows.append(f"| `{option.opts[0]}` | {default} | {option.help} |")
+        has_default = not isinstance(option.default, bool) and option.default not in (None, "")
+        default = f" `{option.default}` " if has_default else " "
+        rows.append(f"| `{option.opts[0]}` |{default}| {option.help} |")
     table = "\n".join(rows)
     assert table in (ROOT / "docs/load.md").read_text("utf-8"), f"expected this table:\n{table}"
 
