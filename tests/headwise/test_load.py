@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from grpc_status import rpc_status
 from headwise import Client, InvalidRequest, Unavailable, load
 from headwise.load import LoadSettings, poisson_schedule
 from headwise.load_requests import Requests, make_requests
-from headwise.load_samples import CANCELLED, GROUPS, Samples, columns
+from headwise.load_samples import CANCELLED, GROUPS, UNREADABLE, Samples, columns
 from headwise.v1 import service_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,6 +202,34 @@ def test_reply_that_differs_is_wrong(scripted_server: Any) -> None:
     samples = load.run(scripted_server.address, one_request, LoadSettings(seconds=0.3, callers=1, verify=True)).samples
     assert samples.counts["ok"] == len(samples)
     assert samples.wrong_replies == scripted_server.calls // 4  # the first call, which is not measured, is right
+
+
+def test_overloaded_server_refuses_with_its_reason(repository: Path) -> None:
+    """A real one whose queue holds one call: some calls are answered, others refused, and every answer is right."""
+    with support.running_server(repository, ["--engine", "onnxruntime", "--max-queue", "8"]) as crowded:
+        with Client(crowded.address, timeout_seconds=support.LONG_SECONDS) as client:
+            client.wait_until_ready(support.LONG_SECONDS)
+        settings = LoadSettings(seconds=2.0, callers=32, verify=True)
+        measurement = load.run(crowded.address, digits(8), settings)
+    samples = measurement.samples
+    assert samples.counts["ok"] > 0
+    assert ("refused", "RESOURCE_EXHAUSTED", "QUEUE_FULL") in samples.outcomes
+    assert samples.wrong_replies == 0
+    assert measurement.model is not None
+    assert (measurement.model.name, measurement.model.engine) == ("digits", "onnxruntime")
+
+
+def test_reply_of_another_kind_is_a_failure() -> None:
+    """Bytes that are no reply of this server are counted, and the run goes on."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    handlers = {"Classify": grpc.unary_unary_rpc_method_handler(lambda request, context: b"\xff")}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(load.SERVICE, handlers),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    measurement = load.run(address, digits(), LoadSettings(seconds=0.3, callers=2))
+    server.stop(None).wait()
+    assert measurement.model is None
+    assert measurement.samples.outcomes == [UNREADABLE]
 
 
 def test_call_that_runs_out_of_time_failed(scripted_server: Any) -> None:

@@ -30,7 +30,18 @@ from grpc_status import rpc_status
 from headwise.client import MAX_MESSAGE_BYTES
 from headwise.errors import InvalidRequest, NotFound, from_rpc_error, make_error
 from headwise.load_requests import Requests
-from headwise.load_samples import CANCELLED, NOT_SENT, OK, UNFINISHED, Outcome, Samples, Timings, error_outcome
+from headwise.load_samples import (
+    CANCELLED,
+    NOT_SENT,
+    OK,
+    UNFINISHED,
+    UNREADABLE,
+    Outcome,
+    Samples,
+    Timings,
+    error_outcome,
+)
+from headwise.messages import ServedModel, served_model
 from headwise.v1 import service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -85,6 +96,7 @@ class Measurement:
     """What a run saw."""
 
     samples: Samples
+    model: ServedModel | None  # of the first answer; None where there was none
     seconds: float  # in which calls were scheduled
     interrupted: bool
     busy_share: float  # of the time, by the client's event loop
@@ -168,26 +180,31 @@ class _Sender:
         self._methods: list[list[Any]] = [
             [channel.unary_unary(f"/{SERVICE}/{name}") for name in ("Classify", "Explain")] for channel in channels
         ]
-        self._first_logits: dict[tuple[bool, int], np.ndarray[Any, Any]] = {}
+        self._first_logits: dict[tuple[bool, int], list[bytes]] = {}
 
     def now(self) -> float:
         return self._clock() - self.started
 
-    async def check(self, target: str) -> None:
-        """Send a request of each kind that is needed, before anything is measured.
+    async def check(self, target: str) -> ServedModel | None:
+        """Send a request of each kind that is needed, before anything is measured; returns the model that answered.
 
         Raises:
             HeadwiseError: the request is wrong. A server that is merely too busy is what is to be measured.
         """
         shares = (1 - self.settings.explain_share, self.settings.explain_share)
-        for method, requests, share in zip(self._methods[0], self._requests, shares, strict=True):
+        model = None
+        for kind, (method, requests, share) in enumerate(zip(self._methods[0], self._requests, shares, strict=True)):
             if share:
                 try:
-                    await method(requests[0], timeout=self.settings.deadline_seconds)
+                    data = await method(requests[0], timeout=self.settings.deadline_seconds)
+                    model = served_model(REPLIES[kind].FromString(data).model)
                 except grpc.aio.AioRpcError as error:
                     failure = from_rpc_error(error, target)
                     if isinstance(failure, (InvalidRequest, NotFound)):
                         raise failure from error
+                except DecodeError:
+                    pass  # a server that is no Headwise server: every call of the run will say so
+        return model
 
     async def open_loop(self) -> None:
         for call in poisson_schedule(self.settings):
@@ -238,7 +255,7 @@ class _Sender:
             code = await rpc.code()  # raises nothing, whatever became of the call
             latency = self.now() - call.scheduled_seconds
             if code == grpc.StatusCode.OK:
-                outcome, timings = OK, self._read(await rpc, call, index)
+                outcome, timings = self._read(await rpc, call, index)
             else:
                 outcome = CANCELLED if rpc.cancelled() else await _outcome_of_error(rpc, code)
         except asyncio.CancelledError:  # of this task, by an interrupt
@@ -251,16 +268,25 @@ class _Sender:
                 call.scheduled_seconds, outcome, explain=call.explain, lag=lag, latency=latency, timings=timings
             )
 
-    def _read(self, data: bytes, call: Call, index: int) -> Timings:
-        reply = REPLIES[call.explain].FromString(data)
+    def _read(self, data: bytes, call: Call, index: int) -> tuple[Outcome, Timings | None]:
+        try:
+            reply = REPLIES[call.explain].FromString(data)
+        except DecodeError:
+            return UNREADABLE, None
         if self.settings.verify:
-            results = reply.explanations if call.explain else reply.classifications
-            logits = np.frombuffer(b"".join(result.logits for result in results), "<f4")
+            logits = [result.logits for result in (reply.explanations if call.explain else reply.classifications)]
             first = self._first_logits.setdefault((call.explain, index), logits)
-            same = first.shape == logits.shape and np.allclose(logits, first, rtol=TOLERANCE, atol=TOLERANCE)
-            self.samples.wrong_replies += not same
+            self.samples.wrong_replies += not _are_close(logits, first)
         timings = reply.timings
-        return Timings(timings.queue_seconds, timings.inference_seconds, timings.total_seconds)
+        return OK, Timings(timings.queue_seconds, timings.inference_seconds, timings.total_seconds)
+
+
+def _are_close(logits: list[bytes], first: list[bytes]) -> bool:
+    """Whether float32 logits of the images of two replies are equal up to the tolerance."""
+    if [len(image) for image in logits] != [len(image) for image in first] or any(len(image) % 4 for image in logits):
+        return False
+    values, expected = (np.frombuffer(b"".join(images), "<f4") for images in (logits, first))
+    return np.allclose(values, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 async def _show(sender: _Sender, show: Show) -> None:
@@ -275,7 +301,7 @@ async def _run(target: str, requests: Requests, settings: LoadSettings, show: Sh
     try:
         await _connect(target, channels)
         sender = _Sender(channels, requests, settings)
-        await sender.check(target)
+        model = await sender.check(target)
         gc.freeze()  # what is there by now is not looked through again and again while calls are timed
         sender.started, busy = asyncio.get_running_loop().time(), time.thread_time()
         shown = asyncio.create_task(_show(sender, show)) if show else None
@@ -290,7 +316,7 @@ async def _run(target: str, requests: Requests, settings: LoadSettings, show: Sh
             seconds = min(settings.seconds, sender.now())
             busy_seconds = busy_seconds or time.thread_time() - busy
             await sender.interrupt()
-        return Measurement(sender.samples, seconds, interrupted, busy_seconds / seconds)
+        return Measurement(sender.samples, model, seconds, interrupted, busy_seconds / seconds)
     finally:
         gc.unfreeze()
         if shown:

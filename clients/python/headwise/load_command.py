@@ -61,7 +61,8 @@ def _progress(err: Console, of_seconds: float) -> load.Show | None:
         return None
 
     def show(seconds: float, samples: Samples, in_flight: int) -> None:
-        err.file.write(CLEAR_LINE + load_tables.so_far(seconds, of_seconds, samples, in_flight))
+        line = load_tables.so_far(seconds, of_seconds, samples, in_flight)
+        err.file.write(CLEAR_LINE + line[: err.width - 1])
         err.file.flush()
 
     return show
@@ -73,7 +74,7 @@ def _print(out: Console, err: Console, measurement: load.Measurement, values: di
         out.print(part(values))
     if (ok := table.groups == "ok").any():
         out.print(load_tables.histogram(1e3 * table.latency[ok]))
-    out.print(load_tables.rates(values), highlight=False, soft_wrap=True)
+    out.print(load_tables.rates(values), highlight=False, markup=False, soft_wrap=True)
     for warning in values["warnings"]:
         err.print(f"[yellow]headwise:[/] {warning}", highlight=False, soft_wrap=True)
 
@@ -96,6 +97,7 @@ def measure(
                 err.file.write(CLEAR_LINE)
         values = {
             "server": server,
+            "model": measurement.model and asdict(measurement.model),
             "settings": {**asdict(settings), "images_per_call": requests.images_per_call},
             "interrupted": measurement.interrupted,
             "client_busy_share": measurement.busy_share,

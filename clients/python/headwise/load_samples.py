@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
 
 
 OK, CANCELLED = Outcome("ok", "OK"), Outcome("cancelled", "CANCELLED", "by this client")
+UNREADABLE = Outcome("failed", "OK", "unreadable reply")
 NOT_SENT = Outcome("not_sent", reason="too many calls in flight")
 UNFINISHED = Outcome("unfinished", reason="in flight when interrupted")
 

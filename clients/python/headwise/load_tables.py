@@ -83,12 +83,14 @@ def histogram(latencies_ms: Floats) -> Table:
 
 
 def rates(figures: dict[str, Any]) -> str:
-    """Offered, sent and answered."""
+    """Offered, sent and answered, and by which model."""
+    model = figures["model"]
+    by = shown(" by {name} version {version} on {engine} in {precision}".format(**model)) if model else ""
     offered, sent, ok = (figures[f"{name}_calls_per_second"] for name in ("offered", "sent", "ok"))
+    goodput, busy = figures["goodput_images_per_second"], 100 * figures["client_busy_share"]
     return (
-        f"offered {offered:,.1f} calls/s, sent {sent:,.1f}, answered OK {ok:,.1f}; "
-        f"goodput {figures['goodput_images_per_second']:,.1f} images/s over {figures['seconds']:.1f} s; "
-        f"client busy {100 * figures['client_busy_share']:.0f} % of the time"
+        f"offered {offered:,.1f} calls/s, sent {sent:,.1f}, answered OK {ok:,.1f}{by}\n"
+        f"goodput {goodput:,.1f} images/s over {figures['seconds']:.1f} s; client busy {busy:.0f} % of the time"
     )
 
 
