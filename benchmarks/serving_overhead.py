@@ -265,15 +265,19 @@ def measure(bundle: Path, settings: Settings) -> dict[str, Any]:
     manifest = read_manifest(bundle)
     shape = (settings.batch, manifest.input.height, manifest.input.width, manifest.input.channels)
     images_NYXC = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with _on_cores(settings.server_cores), serving(bundle.parent.parent, settings) as (address, process):
+    with (
+        _on_cores(settings.server_cores),
+        serving(bundle.parent.parent, settings) as (address, process),
+        tempfile.TemporaryDirectory() as cache,
+    ):
         with Client(address) as client:
             wanted = (manifest.name, manifest.version)
             [model] = [model for model in client.list_models() if (model.name, model.version) == wanted]
             client.classify(images_NYXC)
-        open_session, precision = create(model.engine).open_session, cast(Precision, model.precision)
-        sessions = {  # as the server opens them
-            CLASSIFY_GRAPH: open_session(bundle / CLASSIFY_GRAPH, precision, settings.streams),
-            EXPLAIN_GRAPH: open_session(bundle / EXPLAIN_GRAPH, "f32", settings.streams),
+        engine, precisions = create(model.engine), {CLASSIFY_GRAPH: model.precision, EXPLAIN_GRAPH: "f32"}
+        sessions = {
+            graph: engine.open_session(bundle / graph, cast(Precision, precision), settings.streams, Path(cache))
+            for graph, precision in precisions.items()
         }
         load = Load(address, process, model, settings)
         rounds = [round_of_cases(sessions, images_NYXC, load, settings) for _ in range(settings.rounds)]
