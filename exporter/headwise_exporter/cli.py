@@ -12,6 +12,7 @@ from headwise_exporter.launcher import end_with_launcher
 
 # Of the extra, by the names they are imported by. Some are needed only at the end of a build.
 PACKAGES = (
+    "grpc_status",
     "jinja2",
     "matplotlib",
     "onnx",

@@ -1,11 +1,11 @@
-"""The command `headwise`: classify and explain image files with a running server.
+"""The command `headwise`: classify and explain image files with a running server, and measure it under load.
 
-Needs the extra `[cli]` (typer and rich); the import package does without.
+Needs the extra `[cli]` (grpcio-status, rich and typer); the import package does without.
 """
 
 from headwise.entry import start
 
-PACKAGES = ("rich", "typer")  # of the extra
+PACKAGES = ("grpc_status", "rich", "typer")  # of the extra
 
 
 def main() -> None:

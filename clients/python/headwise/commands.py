@@ -1,4 +1,4 @@
-"""What `headwise classify`, `explain` and `models` do."""
+"""What `headwise classify`, `explain`, `load` and `models` do."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from headwise import tables
 from headwise.client import DEFAULT_TARGET, Client
-from headwise.entry import version_callback
+from headwise.entry import INTERRUPTED, version_callback
 from headwise.errors import HeadwiseError, InvalidRequest, NotFound
 from headwise.messages import Classification, Explanation
 
@@ -169,3 +169,69 @@ def models(
             print(json.dumps([asdict(model) for model in served], indent=2))
         else:
             out.print(tables.models(served))
+
+
+def _exactly_one(**options: float | None) -> None:
+    names = [f"--{name.replace('_', '-')}" for name in options]
+    if sum(value is not None for value in options.values()) != 1:
+        raise typer.BadParameter(f"expected one of {', '.join(names[:-1])} and {names[-1]}")
+
+
+@app.command()
+def load(
+    server: ServerOption = DEFAULT_TARGET,
+    model: ModelOption = "",
+    model_version: VersionOption = "",
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Calls a second, at random times.")] = None,
+    image_rate: Annotated[float | None, typer.Option(min=0.001, help="The same in images a second.")] = None,
+    closed: Annotated[
+        int | None, typer.Option(min=1, help="Callers instead of a rate: each calls again when it has its answer.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.001, help="How long calls are sent.")] = 10.0,
+    images: Annotated[
+        Path | None, typer.Option(exists=True, help="File or folder of images to send; random pixels otherwise.")
+    ] = None,
+    images_per_call: Annotated[int, typer.Option(min=1, help="Images of one call.")] = 1,
+    explain_share: Annotated[float, typer.Option(min=0, max=1, help="Of the calls: Explain, not Classify.")] = 0.0,
+    deadline_seconds: Annotated[float, typer.Option(min=0.001, help="Of each call.")] = 30.0,
+    cancel_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the calls: cancelled after a random part of the deadline.")
+    ] = 0.0,
+    connections: Annotated[int, typer.Option(min=1, help="To the server; calls take turns.")] = 1,
+    max_in_flight: Annotated[
+        int, typer.Option(min=1, help="Calls without an answer; more than that are not sent, but counted.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of times, pixels, and which calls are cancelled.")] = 0,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare all answers to the same request.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="File to write all figures to.")
+    ] = None,
+) -> None:
+    """Send load to a server: latencies, rates and refusals. Status 1 where no call succeeds or an answer is wrong."""
+    _exactly_one(rate=rate, image_rate=image_rate, closed=closed)
+    from headwise import load_command
+    from headwise.load import LoadSettings
+
+    try:
+        settings = LoadSettings(
+            seconds=seconds,
+            rate=image_rate / images_per_call if image_rate else rate,
+            callers=closed,
+            explain_share=explain_share,
+            deadline_seconds=deadline_seconds,
+            cancel_share=cancel_share,
+            connections=connections,
+            max_in_flight=max_in_flight,
+            seed=seed,
+            verify=verify,
+        )
+        with _clear_errors():
+            requests = load_command.requests_for(server, images, images_per_call, seed, model, model_version)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    with _clear_errors():
+        measurement = load_command.measure(server, requests, settings, json_file, out, err)
+    if measurement.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if not measurement.samples.counts["ok"] or measurement.samples.wrong_replies:
+        raise typer.Exit(FAILED)
