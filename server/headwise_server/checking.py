@@ -69,9 +69,7 @@ def check(folders: Scan, settings: LoadSettings) -> Iterator[CheckedBundle]:
 
 def table(bundles: Sequence[CheckedBundle]) -> Table:
     """A row for each graph, or one for a bundle that would not be served."""
-    result = Table(
-        title=f"{bundles[0].engine}; largest difference to the golden set; ms by batch", title_justify="left"
-    )
+    result = Table(title=f"{bundles[0].engine}; difference to the golden set; ms by batch", title_justify="left")
     result.add_column("model", min_width=6, overflow="fold")
     for column in ("version", "graph", "precision"):
         result.add_column(column, no_wrap=True)

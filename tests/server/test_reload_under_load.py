@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import support
-from headwise import Client
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from headwise import Client, NotFound, Unavailable
 from headwise.bundle import read_manifest
 from headwise_exporter.export.graphs import run_graph
 
@@ -175,3 +177,37 @@ def test_same_version_exported_again_under_load(copy: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(after.logits_K, expected_logits(folder)[0], atol=TOLERANCE)
         np.testing.assert_allclose(before.logits_K, expected_logits(aside)[0], atol=TOLERANCE)
         assert after.model.sha256 != before.model.sha256
+
+
+def test_health_and_replies_follow_models_that_come_and_go(copy: Path) -> None:
+    """A server may start with nothing that it can serve; each model has its own status, and "" that of any."""
+    bundle = copy.parent / "digits"
+    shutil.move(copy / "digits", bundle)
+    with (
+        support.running_server(copy, ARGUMENTS) as running,
+        Client(running.address, timeout_seconds=SECONDS) as client,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        def status(name: str) -> str:
+            try:
+                reply = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+        support.wait_until(lambda: any("serving nothing yet" in line for line in running.log))
+        assert (status(""), status("digits")) == ("NOT_SERVING", "NOT_FOUND")
+        with pytest.raises(Unavailable):
+            client.classify([IMAGES_NYXC[0]])
+        bundle.rename(copy / "digits")
+        support.wait_until(lambda: (status(""), status("digits")) == ("SERVING", "SERVING"))
+        assert len(client.classify([IMAGES_NYXC[0]])) == 1
+        support.copy_bundle(copy / "digits" / "1", copy, "flowers")
+        support.wait_until(lambda: status("flowers") == "SERVING")
+        shutil.rmtree(copy / "digits")
+        support.wait_until(lambda: status("digits") == "NOT_SERVING")
+        assert status("") == "SERVING"
+        with pytest.raises(NotFound, match="expected one of the models served \\(flowers\\)"):
+            client.classify([IMAGES_NYXC[0]], model="digits")
