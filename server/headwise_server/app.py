@@ -115,10 +115,17 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-async def _set_health(servicer: health.aio.HealthServicer, repository: Repository, is_stuck: bool) -> None:
-    """Of each model: SERVING where a version of it is; of all: where any model is; of none where a batch hangs."""
+async def _set_health(
+    servicer: health.aio.HealthServicer, repository: Repository, known: set[str], is_stuck: bool
+) -> None:
+    """Of each model: SERVING where a version of it is; of all: where any model is; of none where a batch hangs.
+
+    Args:
+        known: names of all models so far, also of those that are gone; new ones are added.
+    """
     served = set() if is_stuck else set(repository.models)
-    for name in sorted({state.name for state in repository.index()} | set(repository.models)):
+    known |= {state.name for state in repository.index()}
+    for name in sorted(known):
         await servicer.set(name, SERVING if name in served else NOT_SERVING)
     for name in ("", SERVICE, OPEN_INFERENCE):
         await servicer.set(name, SERVING if served else NOT_SERVING)
@@ -176,13 +183,14 @@ async def serve(
     state = State(batcher, decoders, Memory(settings.memory_mib * 2**20), settings.max_reply_mib * 2**20)
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
+    names: set[str] = set()
 
     def is_stuck() -> bool:
         return batcher.longest_running_seconds > settings.stuck_seconds
 
     async def publish() -> None:
         state.models = repository.models
-        await _set_health(health_servicer, repository, is_stuck())
+        await _set_health(health_servicer, repository, names, is_stuck())
 
     repository = Repository(
         RepositorySettings(

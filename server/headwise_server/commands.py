@@ -1,9 +1,11 @@
 """What `headwise-server` takes and does."""
 
 import asyncio
+import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +13,17 @@ import typer
 from headwise.bundle import BundleError
 from headwise.cores import usable_cores
 from headwise.entry import version_callback
+from headwise.text import shown
+from rich.console import Console
+from rich.text import Text
 
+from headwise_server import checking
 from headwise_server.app import ListenError, Settings, serve
-from headwise_server.engines import AUTO, MODULES, EngineError, create
-from headwise_server.repository import RepositoryError
+from headwise_server.engines import AUTO, MODULES, Engine, EngineError, create
+from headwise_server.loading import LoadSettings
+from headwise_server.repository import RepositoryError, nothing_in, scan_repository
 
+logger = logging.getLogger(__name__)
 START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError)
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -30,6 +38,26 @@ def _end_process() -> None:
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
+
+
+def _check(settings: Settings, engine: Engine, as_json: bool) -> bool:
+    """Print what is known of every bundle; whether all would be served."""
+    folders = scan_repository(settings.repository)
+    for line in folders.skipped:
+        logger.info("skipped: %s", line)
+    loading = LoadSettings(engine, settings.precision, settings.streams, settings.max_batch)
+    bundles = list(checking.check(folders, loading))
+    if not bundles:
+        raise RepositoryError(nothing_in(settings.repository))
+    if as_json:
+        print(json.dumps([asdict(bundle) for bundle in bundles], indent=2))
+    else:
+        out = Console()
+        out.print(checking.table(bundles))
+        for bundle in bundles:
+            if bundle.problem:
+                out.print(Text(shown(f"{bundle.name} version {bundle.version}: {bundle.problem}")), soft_wrap=True)
+    return not any(bundle.problem for bundle in bundles)
 
 
 @app.command()
@@ -114,6 +142,11 @@ def run(
             help="Largest time of a new version, as a multiple of that of the version it replaces; 0 for any.",
         ),
     ] = 4.0,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check every bundle on this machine, print a table, and serve nothing."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: print JSON.")] = False,
     show_version: Annotated[
         bool,
         typer.Option(
@@ -146,6 +179,8 @@ def run(
         max_slowdown=max_slowdown,
     )
     try:
+        if check:
+            raise typer.Exit(0 if _check(settings, create(engine), as_json) else 1)
         asyncio.run(serve(settings, create(engine), _announce, _end_process))
     except START_ERRORS as error:
         print(f"headwise-server: {error}", file=sys.stderr)

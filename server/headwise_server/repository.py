@@ -63,6 +63,28 @@ class RepositorySettings:
     max_slowdown: float = 0.0  # of a new version, by the one it replaces; 0 for any
 
 
+def scan_repository(folder: Path) -> Scan:
+    """Every folder of a repository that claims to be a bundle.
+
+    Raises:
+        RepositoryError: no such folder, or it cannot be read.
+    """
+    try:
+        return scan(folder)
+    except FileNotFoundError:
+        raise RepositoryError(f"expected a model repository at {folder}, found no such folder.") from None
+    except OSError as error:
+        raise RepositoryError(f"the model repository {folder} cannot be read: {error.strerror}.") from error
+
+
+def nothing_in(folder: Path) -> str:
+    """What to do about a repository without bundles."""
+    return (
+        f"{folder} holds no bundle: expected <name>/<version>/manifest.json in it. "
+        f"Make one with `exporter build --dataset digits --out {folder}`."
+    )
+
+
 class Repository:
     """Models that come and go. Belongs to one event loop.
 
@@ -153,10 +175,7 @@ class Repository:
     def _nothing_to_serve(self) -> str:
         folder = self._settings.folder
         if not self._states:
-            return (
-                f"{folder} holds no bundle: expected <name>/<version>/manifest.json in it. "
-                f"Make one with `exporter build --dataset digits --out {folder}`."
-            )
+            return nothing_in(folder)
         reasons = "\n".join(f"  {state.reason}" for state in self.index())
         return f"{folder} holds no bundle that can be served:\n{reasons}"
 
@@ -173,21 +192,12 @@ class Repository:
         if before != (self.models, self._states):
             await self._publish()
 
-    def _scan(self) -> Scan:
-        folder = self._settings.folder
-        try:
-            found = scan(folder)
-        except FileNotFoundError:
-            raise RepositoryError(f"expected a model repository at {folder}, found no such folder.") from None
-        except OSError as error:
-            raise RepositoryError(f"the model repository {folder} cannot be read: {error.strerror}.") from error
-        for line in found.skipped:
-            self._say(logging.INFO, f"skipped: {line}")
-        return found
-
     def _updated(self, only: str | None) -> Models:
         """The models that are to be served from now on; runs in a thread."""
-        versions = self._scan().versions
+        folders = scan_repository(self._settings.folder)
+        for line in folders.skipped:
+            self._say(logging.INFO, f"skipped: {line}")
+        versions = folders.versions
         models = {name: dict(loaded) for name, loaded in self.models.items()}
         for name in sorted({*versions, *models}):
             if only in (None, name):

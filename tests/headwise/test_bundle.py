@@ -1,21 +1,27 @@
 """The manifest of a bundle, as exporter and server read it."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from headwise.bundle import (
     FORMAT_VERSION,
     BundleError,
+    check_consistency,
     check_files,
     completeness_residuals,
     file_sha256,
     golden_differences,
+    golden_shapes,
+    parse_golden_set,
+    read_bundle,
     read_golden_set,
     read_manifest,
     write_manifest,
 )
-from headwise.v1.bundle_pb2 import Bundle, File
+from headwise.v1.bundle_pb2 import COLOR_MODE_GRAYSCALE, Bundle, File, HeadCard, ImageInput
 
 
 def files_of(folder: Path, *paths: str) -> list[File]:
@@ -110,3 +116,102 @@ def test_residual_is_what_the_parts_miss_the_logit_by() -> None:
         changed = {**outputs, name: outputs[name].copy()}
         changed[name][1, ..., 2] += 0.25 / (shapes[name][1] if len(shapes[name]) == 3 else 1)
         np.testing.assert_allclose(completeness_residuals(changed), [0, 0.25, 0], atol=1e-12)
+
+
+def consistent() -> tuple[Bundle, dict[str, np.ndarray]]:
+    """A manifest and a golden set of two images that fit: 3 labels, 2 heads of which one is kept, 1 encoder."""
+    manifest = Bundle(labels=["a", "b", "c"], golden_tolerance=1e-4, golden_tolerance_reduced=0.1)
+    manifest.completeness_tolerance = 1e-4
+    manifest.input.CopyFrom(ImageInput(height=4, width=5, channels=1, color_mode=COLOR_MODE_GRAYSCALE))
+    manifest.architecture.pruned_encoders.add()
+    manifest.head_cards.extend([HeadCard(row=0), HeadCard(pruned=True)])
+    golden = {name: np.zeros(shape, np.float32) for name, shape in golden_shapes(manifest, 2).items()}
+    return manifest, {**golden, "images": np.zeros((2, 4, 5, 1), np.uint8)}
+
+
+def test_manifest_and_golden_set_that_fit_pass() -> None:
+    """They raise nothing."""
+    check_consistency(*consistent())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("golden_tolerance", float("inf"), "expected a positive golden_tolerance, found inf"),
+        ("golden_tolerance_reduced", float("nan"), "expected a positive golden_tolerance_reduced, found nan"),
+        ("completeness_tolerance", 0.0, "expected a positive completeness_tolerance, found 0"),
+        ("input", ImageInput(width=5, channels=1, color_mode=COLOR_MODE_GRAYSCALE), "found 0 x 5 x 1 in colour mode 1"),
+        ("input", ImageInput(height=4, width=5, channels=3, color_mode=COLOR_MODE_GRAYSCALE), "found 4 x 5 x 3"),
+        (
+            "input",
+            ImageInput(height=4, width=9, channels=1, color_mode=COLOR_MODE_GRAYSCALE),
+            r"images .* \(2, 4, 9, 1\)",
+        ),
+        ("labels", [], "expected labels, found none"),
+        ("labels", ["a"], r"expected logits in golden.npz as float32 \(2, 1\), found float32 \(2, 3\)"),
+        ("head_cards", [HeadCard(row=1)], r"expected a row of its own for each head card .* found rows \[1\]"),
+        ("head_cards", [HeadCard(row=0), HeadCard(row=1)], r"expected heads .*\(2, 2, 3\), found float32 \(2, 1, 3\)"),
+    ],
+)
+def test_manifest_that_cannot_be_is_refused(field: str, value: Any, message: str) -> None:
+    """What was expected and what was found."""
+    manifest, golden = consistent()
+    manifest.ClearField(field)  # type: ignore[arg-type]
+    if isinstance(value, float):
+        setattr(manifest, field, value)
+    elif isinstance(value, list):
+        getattr(manifest, field).extend(value)
+    else:
+        getattr(manifest, field).CopyFrom(value)
+    with pytest.raises(BundleError, match=message):
+        check_consistency(manifest, golden)
+
+
+def test_golden_set_that_does_not_fit_is_refused() -> None:
+    """Missing arrays, other types and no images: all at once."""
+    manifest, golden = consistent()
+    golden = {name: value[:0] for name, value in golden.items() if name != "heads"}
+    golden["biases"] = np.zeros((1, 3), np.float64)
+    with pytest.raises(BundleError) as caught:
+        check_consistency(manifest, golden)
+    for problem in (
+        "golden.npz has no heads",
+        "expected images in golden.npz as uint8 (1, 4, 5, 1), found uint8 (0, 4, 5, 1)",
+        "expected biases in golden.npz as float32 (1, 3), found float64 (1, 3)",
+    ):
+        assert problem in str(caught.value)
+
+
+def npz(**arrays: Any) -> bytes:
+    """A golden set."""
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", npz(images=np.array([{"an": "object"}])), npz(images=np.zeros(9))[:-30]], ids=range(4)
+)
+def test_what_is_no_golden_set_is_refused(content: bytes) -> None:
+    """Nothing, another file, pickled objects, and a file that was cut off."""
+    with pytest.raises(BundleError, match=r"golden\.npz is not a golden set: .*Export the model again"):
+        parse_golden_set(content)
+
+
+def test_golden_set_that_would_unpack_to_too_much_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judged by its table of contents."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, images=np.zeros(100_000))
+    monkeypatch.setattr("headwise.bundle.GOLDEN_LIMIT_BYTES", 100_000)
+    with pytest.raises(BundleError, match="expected at most 100000 bytes when unpacked, found 800"):
+        parse_golden_set(stream.getvalue())
+
+
+def test_bundle_is_read_once_with_its_files(folder: Path) -> None:
+    """The manifest's sha256 and the bytes of every file, those of the manifest among them."""
+    names = ("classify.onnx", "explain.onnx", "golden.npz")
+    write_manifest(Bundle(format_version=FORMAT_VERSION, name="x", files=files_of(folder, *names)), folder)
+    bundle = read_bundle(folder)
+    assert bundle.manifest == read_manifest(folder)
+    assert bundle.sha256 == file_sha256(folder / "manifest.json")
+    assert bundle.files == {name: (folder / name).read_bytes() for name in (*names, "manifest.json")}

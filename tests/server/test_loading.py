@@ -13,7 +13,7 @@ import support
 from headwise import Client
 from headwise.bundle import BundleError, file_sha256, read_manifest, write_manifest
 from headwise_server import loading
-from headwise_server.engines import Engine, EngineError, Outputs, Precision, create
+from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session, create
 from headwise_server.loading import LoadSettings
 from headwise_server.models import Model
 
@@ -183,6 +183,18 @@ def test_private_copy_is_gone_once_a_bundle_is_loaded(
     with pytest.raises(EngineError, match=f"{copy / 'classify.onnx'} on biased in f32: golden set differs by 1"):
         load(copy, biased_engine(full=1.0, reduced=0.0))
     assert list(private.iterdir()) == []
+
+
+def test_engine_keeps_what_it_builds_under_the_sha256_of_the_bundle(copy: Path) -> None:
+    """In the bundle's folder: another bundle in its place finds nothing of it."""
+    real, caches = create("onnxruntime"), list[Path]()
+
+    def open_session(graph: Path, precision: Precision, streams: int, cache: Path) -> Session:
+        caches.append(cache)
+        return real.open_session(graph, precision, streams, cache)
+
+    model = load(copy, replace(real, open_session=open_session))
+    assert set(caches) == {copy / "engines" / model.sha256[:16]}
 
 
 def test_no_room_for_the_private_copy_says_so(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,16 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import support
-from headwise import Client
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from headwise import Client, NotFound, Unavailable
 from headwise.bundle import read_manifest
 from headwise_exporter.export.graphs import run_graph
 
 SECONDS = support.LONG_SECONDS
 CLIENTS = 4
 IMAGES_NYXC = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
+TOLERANCE = 1e-4
+DAMAGED = ["manifest.json", "classify.onnx", "weights.bin", "golden.npz"]
 # The limit of the slowdown is beside the point here.
 ARGUMENTS = ["--engine", "onnxruntime", "--reload-seconds", "0.05", "--max-slowdown", "0"]
 
@@ -53,7 +57,7 @@ class Load:
                 call = client.explain if generator.integers(4) == 0 else client.classify
                 [result] = call([IMAGES_NYXC[index]])
                 version = result.model.version
-                np.testing.assert_allclose(result.logits_K, self.expected[version][index], atol=1e-4)
+                np.testing.assert_allclose(result.logits_K, self.expected[version][index], atol=TOLERANCE)
                 self.answers[version] += 1
 
 
@@ -82,9 +86,10 @@ def test_twenty_swaps_under_load_lose_no_answer_and_give_none_of_another_version
     source = copy / "digits" / "1"
     expected = {"1": expected_logits(source)}
     for version in range(2, 22):
-        folder = support.copy_bundle(source, staged, "digits", version, scale=1 + version / 20)
-        expected[str(version)] = expected_logits(folder)
-        assert np.abs(expected[str(version)] - expected[str(version - 1)]).max() > 1e-2
+        scale = (1 + version) * (-1) ** version
+        logits = expected_logits(support.copy_bundle(source, staged, "digits", version, scale))
+        assert all(np.abs(logits - other).max(1).min() > 3 * TOLERANCE for other in expected.values())
+        expected[str(version)] = logits
     with (
         support.running_server(copy, [*ARGUMENTS, "--keep-versions", "2"]) as running,
         Client(running.address, timeout_seconds=SECONDS) as client,
@@ -94,9 +99,7 @@ def test_twenty_swaps_under_load_lose_no_answer_and_give_none_of_another_version
             for version in range(2, 22):
                 damaged = copy / "digits" / str(1000 + version)
                 shutil.copytree(source, damaged)
-                (damaged / ["manifest.json", "classify.onnx", "weights.bin", "golden.npz"][version % 4]).write_bytes(
-                    b"x"
-                )
+                (damaged / DAMAGED[version % len(DAMAGED)]).write_bytes(b"x")
                 (staged / "digits" / str(version)).rename(copy / "digits" / str(version))
                 support.wait_until(lambda version=version: versions(client) == [version - 1, version])
                 support.wait_until(lambda version=version: clients.answers[str(version)])
@@ -171,6 +174,40 @@ def test_same_version_exported_again_under_load(copy: Path, tmp_path: Path) -> N
         again.rename(folder)
         support.wait_until(lambda: client.list_models()[0].sha256 != before.model.sha256)
         [after] = client.classify([IMAGES_NYXC[0]])
-        np.testing.assert_allclose(after.logits_K, expected_logits(folder)[0], atol=1e-4)
-        np.testing.assert_allclose(before.logits_K, expected_logits(aside)[0], atol=1e-4)
+        np.testing.assert_allclose(after.logits_K, expected_logits(folder)[0], atol=TOLERANCE)
+        np.testing.assert_allclose(before.logits_K, expected_logits(aside)[0], atol=TOLERANCE)
         assert after.model.sha256 != before.model.sha256
+
+
+def test_health_and_replies_follow_models_that_come_and_go(copy: Path) -> None:
+    """A server may start with nothing that it can serve; each model has its own status, and "" that of any."""
+    bundle = copy.parent / "digits"
+    shutil.move(copy / "digits", bundle)
+    with (
+        support.running_server(copy, ARGUMENTS) as running,
+        Client(running.address, timeout_seconds=SECONDS) as client,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        def status(name: str) -> str:
+            try:
+                reply = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+        support.wait_until(lambda: any("serving nothing yet" in line for line in running.log))
+        assert (status(""), status("digits")) == ("NOT_SERVING", "NOT_FOUND")
+        with pytest.raises(Unavailable):
+            client.classify([IMAGES_NYXC[0]])
+        bundle.rename(copy / "digits")
+        support.wait_until(lambda: (status(""), status("digits")) == ("SERVING", "SERVING"))
+        assert len(client.classify([IMAGES_NYXC[0]])) == 1
+        support.copy_bundle(copy / "digits" / "1", copy, "flowers")
+        support.wait_until(lambda: status("flowers") == "SERVING")
+        shutil.rmtree(copy / "digits")
+        support.wait_until(lambda: status("digits") == "NOT_SERVING")
+        assert status("") == "SERVING"
+        with pytest.raises(NotFound, match="expected one of the models served \\(flowers\\)"):
+            client.classify([IMAGES_NYXC[0]], model="digits")

@@ -32,7 +32,11 @@ class OnnxRuntimeSession:
         wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
         try:
             self._session = onnxruntime.InferenceSession(
-                path, options, providers=list(providers), disabled_optimizers=list(disabled_optimizers)
+                path,
+                options,
+                providers=list(providers),
+                disabled_optimizers=list(disabled_optimizers),
+                enable_fallback=0,  # it would open the graph again, with other providers, and print that
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise EngineError(f"{wanted} cannot load {path}: {error}") from error
