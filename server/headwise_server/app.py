@@ -23,6 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
 
+from headwise_server.addresses import Address, UnixAddress, parse
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
@@ -92,16 +93,15 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: Address) -> str:
     """The address bound, with the port that was chosen where 0 was asked for."""
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ListenError(
-            f"cannot listen on {address}: is the port in use, or the address not this machine's? "
-            f"Choose another with --listen. ({error})"
-        ) from error
-    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+    why = address.why_not_free() if isinstance(address, UnixAddress) else ""
+    if not why:
+        try:
+            return str(address.bound(server.add_insecure_port(str(address))))
+        except RuntimeError as error:
+            why = f"is the port in use, or the address not this machine's? ({error})"
+    raise ListenError(f"cannot listen on {address}: {why}. Choose another with --listen.")
 
 
 def _stop_event() -> asyncio.Event:
@@ -211,7 +211,7 @@ async def serve(
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(GRPCInferenceService(state), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    on_listening(_bind(server, settings.listen))
+    on_listening(_bind(server, parse(settings.listen)))
     await server.start()
     try:
         loading = asyncio.ensure_future(repository.start())

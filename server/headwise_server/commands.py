@@ -17,7 +17,8 @@ from headwise.text import shown
 from rich.console import Console
 from rich.text import Text
 
-from headwise_server import checking
+from headwise_server import addresses, checking
+from headwise_server.addresses import AddressError
 from headwise_server.app import ListenError, Settings, serve
 from headwise_server.engines import AUTO, MODULES, Engine, EngineError, create
 from headwise_server.loading import LoadSettings
@@ -66,7 +67,8 @@ def run(
         Path, typer.Option(envvar="HEADWISE_REPOSITORY", help="Folder of bundles, <name>/<version>/manifest.json.")
     ],
     listen: Annotated[
-        str, typer.Option(envvar="HEADWISE_LISTEN", help="Address and port; port 0 takes a free one.")
+        str,
+        typer.Option(envvar="HEADWISE_LISTEN", help="host:port, [IPv6]:port or unix:/path; port 0 takes a free one."),
     ] = "127.0.0.1:50051",
     engine: Annotated[
         str,
@@ -158,6 +160,10 @@ def run(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     if precision not in ("auto", "f32"):
         raise typer.BadParameter(f"expected auto or f32, found {precision!r}", param_hint="--precision")
+    try:
+        addresses.parse(listen)
+    except AddressError as error:
+        raise typer.BadParameter(str(error), param_hint="--listen") from None
     settings = Settings(
         repository=repository,
         listen=listen,

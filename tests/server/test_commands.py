@@ -65,7 +65,7 @@ def test_options_may_come_from_the_environment(started: list[tuple[Settings, Eng
         (("--repository", "m", "--max-batch", "0"), 2, "Invalid value for '--max-batch'"),
         (("--repository", "m", "--engine", "tvm"), 1, "unknown engine 'tvm'; expected one of: auto"),
         (("--repository", "/nonexistent", "--listen", "127.0.0.1:0"), 1, "found no such folder"),
-        (("--repository", "m", "--listen", "nowhere"), 1, "cannot listen on nowhere"),
+        (("--repository", "m", "--listen", "nowhere"), 2, "the port is missing"),
     ],
 )
 def test_impossible_settings_give_one_line(arguments: tuple[str, ...], status: int, expected: str) -> None:
