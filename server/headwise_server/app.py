@@ -15,8 +15,6 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -37,6 +35,7 @@ from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
+from headwise_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -51,30 +50,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 class ListenError(Exception):
     """The address cannot be listened on."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a server runs."""
-
-    repository: Path
-    listen: str
-    precision: str  # of Classify: "auto" or "f32"
-    streams: int  # batches that run at the same time
-    max_batch: int  # images
-    max_queue: int  # images
-    max_calls: int
-    max_message_mib: int
-    max_reply_mib: int
-    memory_mib: int  # of the requests in hand
-    decoding_mib: int  # of the images that are being decoded
-    stuck_seconds: float  # that a batch may run before health says NOT_SERVING
-    lame_duck_seconds: float
-    grace_seconds: float
-    strict: bool = False
-    keep_versions: int = 0  # newest, of each model; 0 for all
-    reload_seconds: float = 0.0  # 0: new bundles need a new start
-    max_slowdown: float = 4.0  # of a version by the one it replaces; 0 for any
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
