@@ -36,6 +36,7 @@ from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
 from headwise_server.settings import Settings
+from headwise_server.tls import server_credentials
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -68,11 +69,13 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, address: Address) -> str:
+def _bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> str:
     """The address bound, with the port that was chosen where 0 was asked for."""
     why = address.why_not_free() if isinstance(address, UnixAddress) else ""
     if not why:
         try:
+            if credentials:
+                return str(address.bound(server.add_secure_port(str(address), credentials)))
             return str(address.bound(server.add_insecure_port(str(address))))
         except RuntimeError as error:
             why = f"is the port in use, or the address not this machine's? ({error})"
@@ -139,9 +142,11 @@ async def serve(
 
     Raises:
         ListenError: the port cannot be bound.
+        TlsError: the certificates cannot be used.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     stop = _stop_event()
+    credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)
     batcher = Batcher(
         ThreadPoolExecutor(settings.streams, "engine"),
@@ -186,7 +191,7 @@ async def serve(
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(GRPCInferenceService(state), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    on_listening(_bind(server, parse(settings.listen)))
+    on_listening(_bind(server, parse(settings.listen), credentials))
     await server.start()
     try:
         loading = asyncio.ensure_future(repository.start())

@@ -25,9 +25,10 @@ from headwise_server.engines import Engine, EngineError, create
 from headwise_server.loading import LoadSettings
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository
 from headwise_server.settings import Settings, SettingsError, Sourced
+from headwise_server.tls import TlsError
 
 logger = logging.getLogger(__name__)
-START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError)
+START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError)
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 

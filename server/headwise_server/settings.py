@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from headwise_server import addresses
 from headwise_server.engines import AUTO, MODULES
 from headwise_server.reception import COPIES
+from headwise_server.tls import TlsFiles
 
 PREFIX = "HEADWISE_"
 MAX_FILE_BYTES = 2**20
@@ -90,11 +91,34 @@ class Settings(BaseModel):
         "Largest time of a new version, as a multiple of that of the version it replaces; 0 for any.", 4.0, ge=0
     )
 
+    tls_certificate: Path | None = setting(
+        "PEM file of the server's certificate and those between it and a root.", None
+    )
+    tls_key: Path | None = setting("PEM file of its private key.", None)
+    tls_client_ca: Path | None = setting("PEM file of who signs clients: each must present a certificate.", None)
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, text: str) -> str:
         addresses.parse(text)
         return text
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of TLS, where it is on."""
+        if not (self.tls_certificate and self.tls_key):
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        files = {name: getattr(self, name) for name in ("tls_certificate", "tls_key", "tls_client_ca")}
+        if any(files.values()) and not self.tls:
+            raise ValueError(
+                "expected tls_certificate and tls_key together, and tls_client_ca with them only; found "
+                f"{', '.join(name for name, path in files.items() if path)} alone."
+            )
+        return self
 
     @model_validator(mode="after")
     def _messages_fit(self) -> Self:

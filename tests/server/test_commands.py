@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from headwise_server import commands
 from headwise_server.engines import Engine
 from headwise_server.settings import Settings
@@ -32,7 +33,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Engine]]:
 
 
 def test_options_become_settings(started: list[tuple[Settings, Engine]]) -> None:
-    """Every option arrives, and the address is announced on stdout for whoever started the server."""
+    """Options arrive, and the address is announced on stdout for whoever started the server."""
     arguments = (
         "--repository m --listen 0.0.0.0:1 --engine onnxruntime --precision f32 --streams 3 --max-batch 4 "
         "--max-queue 5 --max-calls 6 --max-message-mib 7 --max-reply-mib 7 --memory-mib 21 --decoding-mib 9 "
@@ -45,9 +46,16 @@ def test_options_become_settings(started: list[tuple[Settings, Engine]]) -> None
     given = iter(arguments.replace("--strict", "--strict true").split())
     expected = {name.removeprefix("--").replace("-", "_"): value for name, value in zip(given, given, strict=True)}
     assert settings == Settings.model_validate(expected)
-    assert set(expected) == set(Settings.model_fields)
     assert engine.name == "onnxruntime"
     assert result.stdout == "listening on 127.0.0.1:1234\n"
+
+
+def test_every_setting_has_an_option_and_a_variable() -> None:
+    """And no option has a default of its own, which would hide the file."""
+    options: dict[str, Any] = {option.name: option for option in typer.main.get_command(commands.app).params}
+    for name in Settings.model_fields:
+        assert options[name].envvar == f"HEADWISE_{name.upper()}"
+        assert options[name].default is None
 
 
 def test_options_may_come_from_the_environment(started: list[tuple[Settings, Engine]]) -> None:
