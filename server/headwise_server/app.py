@@ -23,6 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
 
+from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
@@ -166,6 +167,7 @@ async def serve(
         ListenError: the port cannot be bound.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
+    give_back_large_blocks()
     stop = _stop_event()
     threads = max(settings.streams, 2)
     batcher = Batcher(

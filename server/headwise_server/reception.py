@@ -10,6 +10,7 @@ largest size it may have, and has `UPLOAD_SECONDS` to arrive.
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -42,13 +43,27 @@ Parse = Callable[[bytes], Message]
 
 
 def as_service_error(error: BaseException) -> ServiceError:
-    """The error that the client gets; an unforeseen one is logged and becomes Internal."""
+    """The error that the client gets; an unforeseen one is logged and becomes Internal.
+
+    Its traceback is cleared: a future and the frame that waited for it keep each other, and with them the images of a
+    request, until the garbage collector comes, which with few and large objects is late.
+    """
+    if not isinstance(error, (ServiceError, asyncio.CancelledError)):
+        logger.error("unforeseen error in a handler", exc_info=error)
+    _clear(error)
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncio.CancelledError):
         return DeadlineUnmet("the call was cancelled while it was worked on.")
-    logger.error("unforeseen error in a handler", exc_info=error)
     return Internal("an unforeseen error; the server's log has it.")
+
+
+def _clear(error: BaseException | None) -> None:
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+            traceback.clear_frames(inner.__traceback__)
+        error = error.__context__
 
 
 class Reception(grpc.aio.ServerInterceptor):
@@ -94,17 +109,21 @@ class Reception(grpc.aio.ServerInterceptor):
 
     async def _unary(self, handler: Handler, _: AsyncIterator[bytes], context: Context) -> bytes:
         try:
-            self._admit()
-            client = context.peer()
-            content = await self._received(context, client)
-            with self._memory.hold(client, COPIES * len(content)):
-                request = await _parsed(handler.request_deserializer, content)
-                del content
-                reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
+            reply = await self._reply(handler, context)  # apart, for grpc.aio keeps this frame after an error
         except (Exception, asyncio.CancelledError) as error:
             await self._end_with(error, context)
             raise  # it has raised already
-        self._hold_until_sent(client, len(reply))
+        self._hold_until_sent(context.peer(), len(reply))
+        return reply
+
+    async def _reply(self, handler: Handler, context: Context) -> bytes:
+        self._admit()
+        client = context.peer()
+        content = await self._received(context, client)
+        with self._memory.hold(client, COPIES * len(content)):
+            request = await _parsed(handler.request_deserializer, content)
+            del content
+            reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
         return reply
 
     async def _end_with(self, error: BaseException, context: Context) -> None:
@@ -136,11 +155,11 @@ class Reception(grpc.aio.ServerInterceptor):
         def become_slow() -> None:
             nonlocal slow_bytes, timer
             try:
-                self._memory.check(client, self._max_message_bytes)
+                self._memory.check(client, COPIES * self._max_message_bytes)
             except Overloaded as error:
                 end(error)
                 return
-            slow_bytes = self._max_message_bytes
+            slow_bytes = COPIES * self._max_message_bytes
             self._memory.take(client, slow_bytes)
             late = DeadlineUnmet(f"expected the request within {UPLOAD_SECONDS:.0f} s, found a part of it.")
             timer = loop.call_later(UPLOAD_SECONDS, end, late)
