@@ -40,6 +40,8 @@ from headwise_server.services.inference import GRPCInferenceService
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
 REPLY_SLACK_BYTES = 2**16  # ours is the limit that says what to do
+FIELDS_PER_IMAGE = 8  # of a request: more than an image has in any form
+OTHER_FIELDS = 2**14  # labels to explain, above all
 UNLIMITED = 2**31 - 1
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
@@ -205,6 +207,7 @@ async def serve(
         state.memory,
         max_calls=settings.max_calls,
         max_message_bytes=settings.max_message_mib * 2**20,
+        max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)

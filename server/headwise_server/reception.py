@@ -28,6 +28,7 @@ from headwise_server.errors import (
 )
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
+from headwise_server.parsing import parsing_bytes
 
 logger = logging.getLogger(__name__)
 FAST_SECONDS = 0.05
@@ -58,14 +59,22 @@ class Reception(grpc.aio.ServerInterceptor):
         services: full names of those that are ours; of others (health, reflection) unary calls are counted only.
         max_calls: that may be in hand at a time.
         max_message_bytes: of one message.
+        max_fields: of one message, those of the messages inside included.
     """
 
     def __init__(
-        self, services: tuple[str, ...], in_flight: InFlight, memory: Memory, *, max_calls: int, max_message_bytes: int
+        self,
+        services: tuple[str, ...],
+        in_flight: InFlight,
+        memory: Memory,
+        *,
+        max_calls: int,
+        max_message_bytes: int,
+        max_fields: int,
     ) -> None:
         self._prefixes = tuple(f"/{service}/" for service in services)
         self._in_flight, self._memory = in_flight, memory
-        self._max_calls, self._max_message_bytes = max_calls, max_message_bytes
+        self._max_calls, self._max_message_bytes, self._max_fields = max_calls, max_message_bytes, max_fields
 
     async def intercept_service(
         self,
@@ -97,7 +106,8 @@ class Reception(grpc.aio.ServerInterceptor):
             self._admit()
             client = context.peer()
             content = await self._received(context, client)
-            with self._memory.hold(client, COPIES * len(content)):
+            parsed_bytes = self._parsed_bytes(handler, content)
+            with self._memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
                 request = await _parsed(handler.request_deserializer, content)
                 del content
                 reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
@@ -106,6 +116,11 @@ class Reception(grpc.aio.ServerInterceptor):
             raise  # it has raised already
         self._hold_until_sent(client, len(reply))
         return reply
+
+    def _parsed_bytes(self, handler: Handler, content: bytes) -> int:
+        """What the message takes, parsed; an error where it has too many fields."""
+        message_class: Any = handler.request_deserializer.__self__  # whose class method FromString it is
+        return parsing_bytes(content, message_class.DESCRIPTOR, self._max_fields)
 
     async def _end_with(self, error: BaseException, context: Context) -> None:
         """End a call with a status; raises what grpc.aio has to see then."""
@@ -164,6 +179,7 @@ class Reception(grpc.aio.ServerInterceptor):
     async def _stream(self, handler: Handler, contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
         async def requests() -> AsyncIterator[Message]:
             async for content in contents:
+                self._parsed_bytes(handler, content)
                 yield await _parsed(handler.request_deserializer, content)
 
         try:
