@@ -41,6 +41,8 @@ from headwise_server.services.inference import GRPCInferenceService
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
 REPLY_SLACK_BYTES = 2**16  # ours is the limit that says what to do
+FIELDS_PER_IMAGE = 8  # of a request: more than an image has in any form
+OTHER_FIELDS = 2**14  # labels to explain, above all
 UNLIMITED = 2**31 - 1
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
@@ -207,10 +209,12 @@ async def serve(
         state.memory,
         max_calls=settings.max_calls,
         max_message_bytes=settings.max_message_mib * 2**20,
+        max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
-    oip_grpc.add_GRPCInferenceServiceServicer_to_server(GRPCInferenceService(state), server)
+    open_inference = GRPCInferenceService(state, repository, health_servicer)
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     on_listening(_bind(server, settings.listen))
