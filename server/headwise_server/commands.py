@@ -20,7 +20,7 @@ from rich.text import Text
 from headwise_server import checking
 from headwise_server.app import ListenError, Settings, serve
 from headwise_server.engines import AUTO, MODULES, Engine, EngineError, create
-from headwise_server.loading import LoadSettings
+from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def _announce(address: str) -> None:
 
 def _end_process() -> None:
     """End at once, with what stands in a thread or waits in gRPC."""
+    remove_copies()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)

@@ -178,7 +178,14 @@ class Client:
         with _client_errors(self.target):
             reply = self._stub.Explain(request, timeout=self.timeout_seconds)
             if (names := self._names.get(reply.model)) is None:
-                described = self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                try:
+                    described = self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    # The version that answered has been retired since. What is served now explains as well.
+                    reply = self._stub.Explain(request, timeout=self.timeout_seconds)
+                    described = self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
                 names = self._names.add(reply.model, described)
         return messages.explanations(reply, names)
 
@@ -286,7 +293,14 @@ class AsyncClient:
         with _client_errors(self.target):
             reply = await self._stub.Explain(request, timeout=self.timeout_seconds)
             if (names := self._names.get(reply.model)) is None:
-                described = await self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                try:
+                    described = await self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    # The version that answered has been retired since. What is served now explains as well.
+                    reply = await self._stub.Explain(request, timeout=self.timeout_seconds)
+                    described = await self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
                 names = self._names.add(reply.model, described)
         return messages.explanations(reply, names)
 
