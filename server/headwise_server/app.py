@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
 
 from headwise_server.addresses import Address, UnixAddress, parse
+from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
@@ -41,6 +42,8 @@ from headwise_server.tls import server_credentials
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
 REPLY_SLACK_BYTES = 2**16  # ours is the limit that says what to do
+FIELDS_PER_IMAGE = 8  # of a request: more than an image has in any form
+OTHER_FIELDS = 2**14  # labels to explain, above all
 UNLIMITED = 2**31 - 1
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
@@ -145,6 +148,7 @@ async def serve(
         TlsError: the certificates cannot be used.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
+    give_back_large_blocks()
     stop = _stop_event()
     credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)
@@ -185,10 +189,12 @@ async def serve(
         state.memory,
         max_calls=settings.max_calls,
         max_message_bytes=settings.max_message_mib * 2**20,
+        max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
-    oip_grpc.add_GRPCInferenceServiceServicer_to_server(GRPCInferenceService(state), server)
+    open_inference = GRPCInferenceService(state, repository, health_servicer)
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     on_listening(_bind(server, parse(settings.listen), credentials))

@@ -22,7 +22,7 @@ from rich.text import Text
 from headwise_server import checking, settings
 from headwise_server.app import ListenError, serve
 from headwise_server.engines import Engine, EngineError, create
-from headwise_server.loading import LoadSettings
+from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository
 from headwise_server.settings import Settings, SettingsError, Sourced
 from headwise_server.tls import TlsError
@@ -41,6 +41,7 @@ def _announce(address: str) -> None:
 
 def _end_process() -> None:
     """End at once, with what stands in a thread or waits in gRPC."""
+    remove_copies()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)

@@ -12,6 +12,7 @@ runtimes refuse references to weights outside the folder of the graph.
 """
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from headwise_server.models import Model
 from headwise_server.timing import TimedSession
 
 logger = logging.getLogger(__name__)
+_copies: set[str] = set()  # folders
 AUTO = "auto"
 FULL: Precision = "f32"
 GRAPH_OUTPUTS = {
@@ -98,6 +100,22 @@ def _write_copy(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 @contextmanager
+def _listed(copy: tempfile.TemporaryDirectory[str]) -> Iterator[str]:
+    _copies.add(copy.name)
+    try:
+        with copy as name:
+            yield name
+    finally:
+        _copies.discard(copy.name)
+
+
+def remove_copies() -> None:
+    """Delete the private copies of bundles that are being loaded, for a process that ends without waiting for that."""
+    for name in tuple(_copies):
+        shutil.rmtree(name, ignore_errors=True)
+
+
+@contextmanager
 def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
     """A bundle that has been verified, in a folder of its own that goes again.
 
@@ -115,7 +133,7 @@ def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
         temporary = tempfile.TemporaryDirectory(prefix="headwise-")
     except OSError as error:
         raise BundleError(f"{folder}: no folder for a private copy: {error}. Name one with TMPDIR.") from error
-    with temporary as name:
+    with _listed(temporary) as name:
         try:
             _write_copy(content.files, Path(name))
         except OSError as error:

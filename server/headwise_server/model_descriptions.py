@@ -4,7 +4,7 @@ Each model is two: NAME gives what Classify does, and NAME.explain every tensor 
 they have in explain.onnx.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from headwise_server.inference import State
@@ -12,6 +12,8 @@ from headwise_server.model_statistics import Duration
 from headwise_server.models import Model
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.replies import DEFAULT_CLASSIFY_TOP
+from headwise_server.repository import State as RepositoryState
+from headwise_server.repository import VersionState
 from headwise_server.tensors import INPUT, Output
 from headwise_server.timing import TimedSession
 
@@ -65,13 +67,17 @@ def served(state: State, name: str, version: str) -> Served:
     return Served(model.manifest.name + EXPLAIN_SUFFIX * explains, model, explains)
 
 
+def names_of(name: str, others: Container[str]) -> tuple[str, ...]:
+    """Both names of a model, or its own where the second is the name of another."""
+    return (name,) if name + EXPLAIN_SUFFIX in others else (name, name + EXPLAIN_SUFFIX)
+
+
 def all_served(state: State) -> Iterator[Served]:
     """Every model under both names, by name and version."""
-    for name in sorted(state.models):
-        for _, model in sorted(state.models[name].items()):
-            yield Served(name, model, False)
-            if name + EXPLAIN_SUFFIX not in state.models:
-                yield Served(name + EXPLAIN_SUFFIX, model, True)
+    for own_name in sorted(state.models):
+        for _, model in sorted(state.models[own_name].items()):
+            for name in names_of(own_name, state.models):
+                yield Served(name, model, name != own_name)
 
 
 def metadata(state: State, asked: Served) -> oip.ModelMetadataResponse:
@@ -127,3 +133,13 @@ def statistics(state: State, asked: Served) -> oip.ModelStatistics:
             compute_infer=duration(measured.inference),
         ),
     )
+
+
+def index(states: list[VersionState], ready_only: bool) -> oip.RepositoryIndexResponse:
+    """The state of every version under both names, or of those that are served."""
+    response, own_names = oip.RepositoryIndexResponse(), {state.name for state in states}
+    for state in states:
+        if state.state == RepositoryState.READY or not ready_only:
+            for name in names_of(state.name, own_names):
+                response.models.add(name=name, version=str(state.version), state=state.state, reason=state.reason)
+    return response

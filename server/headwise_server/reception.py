@@ -10,6 +10,7 @@ largest size it may have, and has `UPLOAD_SECONDS` to arrive.
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from headwise_server.errors import (
 )
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
+from headwise_server.parsing import parsing_bytes
 
 logger = logging.getLogger(__name__)
 FAST_SECONDS = 0.05
@@ -42,13 +44,27 @@ Parse = Callable[[bytes], Message]
 
 
 def as_service_error(error: BaseException) -> ServiceError:
-    """The error that the client gets; an unforeseen one is logged and becomes Internal."""
+    """The error that the client gets; an unforeseen one is logged and becomes Internal.
+
+    Its traceback is cleared: a future and the frame that waited for it keep each other, and with them the images of a
+    request, until the garbage collector comes, which with few and large objects is late.
+    """
+    if not isinstance(error, (ServiceError, asyncio.CancelledError)):
+        logger.error("unforeseen error in a handler", exc_info=error)
+    _clear(error)
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncio.CancelledError):
         return DeadlineUnmet("the call was cancelled while it was worked on.")
-    logger.error("unforeseen error in a handler", exc_info=error)
     return Internal("an unforeseen error; the server's log has it.")
+
+
+def _clear(error: BaseException | None) -> None:
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+            traceback.clear_frames(inner.__traceback__)
+        error = error.__context__
 
 
 class Reception(grpc.aio.ServerInterceptor):
@@ -58,14 +74,22 @@ class Reception(grpc.aio.ServerInterceptor):
         services: full names of those that are ours; of others (health, reflection) unary calls are counted only.
         max_calls: that may be in hand at a time.
         max_message_bytes: of one message.
+        max_fields: of one message, those of the messages inside included.
     """
 
     def __init__(
-        self, services: tuple[str, ...], in_flight: InFlight, memory: Memory, *, max_calls: int, max_message_bytes: int
+        self,
+        services: tuple[str, ...],
+        in_flight: InFlight,
+        memory: Memory,
+        *,
+        max_calls: int,
+        max_message_bytes: int,
+        max_fields: int,
     ) -> None:
         self._prefixes = tuple(f"/{service}/" for service in services)
         self._in_flight, self._memory = in_flight, memory
-        self._max_calls, self._max_message_bytes = max_calls, max_message_bytes
+        self._max_calls, self._max_message_bytes, self._max_fields = max_calls, max_message_bytes, max_fields
 
     async def intercept_service(
         self,
@@ -92,28 +116,42 @@ class Reception(grpc.aio.ServerInterceptor):
         if self._in_flight.calls > self._max_calls:
             raise Overloaded(f"{self._in_flight.calls} calls are in hand", FULL_RETRY_SECONDS)
 
-    async def _unary(self, handler: Handler, _: AsyncIterator[bytes], context: Context) -> bytes:
+    async def _unary(self, handler: Handler, contents: AsyncIterator[bytes], context: Context) -> bytes:
         try:
-            self._admit()
-            client = context.peer()
-            content = await self._received(context, client)
-            with self._memory.hold(client, COPIES * len(content)):
-                request = await _parsed(handler.request_deserializer, content)
-                del content
-                reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
+            reply = await self._reply(handler, context)
         except (Exception, asyncio.CancelledError) as error:
-            await self._end_with(error, context)
-            raise  # it has raised already
-        self._hold_until_sent(client, len(reply))
+            if (ending := self._ending(error, context)) is None:
+                raise  # nobody listens any more
+        else:
+            self._hold_until_sent(context.peer(), len(reply))
+            return reply
+        del context, contents  # the error below stays with the call, and must not keep it in turn
+        await ending
+        raise AssertionError("abort_with_status raises")
+
+    async def _reply(self, handler: Handler, context: Context) -> bytes:
+        self._admit()
+        client = context.peer()
+        content = await self._received(context, client)
+        parsed_bytes = self._parsed_bytes(handler, content)
+        with self._memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
+            request = await _parsed(handler.request_deserializer, content)
+            del content
+            reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
         return reply
 
-    async def _end_with(self, error: BaseException, context: Context) -> None:
-        """End a call with a status; raises what grpc.aio has to see then."""
+    def _parsed_bytes(self, handler: Handler, content: bytes) -> int:
+        """What the message takes, parsed; an error where it has too many fields."""
+        message_class: Any = handler.request_deserializer.__self__  # whose class method FromString it is
+        return parsing_bytes(content, message_class.DESCRIPTOR, self._max_fields)
+
+    def _ending(self, error: BaseException, context: Context) -> Awaitable[None] | None:
+        """What ends a call with a status; None where its client has left."""
         if self._in_flight.ended and isinstance(error, asyncio.CancelledError):
             error = NotReady(SHUTTING_DOWN)
         elif context.cancelled():
-            raise error  # nobody listens any more
-        await context.abort_with_status(as_service_error(error).grpc_status())
+            return None
+        return context.abort_with_status(as_service_error(error).grpc_status())
 
     def _hold_until_sent(self, client: str, size_bytes: int) -> None:
         self._memory.take(client, size_bytes)
@@ -136,11 +174,11 @@ class Reception(grpc.aio.ServerInterceptor):
         def become_slow() -> None:
             nonlocal slow_bytes, timer
             try:
-                self._memory.check(client, self._max_message_bytes)
+                self._memory.check(client, COPIES * self._max_message_bytes)
             except Overloaded as error:
                 end(error)
                 return
-            slow_bytes = self._max_message_bytes
+            slow_bytes = COPIES * self._max_message_bytes
             self._memory.take(client, slow_bytes)
             late = DeadlineUnmet(f"expected the request within {UPLOAD_SECONDS:.0f} s, found a part of it.")
             timer = loop.call_later(UPLOAD_SECONDS, end, late)
@@ -161,17 +199,22 @@ class Reception(grpc.aio.ServerInterceptor):
             raise InvalidArgument("request", "expected a message, found the end of the call.")
         return bytes(content)
 
-    async def _stream(self, handler: Handler, contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-        async def requests() -> AsyncIterator[Message]:
-            async for content in contents:
-                yield await _parsed(handler.request_deserializer, content)
+    async def _requests(self, handler: Handler, contents: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        async for content in contents:
+            self._parsed_bytes(handler, content)
+            yield await _parsed(handler.request_deserializer, content)
 
+    async def _stream(self, handler: Handler, contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
         try:
             self._admit()
-            async for reply in handler.stream_stream(requests(), context):
+            async for reply in handler.stream_stream(self._requests(handler, contents), context):
                 yield reply
+            return
         except (Exception, asyncio.CancelledError) as error:
-            await self._end_with(error, context)
+            if (ending := self._ending(error, context)) is None:
+                raise
+        del context, contents
+        await ending
 
 
 async def _parsed(parse: Parse, content: bytes) -> Message:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import support
@@ -107,6 +108,31 @@ def test_model_replaced_between_explanation_and_names_is_an_error() -> None:
     described = service_pb2.GetModelResponse(model=service_pb2.ServedModel(name="digits", version="1", sha256="new"))
     with pytest.raises(Unavailable, match="model digits version 1 was replaced during the call"):
         _RememberedNames().add(service_pb2.ServedModel(name="digits", version="1", sha256="old"), described)
+
+
+class _Gone(grpc.RpcError):
+    """What a server says of a version that it no longer serves."""
+
+    def code(self) -> grpc.StatusCode:
+        """NOT_FOUND."""
+        return grpc.StatusCode.NOT_FOUND
+
+
+def test_version_retired_between_explanation_and_names_is_explained_by_its_successor(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller sees nothing of it, once; what is gone for good is an error."""
+    get_model, requests = client._stub.GetModel, []
+
+    def gone_at_first(request: Any, timeout: float) -> Any:
+        requests.append(request)
+        if len(requests) == 1:
+            raise _Gone
+        return get_model(request, timeout=timeout)
+
+    monkeypatch.setattr(client._stub, "GetModel", gone_at_first)
+    assert len(client.explain(IMAGES[:1])) == 1
+    assert len(requests) == 2
 
 
 def test_names_of_few_models_are_remembered() -> None:

@@ -213,7 +213,8 @@ def test_overloaded_server_refuses_with_its_reason(repository: Path) -> None:
         measurement = load.run(crowded.address, digits(8), settings)
     samples = measurement.samples
     assert samples.counts["ok"] > 0
-    assert ("refused", "RESOURCE_EXHAUSTED", "QUEUE_FULL") in samples.outcomes
+    assert {outcome.code for outcome in samples.outcomes if outcome.reason} == {"RESOURCE_EXHAUSTED"}
+    assert samples.counts["refused"] > 0
     assert samples.wrong_replies == 0
     assert measurement.model is not None
     assert (measurement.model.name, measurement.model.engine) == ("digits", "onnxruntime")

@@ -185,6 +185,25 @@ def test_private_copy_is_gone_once_a_bundle_is_loaded(
     assert list(private.iterdir()) == []
 
 
+ENDLESS_RUN = """
+import time
+from headwise_server.cli import main
+from headwise_server.engines.onnxruntime import OnnxRuntimeSession
+
+OnnxRuntimeSession.run = lambda self, images: time.sleep(1e6)
+main()
+"""
+
+
+def test_private_copy_is_gone_when_the_server_is_stopped_while_it_loads(bundle: Path, tmp_path: Path) -> None:
+    """It does not wait for a load that hangs, and leaves nothing behind."""
+    arguments, environment = ["--engine", "onnxruntime"], {"TMPDIR": str(tmp_path)}
+    with support.running_server(bundle.parent.parent, arguments, code=ENDLESS_RUN, environment=environment) as running:
+        support.wait_until(lambda: list(tmp_path.glob("headwise-*/weights.bin")))
+        assert running.stop() == 0
+    assert list(tmp_path.glob("headwise-*")) == []
+
+
 def test_engine_keeps_what_it_builds_under_the_sha256_of_the_bundle(copy: Path) -> None:
     """In the bundle's folder: another bundle in its place finds nothing of it."""
     real, caches = create("onnxruntime"), list[Path]()

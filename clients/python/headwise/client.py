@@ -199,9 +199,18 @@ class Client:
         with _client_errors(self.target):
             reply = self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
             if (names := self._names.get(reply.model)) is None:
-                described = self._stub.GetModel(
-                    _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
-                )
+                try:
+                    described = self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    # The version that answered has been retired since. What is served now explains as well.
+                    reply = self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
+                    described = self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
                 names = self._names.add(reply.model, described)
         return messages.explanations(reply, names)
 
@@ -316,9 +325,18 @@ class AsyncClient:
         with _client_errors(self.target):
             reply = await self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
             if (names := self._names.get(reply.model)) is None:
-                described = await self._stub.GetModel(
-                    _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
-                )
+                try:
+                    described = await self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    # The version that answered has been retired since. What is served now explains as well.
+                    reply = await self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
+                    described = await self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
                 names = self._names.add(reply.model, described)
         return messages.explanations(reply, names)
 

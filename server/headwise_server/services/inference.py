@@ -10,16 +10,18 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from importlib.metadata import version
-from typing import NoReturn
+
+from grpc_health.v1 import health, health_pb2
 
 from headwise_server.batching import Answer
-from headwise_server.errors import InvalidArgument, NotAllowed, NotFound
+from headwise_server.errors import InvalidArgument, NotAllowed, NotFound, NotReady
 from headwise_server.inference import Caller, Context, State, check_reply, run
-from headwise_server.model_descriptions import Served, all_served, config, metadata, served, statistics
+from headwise_server.model_descriptions import Served, all_served, config, index, metadata, served, statistics
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference import service_pb2_grpc
 from headwise_server.reception import as_service_error
 from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
+from headwise_server.repository import Repository
 from headwise_server.services.streams import in_order, patient
 from headwise_server.tensors import (
     Wanted,
@@ -37,6 +39,7 @@ SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 PARAMETERS = ("priority", "timeout", "triton_enable_empty_final_response")
 FINAL = "triton_final_response"  # of a stream: whether more answers to the same request come
+NO_CONTROL = "this server loads and unloads no model for a client; it serves what its repository has."
 FRAME_BYTES = 64  # of a reply, beside its names and tensors
 LARGE_BYTES = 2**20  # a message with more is taken apart or made in a thread
 
@@ -116,29 +119,30 @@ def _images(request: oip.ModelInferRequest) -> int:
 
 
 class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """The service as grpc.aio calls it."""
+    """The service as grpc.aio calls it; what is ready is what the health service says is serving."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, repository: Repository, health_servicer: health.aio.HealthServicer) -> None:
+        self._state, self._repository, self._health = state, repository, health_servicer
+
+    async def _is_serving(self, context: Context) -> bool:
+        reply = await self._health.Check(health_pb2.HealthCheckRequest(), context)
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def ServerLive(self, request: oip.ServerLiveRequest, context: Context) -> oip.ServerLiveResponse:
         """The process answers."""
         return oip.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: oip.ServerReadyRequest, context: Context) -> oip.ServerReadyResponse:
-        """Whether the models are loaded and the server does not drain."""
-        return oip.ServerReadyResponse(ready=self._is_ready())
-
-    def _is_ready(self) -> bool:
-        return bool(self._state.models) and not self._state.in_flight.draining
+        """Whether models are served."""
+        return oip.ServerReadyResponse(ready=await self._is_serving(context))
 
     async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
-        """Whether that is so, and this model is one of them."""
+        """Whether this one is among them."""
         try:
-            ready = self._is_ready() and bool(served(self._state, request.name, request.version))
-        except NotFound:
-            ready = False
-        return oip.ModelReadyResponse(ready=ready)
+            served(self._state, request.name, request.version)
+        except (NotFound, NotReady):
+            return oip.ModelReadyResponse(ready=False)
+        return oip.ModelReadyResponse(ready=await self._is_serving(context))
 
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Context) -> oip.ServerMetadataResponse:
         """Name, version and extensions."""
@@ -185,26 +189,19 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: oip.RepositoryIndexRequest, context: Context
     ) -> oip.RepositoryIndexResponse:
-        """The models served."""
+        """Every version of every model, under both names."""
         if request.repository_name:
             raise InvalidArgument("repository_name", "expected none: this server has one repository.")
-        response = oip.RepositoryIndexResponse()
-        for model in all_served(self._state):
-            response.models.add(name=model.name, version=model.model.manifest.version, state="READY")
-        return response
+        return index(self._repository.index(), ready_only=request.ready)
 
     async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
         """Refused."""
-        _refuse("loads")
+        raise NotAllowed(NO_CONTROL)
 
     async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
         """Refused."""
-        _refuse("unloads")
-
-
-def _refuse(what: str) -> NoReturn:
-    raise NotAllowed(f"this server {what} no model for a client; it serves what its repository has when it starts.")
+        raise NotAllowed(NO_CONTROL)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import support
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from headwise.bundle import read_manifest
@@ -295,22 +295,25 @@ async def test_split_that_misses_the_logit_is_withheld(bundle: Path, monkeypatch
         await state.batcher.close()
 
 
-async def test_server_that_loads_or_drains_is_live_and_not_ready(bundle: Path) -> None:
-    """Before the models are there, and once it goes."""
+async def test_ready_is_what_health_says_is_serving(bundle: Path) -> None:
+    """While models are loaded, or a batch hangs, or the server goes: live all the same. An absent model never is."""
+    servicer, context = health.aio.HealthServicer(), cast(Any, None)
     state = State(cast(Any, None), cast(Any, None), Memory(1))
-    service, context = GRPCInferenceService(state), cast(Any, None)
+    service = GRPCInferenceService(state, cast(Any, None), servicer)
 
-    async def readiness() -> tuple[bool, bool, bool]:
+    async def readiness(name: str = "digits") -> tuple[bool, bool, bool]:
         live = await service.ServerLive(oip.ServerLiveRequest(), context)
         ready = await service.ServerReady(oip.ServerReadyRequest(), context)
-        model = await service.ModelReady(oip.ModelReadyRequest(name="digits"), context)
+        model = await service.ModelReady(oip.ModelReadyRequest(name=name), context)
         return live.live, ready.ready, model.ready
 
+    await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     assert await readiness() == (True, False, False)
     state.models = {"digits": {1: load(bundle, LoadSettings(create("onnxruntime"), "f32"))}}
-    assert await readiness() == (True, True, True)
-    state.in_flight.draining = True
     assert await readiness() == (True, False, False)
+    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    assert await readiness() == (True, True, True)
+    assert await readiness("flowers") == (True, True, False)
 
 
 ASKED = {
