@@ -26,11 +26,14 @@ from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
+from headwise_server.gate import Gate
+from headwise_server.identity import CURRENT
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
 from headwise_server.loading import LoadSettings
 from headwise_server.memory import Memory
 from headwise_server.open_inference import service_pb2_grpc as oip_grpc
+from headwise_server.rate_limits import RateLimits
 from headwise_server.reception import Reception
 from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
@@ -38,6 +41,7 @@ from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
 from headwise_server.settings import Settings
 from headwise_server.tls import server_credentials
+from headwise_server.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -145,7 +149,7 @@ async def serve(
 
     Raises:
         ListenError: the port cannot be bound.
-        TlsError: the certificates cannot be used.
+        TlsError, TokensError: the certificates or tokens cannot be used.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
@@ -164,7 +168,16 @@ async def serve(
         memory_bytes=settings.decoding_mib * 2**20,
         max_queue=settings.max_queue,
     )
-    state = State(batcher, decoders, Memory(settings.memory_mib * 2**20), settings.max_reply_mib * 2**20)
+    rates = RateLimits(settings.limits)
+    tokens = Tokens(settings.tokens, settings.limits) if settings.tokens else None
+    state = State(
+        batcher,
+        decoders,
+        Memory(settings.memory_mib * 2**20),
+        settings.max_reply_mib * 2**20,
+        identity=CURRENT.get,
+        rates=rates,
+    )
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
     names: set[str] = set()
@@ -187,6 +200,7 @@ async def serve(
         (SERVICE, OPEN_INFERENCE),
         state.in_flight,
         state.memory,
+        Gate(tokens, rates),
         max_calls=settings.max_calls,
         max_message_bytes=settings.max_message_mib * 2**20,
         max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
@@ -199,6 +213,7 @@ async def serve(
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     on_listening(_bind(server, parse(settings.listen), credentials))
     await server.start()
+    following = asyncio.ensure_future(tokens.watch()) if tokens else None
     try:
         loading = asyncio.ensure_future(repository.start())
         stopping = asyncio.ensure_future(stop.wait())
@@ -214,6 +229,8 @@ async def serve(
         await asyncio.sleep(settings.lame_duck_seconds if state.models else 0)
         logger.info("draining")
         await _drain(state.in_flight, settings.grace_seconds)
+        if following:
+            following.cancel()
         end_process()
     except BaseException:
         await server.stop(None)

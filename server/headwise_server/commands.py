@@ -26,9 +26,10 @@ from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository
 from headwise_server.settings import Settings, SettingsError, Sourced
 from headwise_server.tls import TlsError
+from headwise_server.tokens import TokensError, make_token
 
 logger = logging.getLogger(__name__)
-START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError)
+START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError)
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -96,12 +97,26 @@ def _sourced(context: typer.Context, config: Path | None) -> Sourced:
         raise typer.BadParameter(str(error)) from None
 
 
+def _make_token(name: str) -> None:
+    """Print a token on stderr, which is nowhere else, and its lines on stdout, which go into a file."""
+    try:
+        token, lines = make_token(name)
+    except TokensError as error:
+        raise typer.BadParameter(str(error), param_hint="--make-token") from None
+    print(f"The token, which is shown this once: {token}", file=sys.stderr)
+    print(lines, end="")
+
+
 def run(
     context: typer.Context,
     *,
     config: Annotated[
         Path | None,
         typer.Option(envvar="HEADWISE_CONFIG", metavar="FILE", help="TOML file of settings, by name: max_batch = 8."),
+    ] = None,
+    make_token_for: Annotated[
+        str | None,
+        typer.Option("--make-token", metavar="NAME", help="Print a new token, and its lines for --tokens."),
     ] = None,
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Print the settings, and where each comes from; serve nothing.")
@@ -120,6 +135,9 @@ def run(
 ) -> None:
     """Serve bundles over gRPC: Classify and Explain, health, reflection. SIGTERM drains."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    if make_token_for is not None:
+        _make_token(make_token_for)
+        return
     sourced = _sourced(context, config)
     if show_settings:
         print("\n".join(sourced.lines()))

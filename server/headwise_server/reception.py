@@ -27,6 +27,8 @@ from headwise_server.errors import (
     Overloaded,
     ServiceError,
 )
+from headwise_server.gate import Gate
+from headwise_server.identity import CURRENT, Identity
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.parsing import parsing_bytes
@@ -67,11 +69,22 @@ def _clear(error: BaseException | None) -> None:
         error = error.__context__
 
 
+def _refusing(error: ServiceError) -> Handler:
+    """A handler that refuses a call, whatever it takes and gives."""
+
+    async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+        await context.abort_with_status(error.grpc_status())
+
+    return grpc.stream_stream_rpc_method_handler(refuse, None, None)
+
+
 class Reception(grpc.aio.ServerInterceptor):
     """The calls of our services, from their arrival to their end. Belongs to one event loop.
 
     Args:
-        services: full names of those that are ours; of others (health, reflection) unary calls are counted only.
+        services: full names of those that are ours; of others (health, reflection) unary calls are counted only, and
+            let in or not.
+        gate: lets calls in.
         max_calls: that may be in hand at a time.
         max_message_bytes: of one message.
         max_fields: of one message, those of the messages inside included.
@@ -82,13 +95,14 @@ class Reception(grpc.aio.ServerInterceptor):
         services: tuple[str, ...],
         in_flight: InFlight,
         memory: Memory,
+        gate: Gate,
         *,
         max_calls: int,
         max_message_bytes: int,
         max_fields: int,
     ) -> None:
         self._prefixes = tuple(f"/{service}/" for service in services)
-        self._in_flight, self._memory = in_flight, memory
+        self._in_flight, self._memory, self._gate = in_flight, memory, gate
         self._max_calls, self._max_message_bytes, self._max_fields = max_calls, max_message_bytes, max_fields
 
     async def intercept_service(
@@ -100,38 +114,42 @@ class Reception(grpc.aio.ServerInterceptor):
         handler, call = await continuation(handler_call_details), asyncio.current_task()
         if handler is None or call is None:
             return handler
-        if not handler_call_details.method.startswith(self._prefixes):
+        method = handler_call_details.method
+        if not method.startswith(self._prefixes):
             if not handler.response_streaming:
                 self._in_flight.add(call)
-            return handler
+            refusal = self._gate.refusal(method, handler_call_details.invocation_metadata or ())
+            return _refusing(refusal) if refusal else handler
         self._in_flight.add(call)
         if handler.response_streaming:
-            stream = partial(self._stream, handler)
+            stream = partial(self._stream, handler, method)
             return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(partial(self._unary, handler), None, None)
+        return grpc.stream_unary_rpc_method_handler(partial(self._unary, handler, method), None, None)
 
-    def _admit(self) -> None:
+    def _admit(self, method: str, context: Context) -> Identity:
         if self._in_flight.draining:
             raise NotReady(SHUTTING_DOWN)
         if self._in_flight.calls > self._max_calls:
             raise Overloaded(f"{self._in_flight.calls} calls are in hand", FULL_RETRY_SECONDS)
+        identity = self._gate.enter(method, context.invocation_metadata() or (), context.peer())
+        CURRENT.set(identity)
+        return identity
 
-    async def _unary(self, handler: Handler, contents: AsyncIterator[bytes], context: Context) -> bytes:
+    async def _unary(self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context) -> bytes:
         try:
-            reply = await self._reply(handler, context)
+            client = self._admit(method, context).client
+            reply = await self._reply(handler, client, context)
         except (Exception, asyncio.CancelledError) as error:
             if (ending := self._ending(error, context)) is None:
                 raise  # nobody listens any more
         else:
-            self._hold_until_sent(context.peer(), len(reply))
+            self._hold_until_sent(client, len(reply))
             return reply
         del context, contents  # the error below stays with the call, and must not keep it in turn
         await ending
         raise AssertionError("abort_with_status raises")
 
-    async def _reply(self, handler: Handler, context: Context) -> bytes:
-        self._admit()
-        client = context.peer()
+    async def _reply(self, handler: Handler, client: str, context: Context) -> bytes:
         content = await self._received(context, client)
         parsed_bytes = self._parsed_bytes(handler, content)
         with self._memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
@@ -204,9 +222,11 @@ class Reception(grpc.aio.ServerInterceptor):
             self._parsed_bytes(handler, content)
             yield await _parsed(handler.request_deserializer, content)
 
-    async def _stream(self, handler: Handler, contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+    async def _stream(
+        self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[Any]:
         try:
-            self._admit()
+            self._admit(method, context)
             async for reply in handler.stream_stream(self._requests(handler, contents), context):
                 yield reply
             return

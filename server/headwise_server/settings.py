@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from headwise_server import addresses
 from headwise_server.engines import AUTO, MODULES
+from headwise_server.identity import Limits
 from headwise_server.reception import COPIES
 from headwise_server.tls import TlsFiles
 
@@ -97,6 +98,11 @@ class Settings(BaseModel):
     tls_key: Path | None = setting("PEM file of its private key.", None)
     tls_client_ca: Path | None = setting("PEM file of who signs clients: each must present a certificate.", None)
 
+    tokens: Path | None = setting("TOML file of bearer tokens, of which each call must then have one.", None)
+    allow_plaintext_tokens: bool = setting("Take tokens without TLS from other machines.", False)
+    client_calls_per_second: float = setting("Of each client; 0 for any number.", 0.0, "calls/s", ge=0)
+    client_images_per_second: float = setting("Of each client; 0 for any number.", 0.0, "images/s", ge=0)
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, text: str) -> str:
@@ -117,6 +123,21 @@ class Settings(BaseModel):
             raise ValueError(
                 "expected tls_certificate and tls_key together, and tls_client_ca with them only; found "
                 f"{', '.join(name for name, path in files.items() if path)} alone."
+            )
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """How fast each client may send."""
+        return Limits(self.client_calls_per_second, self.client_images_per_second)
+
+    @model_validator(mode="after")
+    def _tokens_are_hidden(self) -> Self:
+        is_open = not self.tls and not addresses.parse(self.listen).is_local
+        if self.tokens and is_open and not self.allow_plaintext_tokens:
+            raise ValueError(
+                f"expected TLS, or an address of this machine, with tokens; found {self.listen} in plain text: anyone "
+                "on the way could read them. Give tls_certificate and tls_key, or set allow_plaintext_tokens."
             )
         return self
 

@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2
 
 from headwise_server.batching import Answer
 from headwise_server.errors import InvalidArgument, NotAllowed, NotFound, NotReady
+from headwise_server.identity import Action
 from headwise_server.inference import Caller, Context, State, check_reply, run
 from headwise_server.model_descriptions import Served, all_served, config, index, metadata, served, statistics
 from headwise_server.open_inference import service_pb2 as oip
@@ -90,6 +91,7 @@ async def model_infer(state: State, request: oip.ModelInferRequest, caller: Call
         ServiceError: as `errors` lists them.
     """
     asked = served(state, request.model_name, request.model_version)
+    state.identity().require(Action.EXPLAIN if asked.explains else Action.CLASSIFY)
     with state.statistics.request(asked.name, asked.model.manifest.version) as measured:
         check_parameters(request.parameters, PARAMETERS, "parameters")
         if priority := whole_number(request.parameters, "priority", "parameters"):
@@ -166,7 +168,7 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
         """The tensors that a model gives for images."""
-        return await model_infer(self._state, request, Caller.of(context))
+        return await model_infer(self._state, request, self._state.caller(context))
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
@@ -175,24 +177,27 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
 
         async def answered(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
             try:
-                response = await model_infer(self._state, request, patient(Caller.of(context)))
+                response = await model_infer(self._state, request, patient(self._state.caller(context)))
             except Exception as error:
                 response = oip.ModelInferResponse(id=request.id)
                 return oip.ModelStreamInferResponse(error_message=str(as_service_error(error)), infer_response=response)
             response.parameters[FINAL].bool_param = True
             return oip.ModelStreamInferResponse(infer_response=response)
 
-        async with aclosing(in_order(self._state, context.peer(), request_iterator, _images, answered)) as replies:
+        client = self._state.identity().client
+        async with aclosing(in_order(self._state, client, request_iterator, _images, answered)) as replies:
             async for reply in replies:
                 yield reply
 
     async def RepositoryIndex(
         self, request: oip.RepositoryIndexRequest, context: Context
     ) -> oip.RepositoryIndexResponse:
-        """Every version of every model, under both names."""
+        """Every version of every model that the caller may use, under both names."""
         if request.repository_name:
             raise InvalidArgument("repository_name", "expected none: this server has one repository.")
-        return index(self._repository.index(), ready_only=request.ready)
+        permits = self._state.identity().permits
+        states = [state for state in self._repository.index() if permits(state.name)]
+        return index(states, ready_only=request.ready)
 
     async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, context: Context
