@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
@@ -62,7 +63,13 @@ class ListenError(Exception):
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     size_bytes = settings.max_message_mib * 2**20
+    age = [
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(settings.max_connection_age_grace_seconds * 1000)),
+    ]
     return [
+        *(age if settings.max_connection_age_seconds else ()),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.so_reuseport", 0),  # a second server on the same port fails loudly
         ("grpc.max_receive_message_length", size_bytes),
         ("grpc.max_send_message_length", settings.max_reply_mib * 2**20 + REPLY_SLACK_BYTES),
@@ -207,10 +214,12 @@ async def serve(
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
-    open_inference = GRPCInferenceService(state, repository, health_servicer)
+    open_inference = GRPCInferenceService(state, repository, health_servicer, is_controlled=settings.repository_control)
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    if settings.channelz:
+        channelz.add_channelz_servicer(server)
     on_listening(_bind(server, parse(settings.listen), credentials))
     await server.start()
     following = asyncio.ensure_future(tokens.watch()) if tokens else None

@@ -103,6 +103,12 @@ class Settings(BaseModel):
     client_calls_per_second: float = setting("Of each client; 0 for any number.", 0.0, "calls/s", ge=0)
     client_images_per_second: float = setting("Of each client; 0 for any number.", 0.0, "images/s", ge=0)
 
+    max_concurrent_streams: int = setting("Calls of one connection at a time; more wait there.", 1024, "calls", ge=1)
+    max_connection_age_seconds: float = setting("Connections are closed after about this; 0 for never.", 0.0, "s", ge=0)
+    max_connection_age_grace_seconds: float = setting("For their calls to end then.", 60.0, "s", ge=0)
+    repository_control: bool = setting("Let clients load and unload models of the repository.", False)
+    channelz: bool = setting("Describe connections and their calls to clients.", False)
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, text: str) -> str:

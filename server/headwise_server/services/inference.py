@@ -6,7 +6,7 @@ Which models there are is in `model_descriptions`, their tensors in `tensors`, w
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,15 +14,15 @@ from importlib.metadata import version
 from grpc_health.v1 import health, health_pb2
 
 from headwise_server.batching import Answer
-from headwise_server.errors import InvalidArgument, NotAllowed, NotFound, NotReady
-from headwise_server.identity import Action
+from headwise_server.errors import InvalidArgument, NotAllowed, NotFound, NotLoadable, NotReady
+from headwise_server.identity import SHOWN_CHARACTERS, Action
 from headwise_server.inference import Caller, Context, State, check_reply, run
 from headwise_server.model_descriptions import Served, all_served, config, index, metadata, served, statistics
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference import service_pb2_grpc
 from headwise_server.reception import as_service_error
 from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
-from headwise_server.repository import Repository
+from headwise_server.repository import Repository, RepositoryError
 from headwise_server.services.streams import in_order, patient
 from headwise_server.tensors import (
     Wanted,
@@ -40,7 +40,11 @@ SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 PARAMETERS = ("priority", "timeout", "triton_enable_empty_final_response")
 FINAL = "triton_final_response"  # of a stream: whether more answers to the same request come
-NO_CONTROL = "this server loads and unloads no model for a client; it serves what its repository has."
+NO_CONTROL = (
+    "this server loads and unloads no model for a client; it serves what its repository has. "
+    "Start it with --repository-control to allow that."
+)
+UNLOAD_DEPENDENTS = "unload_dependents"  # that Triton's clients send; no model of ours has any
 FRAME_BYTES = 64  # of a reply, beside its names and tensors
 LARGE_BYTES = 2**20  # a message with more is taken apart or made in a thread
 
@@ -121,10 +125,23 @@ def _images(request: oip.ModelInferRequest) -> int:
 
 
 class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """The service as grpc.aio calls it; what is ready is what the health service says is serving."""
+    """The service as grpc.aio calls it; what is ready is what the health service says is serving.
 
-    def __init__(self, state: State, repository: Repository, health_servicer: health.aio.HealthServicer) -> None:
+    Args:
+        is_controlled: whether clients may load and unload models.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        repository: Repository,
+        health_servicer: health.aio.HealthServicer,
+        *,
+        is_controlled: bool = False,
+    ) -> None:
         self._state, self._repository, self._health = state, repository, health_servicer
+        self._is_controlled = is_controlled
+        self._changes: set[asyncio.Future[None]] = set()
 
     async def _is_serving(self, context: Context) -> bool:
         reply = await self._health.Check(health_pb2.HealthCheckRequest(), context)
@@ -202,11 +219,36 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
-        """Refused."""
-        raise NotAllowed(NO_CONTROL)
+        """Load a model's versions as they lie in the repository, where the server allows that."""
+        await self._change(request, self._repository.load)
+        return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
-        """Refused."""
-        raise NotAllowed(NO_CONTROL)
+        """Serve no version of a model until it is loaded again, where the server allows that."""
+        await self._change(request, self._repository.unload)
+        return oip.RepositoryModelUnloadResponse()
+
+    async def _change(
+        self,
+        request: oip.RepositoryModelLoadRequest | oip.RepositoryModelUnloadRequest,
+        change: Callable[[str], Awaitable[None]],
+    ) -> None:
+        if not self._is_controlled:
+            raise NotAllowed(NO_CONTROL)
+        identity, name = self._state.identity(), request.model_name
+        identity.require(Action.REPOSITORY)
+        identity.require_model(name)
+        if request.repository_name:
+            raise InvalidArgument("repository_name", "expected none: this server has one repository.")
+        if unknown := sorted(set(request.parameters) - {UNLOAD_DEPENDENTS}):
+            raise InvalidArgument("parameters", f"expected none, found {unknown[0][:SHOWN_CHARACTERS]!r}.")
+        work = asyncio.ensure_future(change(name))  # goes on where its caller leaves: a load is not left half done
+        self._changes.add(work)
+        work.add_done_callback(self._changes.discard)
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ask for it
+        try:
+            await asyncio.shield(work)
+        except RepositoryError as error:
+            raise NotLoadable(str(error)) from None
