@@ -15,14 +15,13 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
 
+from headwise_server.addresses import Address, UnixAddress, parse
 from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
@@ -37,6 +36,8 @@ from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
+from headwise_server.settings import Settings
+from headwise_server.tls import server_credentials
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -55,30 +56,6 @@ class ListenError(Exception):
     """The address cannot be listened on."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a server runs."""
-
-    repository: Path
-    listen: str
-    precision: str  # of Classify: "auto" or "f32"
-    streams: int  # batches that run at the same time
-    max_batch: int  # images
-    max_queue: int  # images
-    max_calls: int
-    max_message_mib: int
-    max_reply_mib: int
-    memory_mib: int  # of the requests in hand
-    decoding_mib: int  # of the images that are being decoded
-    stuck_seconds: float  # that a batch may run before health says NOT_SERVING
-    lame_duck_seconds: float
-    grace_seconds: float
-    strict: bool = False
-    keep_versions: int = 0  # newest, of each model; 0 for all
-    reload_seconds: float = 0.0  # 0: new bundles need a new start
-    max_slowdown: float = 4.0  # of a version by the one it replaces; 0 for any
-
-
 def _options(settings: Settings) -> list[tuple[str, int]]:
     size_bytes = settings.max_message_mib * 2**20
     return [
@@ -95,16 +72,17 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> str:
     """The address bound, with the port that was chosen where 0 was asked for."""
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ListenError(
-            f"cannot listen on {address}: is the port in use, or the address not this machine's? "
-            f"Choose another with --listen. ({error})"
-        ) from error
-    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+    why = address.why_not_free() if isinstance(address, UnixAddress) else ""
+    if not why:
+        try:
+            if credentials:
+                return str(address.bound(server.add_secure_port(str(address), credentials)))
+            return str(address.bound(server.add_insecure_port(str(address))))
+        except RuntimeError as error:
+            why = f"is the port in use, or the address not this machine's? ({error})"
+    raise ListenError(f"cannot listen on {address}: {why}. Choose another with --listen.")
 
 
 def _stop_event() -> asyncio.Event:
@@ -167,10 +145,12 @@ async def serve(
 
     Raises:
         ListenError: the port cannot be bound.
+        TlsError: the certificates cannot be used.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
     stop = _stop_event()
+    credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)
     batcher = Batcher(
         ThreadPoolExecutor(settings.streams, "engine"),
@@ -217,7 +197,7 @@ async def serve(
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    on_listening(_bind(server, settings.listen))
+    on_listening(_bind(server, parse(settings.listen), credentials))
     await server.start()
     try:
         loading = asyncio.ensure_future(repository.start())

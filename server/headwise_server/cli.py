@@ -9,7 +9,17 @@ import sys
 import types
 
 # Of the extra, by the names they are imported by. Runtimes are the engines' concern.
-PACKAGES = ("grpc_health", "grpc_reflection", "grpc_status", "PIL", "rich", "typer")
+PACKAGES = (
+    "cryptography",
+    "grpc_channelz",
+    "grpc_health",
+    "grpc_reflection",
+    "grpc_status",
+    "PIL",
+    "pydantic",
+    "rich",
+    "typer",
+)
 
 
 def _leave(number: int, frame: types.FrameType | None) -> None:
