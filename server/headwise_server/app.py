@@ -27,6 +27,8 @@ from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
+from headwise_server.gauges import observe
+from headwise_server.http.listener import ListenError, http_server
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
 from headwise_server.loading import LoadSettings
@@ -37,6 +39,7 @@ from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
+from headwise_server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -49,10 +52,6 @@ SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the c
 WATCH_SECONDS = 0.5
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class ListenError(Exception):
-    """The address cannot be listened on."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ class Settings:
     keep_versions: int = 0  # newest, of each model; 0 for all
     reload_seconds: float = 0.0  # 0: new bundles need a new start
     max_slowdown: float = 4.0  # of a version by the one it replaces; 0 for any
+    http_listen: str = ""  # none
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
@@ -170,21 +170,24 @@ async def serve(
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
-    stop = _stop_event()
+    stop, telemetry = _stop_event(), Telemetry()
     threads = max(settings.streams, 2)
     batcher = Batcher(
         ThreadPoolExecutor(settings.streams, "engine"),
         streams=settings.streams,
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
+        telemetry=telemetry,
     )
     decoders = Decoders(
         ThreadPoolExecutor(threads, "decode"),
         threads=threads,
         memory_bytes=settings.decoding_mib * 2**20,
         max_queue=settings.max_queue,
+        telemetry=telemetry,
     )
-    state = State(batcher, decoders, Memory(settings.memory_mib * 2**20), settings.max_reply_mib * 2**20)
+    memory, max_reply_bytes = Memory(settings.memory_mib * 2**20), settings.max_reply_mib * 2**20
+    state = State(batcher, decoders, memory, max_reply_bytes, telemetry=telemetry)
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
     names: set[str] = set()
@@ -203,6 +206,7 @@ async def serve(
         LoadSettings(engine, settings.precision, settings.streams, settings.max_batch),
         publish,
     )
+    observe(telemetry, state, repository.index)
     reception = Reception(
         (SERVICE, OPEN_INFERENCE),
         state.in_flight,
@@ -210,6 +214,7 @@ async def serve(
         max_calls=settings.max_calls,
         max_message_bytes=settings.max_message_mib * 2**20,
         max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
+        telemetry=telemetry,
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
@@ -218,6 +223,7 @@ async def serve(
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     on_listening(_bind(server, settings.listen))
+    http = http_server(settings.http_listen, state, reception, health_servicer, on_listening)
     await server.start()
     try:
         loading = asyncio.ensure_future(repository.start())
@@ -236,5 +242,7 @@ async def serve(
         await _drain(state.in_flight, settings.grace_seconds)
         end_process()
     except BaseException:
+        if http:
+            http.cancel()
         await server.stop(None)
         raise

@@ -9,7 +9,18 @@ import sys
 import types
 
 # Of the extra, by the names they are imported by. Runtimes are the engines' concern.
-PACKAGES = ("grpc_health", "grpc_reflection", "grpc_status", "PIL", "rich", "typer")
+PACKAGES = (
+    "grpc_health",
+    "grpc_reflection",
+    "grpc_status",
+    "PIL",
+    "prometheus_client",
+    "python_multipart",
+    "rich",
+    "starlette",
+    "typer",
+    "uvicorn",
+)
 
 
 def _leave(number: int, frame: types.FrameType | None) -> None:

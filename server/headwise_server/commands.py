@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.text import Text
 
 from headwise_server import checking
-from headwise_server.app import ListenError, Settings, serve
+from headwise_server.app import Settings, serve
 from headwise_server.engines import AUTO, MODULES, Engine, EngineError, create
+from headwise_server.http.listener import ListenError
 from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository
 
@@ -69,6 +70,10 @@ def run(
     listen: Annotated[
         str, typer.Option(envvar="HEADWISE_LISTEN", help="Address and port; port 0 takes a free one.")
     ] = "127.0.0.1:50051",
+    http_listen: Annotated[
+        str,
+        typer.Option(envvar="HEADWISE_HTTP_LISTEN", help="Address and port of HTTP and metrics; none unless given."),
+    ] = "",
     engine: Annotated[
         str,
         typer.Option(
@@ -178,6 +183,7 @@ def run(
         keep_versions=keep_versions,
         reload_seconds=reload_seconds,
         max_slowdown=max_slowdown,
+        http_listen=http_listen,
     )
     try:
         if check:

@@ -27,6 +27,7 @@ from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.model_statistics import Statistics
 from headwise_server.models import Model, Models, resolve
+from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -43,6 +44,7 @@ class State:
     models: Models = field(default_factory=dict)
     in_flight: InFlight = field(default_factory=InFlight)
     statistics: Statistics = field(default_factory=Statistics)
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     def model(self, name: str, version: str) -> Model:
         """The model that a request names.

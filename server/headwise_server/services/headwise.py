@@ -56,6 +56,14 @@ async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> p
     return await asyncio.to_thread(respond) if len(request.images) > LARGE_REPLY_IMAGES else respond()
 
 
+def list_models(state: State) -> pb.ListModelsResponse:
+    """All models served, by name and version."""
+    served = [
+        model.served(model.classify) for name in sorted(state.models) for _, model in sorted(state.models[name].items())
+    ]
+    return pb.ListModelsResponse(models=served)
+
+
 def _stream_error(request_id: str, error: ServiceError) -> pb.ClassifyStreamResponse:
     return pb.ClassifyStreamResponse(
         request_id=request_id, error=pb.StreamError(code=int(error.code), message=str(error))
@@ -89,7 +97,9 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
             try:
                 response = await classify(self._state, item.request, patient(Caller.of(context)))
             except Exception as error:
-                return _stream_error(item.request_id, as_service_error(error))
+                refusal = as_service_error(error)
+                self._state.telemetry.refusals.labels(refusal.reason).inc()
+                return _stream_error(item.request_id, refusal)
             return pb.ClassifyStreamResponse(request_id=item.request_id, response=response)
 
         def images(item: pb.ClassifyStreamRequest) -> int:
@@ -106,9 +116,4 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """All models served, by name and version."""
-        served = [
-            model.served(model.classify)
-            for name in sorted(self._state.models)
-            for _, model in sorted(self._state.models[name].items())
-        ]
-        return pb.ListModelsResponse(models=served)
+        return list_models(self._state)

@@ -1,0 +1,91 @@
+"""The second port: uvicorn in the event loop of the gRPC server.
+
+It neither handles signals nor drains: `app` does both, for the calls of both ports together.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from grpc_health.v1 import health
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from headwise_server.http.routes import application
+from headwise_server.inference import State
+from headwise_server.reception import Reception
+
+HEADER_SECONDS = 10.0  # for the headers of a connection's first request, and between two requests
+BACKLOG = 2048
+
+
+class ListenError(Exception):
+    """The address cannot be listened on."""
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection whose request is not there in time; a part of the headers is no request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(HEADER_SECONDS, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        self.conn.receive_data(data)
+        self.handle_events()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to whoever handles them."""
+        yield
+
+
+def _socket(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ListenError(
+            f"cannot listen on {address}: expected HOST:PORT, a port that is not in use and an address of this "
+            f"machine. Choose another with --http-listen. ({error})"
+        ) from error
+
+
+def http_server(
+    address: str,
+    state: State,
+    reception: Reception,
+    health_servicer: health.aio.HealthServicer,
+    on_listening: Callable[[str], None],
+) -> "asyncio.Task[None] | None":
+    """Serve HTTP until the task is cancelled; nothing where there is no address.
+
+    Args:
+        health_servicer: what is ready is what it says is serving.
+        on_listening: called with the URL once the port is bound.
+
+    Raises:
+        ListenError: the port cannot be bound.
+    """
+    if not address:
+        return None
+    listening = _socket(address)
+    config = uvicorn.Config(
+        application(state, reception, health_servicer),
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,  # whose request it is says the connection, not a header
+        timeout_keep_alive=int(HEADER_SECONDS),
+    )
+    task = asyncio.ensure_future(_Server(config).serve(sockets=[listening]))
+    on_listening(f"http://{address.rpartition(':')[0]}:{listening.getsockname()[1]}")
+    return task
