@@ -176,7 +176,7 @@ def _upload(summary: str, kind: str, parameters: list[Schema]) -> Schema:
     return _operation(summary, f"{kind}Reply", OF_BODIES, parameters=[*parameters, TIMEOUT], requestBody=body)
 
 
-def _paths() -> dict[str, Schema]:
+def _paths(example: Mapping[str, str]) -> dict[str, Schema]:
     metrics: Schema = {"200": {"description": "Metrics for Prometheus", "content": {"text/plain": {"schema": STRING}}}}
     paths: dict[str, Schema] = {
         "/metrics": {"get": {"summary": "Metrics for Prometheus", "responses": metrics}},
@@ -202,13 +202,16 @@ def _paths() -> dict[str, Schema]:
     for path, item in of_models.items():
         for part in ("{name}", "{name}/versions/{version}"):
             names = ("name", "version")[: 1 + ("version" in part)]
-            named: list[Schema] = [{"name": name, "in": "path", "required": True, "schema": STRING} for name in names]
+            named: list[Schema] = [
+                {"name": name, "in": "path", "required": True, "schema": STRING, "example": example[name]}
+                for name in names
+            ]
             paths[path.replace("{name}", part)] = item | {"parameters": named}
     return paths
 
 
-def document() -> Schema:
-    """The whole description."""
+def document(name: str, version_number: str) -> Schema:
+    """The whole description, with a model as the example."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -216,6 +219,6 @@ def document() -> Schema:
             "version": version("headwise"),
             "description": "Labels of images, and what each attention head said to them. See docs/serving.md.",
         },
-        "paths": _paths(),
+        "paths": _paths({"name": name, "version": version_number}),
         "components": {"schemas": SCHEMAS},
     }

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from headwise_server.errors import ServiceError
 from headwise_server.http import classification, open_inference, probes
+from headwise_server.http.bodies import check_query
 from headwise_server.http.openapi import document
 from headwise_server.http.reception import Endpoint, Handler, Received
 from headwise_server.http.replies import MethodNotAllowed, NoSuchPath, error_response, json_response
@@ -25,7 +26,9 @@ VERSION = "/versions/{version}"
 
 async def openapi(state: State, received: Received) -> Response:
     """GET /openapi.json."""
-    return json_response(document())
+    check_query(received.query, ())
+    name = min(state.models, default="digits")
+    return json_response(document(name, str(max(state.models.get(name, [1])))))
 
 
 Routes = Mapping[tuple[str, str], Handler]
