@@ -1,5 +1,6 @@
 """Fixtures that take seconds to make are made once, whatever the number of parallel workers."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from filelock import FileLock
 from headwise import Client
 
 processes.watch()  # what any test starts ends with this process
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
 torch.set_num_threads(1)
 # A slow machine is no failure.
 hypothesis.settings.register_profile("headwise", deadline=None)

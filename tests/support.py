@@ -195,16 +195,24 @@ def wait_until(condition: Callable[[], object], timeout_seconds: float = LONG_SE
         time.sleep(0.01)
 
 
+SERVER = "from headwise_server.cli import main; main()"
+
+
+def server_command(repository: Path, code: str = SERVER) -> list[str]:
+    """What starts a server of a repository."""
+    return [sys.executable, "-c", code, "--repository", str(repository)]
+
+
 @contextmanager
 def running_server(
     repository: Path,
     arguments: Sequence[str] = (),
     *,
-    code: str = "from headwise_server.cli import main; main()",
+    code: str = SERVER,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
     """A server on a free port, which is bound; it may still be loading. Stopped at the end if it still runs."""
-    command = [sys.executable, "-c", code, "--repository", str(repository), "--listen", "127.0.0.1:0", *arguments]
+    command = [*server_command(repository, code), "--listen", "127.0.0.1:0", *arguments]
     settings = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     log: list[str] = []
     with processes.start(command, stdout=processes.PIPE, stderr=processes.PIPE, env=settings) as process:

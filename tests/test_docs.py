@@ -15,7 +15,9 @@ import typer
 import yaml
 from headwise.commands import app as client_app
 from headwise_exporter.commands.app import app as exporter_app
+from headwise_server import settings
 from headwise_server.commands import app as server_app
+from headwise_server.settings import Settings
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -104,15 +106,14 @@ def test_commands_of_the_pages_are_seen() -> None:
     assert unknown_words(["headwise", "paint"]) == ["headwise paint"]
 
 
-def test_server_options_are_those_of_the_command() -> None:
-    """The table of docs/serving.md is made of the command's own help."""
+def test_server_options_are_those_of_the_settings() -> None:
+    """The table of docs/serving.md is made of their declaration."""
     rows = []
-    for option in COMMANDS["headwise-server"].params:
-        if option.envvar is None:  # of every command: --help, --version, shell completion
-            continue
-        default = "required" if option.required else f"`{option.default}`"
-        meaning = option.help.replace("<", "&lt;")
-        rows.append(f"| `{option.opts[0]}` | `{option.envvar}` | {default} | {meaning} |")
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else "" if field.default is None else f"`{field.default}`"
+        meaning = (field.description or "").replace("<", "&lt;")
+        names = f"`{settings.option(name)}` | `{settings.variable(name)}`"
+        rows.append(f"| {names} | {default} | {settings.values(field)} | {meaning} |")
     table = "\n".join(rows)
     assert table in (ROOT / "docs/serving.md").read_text("utf-8"), f"expected this table:\n{table}"
 

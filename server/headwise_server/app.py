@@ -15,31 +15,37 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
+from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
 
+from headwise_server.addresses import Address, ListenError, UnixAddress, parse
 from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
+from headwise_server.gate import Gate
 from headwise_server.gauges import observe
-from headwise_server.http.listener import ListenError, http_server
+from headwise_server.http.listener import http_server
+from headwise_server.identity import CURRENT
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
 from headwise_server.loading import LoadSettings
 from headwise_server.memory import Memory
 from headwise_server.open_inference import service_pb2_grpc as oip_grpc
+from headwise_server.rate_limits import RateLimits
 from headwise_server.reception import Reception
 from headwise_server.repository import Repository, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
+from headwise_server.settings import Settings
 from headwise_server.telemetry import Telemetry
+from headwise_server.tls import server_credentials
+from headwise_server.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -54,34 +60,15 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a server runs."""
-
-    repository: Path
-    listen: str
-    precision: str  # of Classify: "auto" or "f32"
-    streams: int  # batches that run at the same time
-    max_batch: int  # images
-    max_queue: int  # images
-    max_calls: int
-    max_message_mib: int
-    max_reply_mib: int
-    memory_mib: int  # of the requests in hand
-    decoding_mib: int  # of the images that are being decoded
-    stuck_seconds: float  # that a batch may run before health says NOT_SERVING
-    lame_duck_seconds: float
-    grace_seconds: float
-    strict: bool = False
-    keep_versions: int = 0  # newest, of each model; 0 for all
-    reload_seconds: float = 0.0  # 0: new bundles need a new start
-    max_slowdown: float = 4.0  # of a version by the one it replaces; 0 for any
-    http_listen: str = ""  # none
-
-
 def _options(settings: Settings) -> list[tuple[str, int]]:
     size_bytes = settings.max_message_mib * 2**20
+    age = [
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(settings.max_connection_age_grace_seconds * 1000)),
+    ]
     return [
+        *(age if settings.max_connection_age_seconds else ()),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.so_reuseport", 0),  # a second server on the same port fails loudly
         ("grpc.max_receive_message_length", size_bytes),
         ("grpc.max_send_message_length", settings.max_reply_mib * 2**20 + REPLY_SLACK_BYTES),
@@ -95,16 +82,17 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> str:
     """The address bound, with the port that was chosen where 0 was asked for."""
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ListenError(
-            f"cannot listen on {address}: is the port in use, or the address not this machine's? "
-            f"Choose another with --listen. ({error})"
-        ) from error
-    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+    why = address.why_not_free() if isinstance(address, UnixAddress) else ""
+    if not why:
+        try:
+            if credentials:
+                return str(address.bound(server.add_secure_port(str(address), credentials)))
+            return str(address.bound(server.add_insecure_port(str(address))))
+        except RuntimeError as error:
+            why = f"is the port in use, or the address not this machine's? ({error})"
+    raise ListenError(f"cannot listen on {address}: {why}. Choose another with --listen.")
 
 
 def _stop_event() -> asyncio.Event:
@@ -167,10 +155,12 @@ async def serve(
 
     Raises:
         ListenError: the port cannot be bound.
+        TlsError, TokensError: the certificates or tokens cannot be used.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
     stop, telemetry = _stop_event(), Telemetry()
+    credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)
     batcher = Batcher(
         ThreadPoolExecutor(settings.streams, "engine"),
@@ -186,8 +176,17 @@ async def serve(
         max_queue=settings.max_queue,
         telemetry=telemetry,
     )
-    memory, max_reply_bytes = Memory(settings.memory_mib * 2**20), settings.max_reply_mib * 2**20
-    state = State(batcher, decoders, memory, max_reply_bytes, telemetry=telemetry)
+    rates = RateLimits(settings.limits)
+    tokens = Tokens(settings.tokens, settings.limits) if settings.tokens else None
+    state = State(
+        batcher,
+        decoders,
+        Memory(settings.memory_mib * 2**20),
+        settings.max_reply_mib * 2**20,
+        telemetry=telemetry,
+        identity=CURRENT.get,
+        rates=rates,
+    )
     health_servicer = health.aio.HealthServicer()
     await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
     names: set[str] = set()
@@ -211,6 +210,7 @@ async def serve(
         (SERVICE, OPEN_INFERENCE),
         state.in_flight,
         state.memory,
+        Gate(tokens, rates),
         max_calls=settings.max_calls,
         max_message_bytes=settings.max_message_mib * 2**20,
         max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
@@ -218,13 +218,16 @@ async def serve(
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
-    open_inference = GRPCInferenceService(state, repository, health_servicer)
+    open_inference = GRPCInferenceService(state, repository, health_servicer, is_controlled=settings.repository_control)
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    on_listening(_bind(server, settings.listen))
-    http = http_server(settings.http_listen, state, reception, health_servicer, on_listening)
+    if settings.channelz:
+        channelz.add_channelz_servicer(server)
+    on_listening(_bind(server, parse(settings.listen), credentials))
+    http = http_server(settings, state, reception, health_servicer, on_listening) if settings.http_listen else None
     await server.start()
+    following = asyncio.ensure_future(tokens.watch()) if tokens else None
     try:
         loading = asyncio.ensure_future(repository.start())
         stopping = asyncio.ensure_future(stop.wait())
@@ -240,6 +243,8 @@ async def serve(
         await asyncio.sleep(settings.lame_duck_seconds if state.models else 0)
         logger.info("draining")
         await _drain(state.in_flight, settings.grace_seconds)
+        if following:
+            following.cancel()
         end_process()
     except BaseException:
         if http:

@@ -10,11 +10,14 @@ import types
 
 # Of the extra, by the names they are imported by. Runtimes are the engines' concern.
 PACKAGES = (
+    "cryptography",
+    "grpc_channelz",
     "grpc_health",
     "grpc_reflection",
     "grpc_status",
     "PIL",
     "prometheus_client",
+    "pydantic",
     "python_multipart",
     "rich",
     "starlette",

@@ -1,13 +1,15 @@
 """What `headwise-server` takes and does."""
 
 import asyncio
+import inspect
 import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from headwise.bundle import BundleError
@@ -17,15 +19,20 @@ from headwise.text import shown
 from rich.console import Console
 from rich.text import Text
 
-from headwise_server import checking
-from headwise_server.app import Settings, serve
-from headwise_server.engines import AUTO, MODULES, Engine, EngineError, create
-from headwise_server.http.listener import ListenError
+from headwise_server import checking, settings
+from headwise_server.addresses import ListenError
+from headwise_server.app import serve
+from headwise_server.engines import Engine, EngineError, create
 from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository
+from headwise_server.settings import Settings, SettingsError, Sourced
+from headwise_server.tls import TlsError
+from headwise_server.tokens import TokensError, make_token
 
 logger = logging.getLogger(__name__)
-START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError)
+START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError)
+
+METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -42,15 +49,15 @@ def _end_process() -> None:
     os._exit(0)
 
 
-def _check(settings: Settings, engine: Engine, as_json: bool) -> bool:
+def _check(chosen: Settings, engine: Engine, as_json: bool) -> bool:
     """Print what is known of every bundle; whether all would be served."""
-    folders = scan_repository(settings.repository)
+    folders = scan_repository(chosen.repository)
     for line in folders.skipped:
         logger.info("skipped: %s", line)
-    loading = LoadSettings(engine, settings.precision, settings.streams, settings.max_batch)
+    loading = LoadSettings(engine, chosen.precision, chosen.streams, chosen.max_batch)
     bundles = list(checking.check(folders, loading))
     if not bundles:
-        raise RepositoryError(nothing_in(settings.repository))
+        raise RepositoryError(nothing_in(chosen.repository))
     if as_json:
         print(json.dumps([asdict(bundle) for bundle in bundles], indent=2))
     else:
@@ -62,95 +69,61 @@ def _check(settings: Settings, engine: Engine, as_json: bool) -> bool:
     return not any(bundle.problem for bundle in bundles)
 
 
-@app.command()
+def _options() -> Iterator[inspect.Parameter]:
+    """An option for each setting; none has a default here, so that what was given is known."""
+    for name, field in Settings.model_fields.items():
+        kind = settings.kind(field)
+        default = False if field.is_required() else str(field.default)
+        info = typer.Option(
+            envvar=settings.variable(name),
+            help=field.description,
+            metavar=METAVARS.get(kind),
+            show_default=False if field.default is None else default,
+        )
+        annotation = Annotated[(bool if kind is bool else str) | None, info]  # type: ignore[valid-type]
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _sourced(context: typer.Context, config: Path | None) -> Sourced:
+    """The settings that the command was given."""
+    layers: dict[str, dict[str, Any]] = {"COMMANDLINE": {}, "ENVIRONMENT": {}}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if name in Settings.model_fields and source and source.name in layers:
+            layers[source.name][name] = value
+    try:
+        file = settings.read_file(config) if config else {}
+        return settings.resolve(layers["COMMANDLINE"], layers["ENVIRONMENT"], file, config)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _make_token(name: str) -> None:
+    """Print a token on stderr, which is nowhere else, and its lines on stdout, which go into a file."""
+    try:
+        token, lines = make_token(name)
+    except TokensError as error:
+        raise typer.BadParameter(str(error), param_hint="--make-token") from None
+    print(f"The token, which is shown this once: {token}", file=sys.stderr)
+    print(lines, end="")
+
+
 def run(
-    repository: Annotated[
-        Path, typer.Option(envvar="HEADWISE_REPOSITORY", help="Folder of bundles, <name>/<version>/manifest.json.")
-    ],
-    listen: Annotated[
-        str, typer.Option(envvar="HEADWISE_LISTEN", help="Address and port; port 0 takes a free one.")
-    ] = "127.0.0.1:50051",
-    http_listen: Annotated[
-        str,
-        typer.Option(envvar="HEADWISE_HTTP_LISTEN", help="Address and port of HTTP and metrics; none unless given."),
-    ] = "",
-    engine: Annotated[
-        str,
-        typer.Option(
-            envvar="HEADWISE_ENGINE", help=f"One of: {', '.join((AUTO, *MODULES))}; never another in silence."
-        ),
-    ] = AUTO,
-    precision: Annotated[
-        str,
-        typer.Option(
-            envvar="HEADWISE_PRECISION",
-            help="Of Classify: f32, or auto for bf16 where the processor has it and the golden set passes.",
-        ),
-    ] = "auto",
-    streams: Annotated[
-        int, typer.Option(envvar="HEADWISE_STREAMS", min=0, help="Batches at a time; 0 for one for each core.")
-    ] = 0,
-    max_batch: Annotated[int, typer.Option(envvar="HEADWISE_MAX_BATCH", min=1, help="Images in a batch.")] = 8,
-    max_queue: Annotated[int, typer.Option(envvar="HEADWISE_MAX_QUEUE", min=1, help="Images that may wait.")] = 1024,
-    max_calls: Annotated[
-        int, typer.Option(envvar="HEADWISE_MAX_CALLS", min=1, help="Calls in hand; more are refused.")
-    ] = 2048,
-    max_message_mib: Annotated[
-        int, typer.Option(envvar="HEADWISE_MAX_MESSAGE_MIB", min=1, help="Largest message, in MiB.")
-    ] = 32,
-    max_reply_mib: Annotated[
-        int,
-        typer.Option(envvar="HEADWISE_MAX_REPLY_MIB", min=1, help="Largest reply, in MiB; stock clients take 4."),
-    ] = 4,
-    memory_mib: Annotated[
-        int,
-        typer.Option(envvar="HEADWISE_MEMORY_MIB", min=1, help="Memory for requests and replies in hand, in MiB."),
-    ] = 1024,
-    decoding_mib: Annotated[
-        int,
-        typer.Option(envvar="HEADWISE_DECODING_MIB", min=1, help="Memory for images being decoded, in MiB."),
-    ] = 1024,
-    stuck_seconds: Annotated[
-        float,
-        typer.Option(
-            envvar="HEADWISE_STUCK_SECONDS", min=0, help="Time a batch may run before health says NOT_SERVING."
-        ),
-    ] = 30.0,
-    lame_duck_seconds: Annotated[
-        float,
-        typer.Option(envvar="HEADWISE_LAME_DUCK_SECONDS", min=0, help="Time to go on accepting calls when stopped."),
-    ] = 0.5,
-    grace_seconds: Annotated[
-        float, typer.Option(envvar="HEADWISE_GRACE_SECONDS", min=0, help="Time to finish calls when stopped.")
-    ] = 20.0,
-    strict: Annotated[
-        bool, typer.Option(envvar="HEADWISE_STRICT", help="Do not start if one bundle cannot be served.")
+    context: typer.Context,
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="HEADWISE_CONFIG", metavar="FILE", help="TOML file of settings, by name: max_batch = 8."),
+    ] = None,
+    make_token_for: Annotated[
+        str | None,
+        typer.Option("--make-token", metavar="NAME", help="Print a new token, and its lines for --tokens."),
+    ] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Print the settings, and where each comes from; serve nothing.")
     ] = False,
-    reload_seconds: Annotated[
-        float,
-        typer.Option(
-            envvar="HEADWISE_RELOAD_SECONDS",
-            min=0,
-            help="Between two looks for new or changed bundles; 0 for none.",
-        ),
-    ] = 0.0,
-    keep_versions: Annotated[
-        int,
-        typer.Option(
-            envvar="HEADWISE_KEEP_VERSIONS", min=0, help="Newest versions of each model that stay loaded; 0 for all."
-        ),
-    ] = 0,
-    max_slowdown: Annotated[
-        float,
-        typer.Option(
-            envvar="HEADWISE_MAX_SLOWDOWN",
-            min=0,
-            help="Largest time of a new version, as a multiple of that of the version it replaces; 0 for any.",
-        ),
-    ] = 4.0,
     check: Annotated[
-        bool,
-        typer.Option("--check", help="Check every bundle on this machine, print a table, and serve nothing."),
+        bool, typer.Option("--check", help="Check every bundle and print what is known; serve nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --check: print JSON.")] = False,
     show_version: Annotated[
@@ -159,36 +132,28 @@ def run(
             "--version", callback=version_callback("headwise-server"), is_eager=True, help="Show the version and leave."
         ),
     ] = False,
+    **_: object,
 ) -> None:
     """Serve bundles over gRPC: Classify and Explain, health, reflection. SIGTERM drains."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    if precision not in ("auto", "f32"):
-        raise typer.BadParameter(f"expected auto or f32, found {precision!r}", param_hint="--precision")
-    settings = Settings(
-        repository=repository,
-        listen=listen,
-        precision=precision,
-        streams=streams or usable_cores(),
-        max_batch=max_batch,
-        max_queue=max_queue,
-        max_calls=max_calls,
-        max_message_mib=max_message_mib,
-        max_reply_mib=max_reply_mib,
-        memory_mib=memory_mib,
-        decoding_mib=decoding_mib,
-        stuck_seconds=stuck_seconds,
-        lame_duck_seconds=lame_duck_seconds,
-        grace_seconds=grace_seconds,
-        strict=strict,
-        keep_versions=keep_versions,
-        reload_seconds=reload_seconds,
-        max_slowdown=max_slowdown,
-        http_listen=http_listen,
-    )
+    if make_token_for is not None:
+        _make_token(make_token_for)
+        return
+    sourced = _sourced(context, config)
+    if show_settings:
+        print("\n".join(sourced.lines()))
+        return
+    chosen = sourced.settings
+    chosen = chosen.model_copy(update={"streams": chosen.streams or usable_cores()})
     try:
         if check:
-            raise typer.Exit(0 if _check(settings, create(engine), as_json) else 1)
-        asyncio.run(serve(settings, create(engine), _announce, _end_process))
+            raise typer.Exit(0 if _check(chosen, create(chosen.engine), as_json) else 1)
+        asyncio.run(serve(chosen, create(chosen.engine), _announce, _end_process))
     except START_ERRORS as error:
         print(f"headwise-server: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+_own = [parameter for parameter in inspect.signature(run).parameters.values() if parameter.name != "_"]
+run.__signature__ = inspect.Signature([_own[0], *_options(), *_own[1:]])  # type: ignore[attr-defined]
+app.command()(run)

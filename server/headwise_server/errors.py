@@ -4,15 +4,19 @@
     ├── InvalidArgument    INVALID_ARGUMENT     BadRequest: the fields, and what was expected of them
     ├── NotFound           NOT_FOUND            ResourceInfo: which model or version
     ├── Overloaded         RESOURCE_EXHAUSTED   RetryInfo: when to try again
+    ├── RateLimited        RESOURCE_EXHAUSTED   RetryInfo: when this client may send again
     ├── DeadlineUnmet      DEADLINE_EXCEEDED
     ├── NotReady           UNAVAILABLE          still loading, or draining
-    ├── NotAllowed         PERMISSION_DENIED    this server does not do that for a client
+    ├── NotLoadable        FAILED_PRECONDITION  a model of the repository cannot be served
+    ├── Unauthenticated    UNAUTHENTICATED      no token that is known
+    ├── NotAllowed         PERMISSION_DENIED    this server does not do that for this client
     └── Internal           INTERNAL             an engine failed, or a reply did not pass its own check
 
 Every one carries an ErrorInfo of the domain "headwise" with the class's reason.
 """
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -21,6 +25,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 DOMAIN = "headwise"
+CHALLENGE = ("www-authenticate", 'Bearer realm="headwise"')
 SHUTTING_DOWN = "the server is shutting down; send the request to another."
 
 
@@ -78,6 +83,13 @@ class NotFound(ServiceError):
         return [error_details_pb2.ResourceInfo(resource_type="headwise.model", resource_name=self.resource)]
 
 
+def _retry_info(seconds: float) -> Message:
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(math.ceil(seconds * 1e9))  # not a moment too early
+    retry: Message = error_details_pb2.RetryInfo(retry_delay=delay)
+    return retry
+
+
 class Overloaded(ServiceError):
     """There is no room for the request now."""
 
@@ -89,9 +101,24 @@ class Overloaded(ServiceError):
 
     def details(self) -> list[Message]:
         """When to try again."""
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(self.retry_seconds * 1e9))
-        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+        return [_retry_info(self.retry_seconds)]
+
+
+class RateLimited(ServiceError):
+    """The client sends more than it may."""
+
+    code, reason = code_pb2.RESOURCE_EXHAUSTED, "RATE_LIMITED"
+
+    def __init__(self, limit: str, retry_seconds: float) -> None:
+        super().__init__(
+            f"expected at most {limit} from this client, found more. Try again in {retry_seconds:.3f} s, or send it as "
+            "a stream, which is read as fast as it may be sent."
+        )
+        self.retry_seconds = retry_seconds
+
+    def details(self) -> list[Message]:
+        """When the request may be sent again."""
+        return [_retry_info(self.retry_seconds)]
 
 
 class DeadlineUnmet(ServiceError):
@@ -106,8 +133,25 @@ class NotReady(ServiceError):
     code, reason = code_pb2.UNAVAILABLE, "NOT_READY"
 
 
+class NotLoadable(ServiceError):
+    """A model of the repository cannot be served."""
+
+    code, reason = code_pb2.FAILED_PRECONDITION, "MODEL_NOT_LOADABLE"
+
+
+class Unauthenticated(ServiceError):
+    """The call has no token that the server knows."""
+
+    code, reason = code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"
+
+    def grpc_status(self) -> Any:
+        """With the header by which HTTP asks for a token."""
+        status: Any = super().grpc_status()
+        return status._replace(trailing_metadata=(*status.trailing_metadata, CHALLENGE))
+
+
 class NotAllowed(ServiceError):
-    """This server does not do that for a client."""
+    """This server does not do that for this client."""
 
     code, reason = code_pb2.PERMISSION_DENIED, "NOT_ALLOWED"
 

@@ -1,8 +1,9 @@
 """A bounded queue that serves its clients in turn, so that none waits for the backlog of another.
 
 Each entry has a weight. How much one client may have waiting depends on what is free: at most `SHARE` times the room
-that is left [Choudhury and Hahne, "Dynamic queue length thresholds", 1998]. One client alone can take four fifths of
-the queue, and whoever comes next still finds a place.
+that it leaves [Choudhury and Hahne, "Dynamic queue length thresholds", 1998]. One client alone can take four fifths of
+the queue, and whoever comes next still finds a place. Only the first entry of a client may take all that is free, so
+that a large one is not refused for ever.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -16,11 +17,11 @@ def fits(own: float, used: float, weight: float, limit: float) -> bool:
     """Whether a client that has `own` of what is `used` may have `weight` more.
 
     Args:
-        limit: of what may be used in all. What alone is no larger than it fits where nothing is used.
+        limit: of what may be used in all.
     """
-    if not used:
-        return weight <= limit
-    return used + weight <= limit and own + weight <= SHARE * (limit - used)
+    if not own:
+        return used + weight <= limit
+    return own + weight <= SHARE * (limit - used - weight)
 
 
 class FairQueue(Generic[Entry]):

@@ -8,7 +8,7 @@ Shape suffixes: N images, Y rows, X columns, C channels.
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from headwise_server.batching import Answer, Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.errors import InvalidArgument, NotReady
+from headwise_server.identity import Identity, anyone
 from headwise_server.images import decoded, decoding_bytes, view
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.model_statistics import Statistics
 from headwise_server.models import Model, Models, resolve
+from headwise_server.rate_limits import RateLimits
 from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
 
@@ -45,17 +47,33 @@ class State:
     in_flight: InFlight = field(default_factory=InFlight)
     statistics: Statistics = field(default_factory=Statistics)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    identity: Callable[[], Identity] = anyone  # whose call is being answered
+    rates: RateLimits = field(default_factory=RateLimits)
+
+    @property
+    def visible(self) -> Models:
+        """The models that the caller may use."""
+        identity = self.identity()
+        return {name: versions for name, versions in self.models.items() if identity.permits(name)}
+
+    def caller(self, context: Context) -> "Caller":
+        """Whoever makes a call."""
+        remaining = context.time_remaining()
+        return Caller(self.identity().client, None if remaining is None else time.monotonic() + remaining)
 
     def model(self, name: str, version: str) -> Model:
         """The model that a request names.
 
         Raises:
             NotReady: no model is loaded yet.
+            NotAllowed: the caller may not use it, whether or not it is served.
             NotFound: it is not served.
         """
         if not self.models:
             raise NotReady("the models are still loading; wait until the health service says SERVING.")
-        return resolve(self.models, name, version)
+        if name:
+            self.identity().require_model(name)
+        return resolve(self.visible, name, version)
 
 
 @dataclass(frozen=True)
@@ -65,12 +83,6 @@ class Caller:
     client: str  # clients take turns
     deadline: float | None  # when the answer is of no more use, on `time.monotonic`'s clock; None: they wait for ever
     waits_for_room: bool = False  # in a full queue, rather than being refused
-
-    @classmethod
-    def of(cls, context: Context, *, waits_for_room: bool = False) -> "Caller":
-        """Whoever made a call."""
-        remaining = context.time_remaining()
-        return cls(context.peer(), None if remaining is None else time.monotonic() + remaining, waits_for_room)
 
 
 def check_reply(state: State, size_bytes: int) -> None:
@@ -102,6 +114,7 @@ async def run(
         raise InvalidArgument("images", "expected at least one image, found none.")
     if len(messages) > (limit := state.batcher.max_queue):
         raise InvalidArgument("images", f"expected at most {limit} images, found {len(messages)}; send several calls.")
+    await state.rates.take_images(state.identity(), len(messages), waits=caller.waits_for_room)
     expected = model.manifest.input
     shape = (len(messages), expected.height, expected.width, expected.channels)
     with state.memory.hold(caller.client, math.prod(shape)):

@@ -4,6 +4,7 @@ Counted are messages, the images made of them, and replies until they are sent. 
 `decoders`, and what models take does not grow.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,12 +20,12 @@ class Memory:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self._clients: dict[str, int] = {}
+        self._clients: Counter[str] = Counter()
 
     def take(self, client: str, size_bytes: int) -> None:
         """Count bytes that are there already, whether or not there is room for them."""
         self.used_bytes += size_bytes
-        self._clients[client] = self._clients.get(client, 0) + size_bytes
+        self._clients[client] += size_bytes
 
     def give_back(self, client: str, size_bytes: int) -> None:
         """Inverse of `take`."""
@@ -35,7 +36,7 @@ class Memory:
 
     def has_room(self, client: str, size_bytes: int) -> bool:
         """Whether a client may take so much more."""
-        return fits(self._clients.get(client, 0), self.used_bytes, size_bytes, self.limit_bytes)
+        return fits(self._clients[client], self.used_bytes, size_bytes, self.limit_bytes)
 
     def check(self, client: str, size_bytes: int) -> None:
         """The same, as an error.

@@ -60,9 +60,10 @@ def served(state: State, name: str, version: str) -> Served:
 
     Raises:
         NotReady: no model is loaded yet.
+        NotAllowed: the caller may not use it.
         NotFound: it is not served.
     """
-    explains = name.endswith(EXPLAIN_SUFFIX) and name not in state.models
+    explains = name.endswith(EXPLAIN_SUFFIX) and name not in state.visible
     model = state.model(name.removesuffix(EXPLAIN_SUFFIX) if explains else name, version)
     return Served(model.manifest.name + EXPLAIN_SUFFIX * explains, model, explains)
 
@@ -73,10 +74,11 @@ def names_of(name: str, others: Container[str]) -> tuple[str, ...]:
 
 
 def all_served(state: State) -> Iterator[Served]:
-    """Every model under both names, by name and version."""
-    for own_name in sorted(state.models):
-        for _, model in sorted(state.models[own_name].items()):
-            for name in names_of(own_name, state.models):
+    """Every model that the caller may use, under both names, by name and version."""
+    visible = state.visible
+    for own_name, versions in sorted(visible.items()):
+        for _, model in sorted(versions.items()):
+            for name in names_of(own_name, visible):
                 yield Served(name, model, name != own_name)
 
 

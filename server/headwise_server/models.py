@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from headwise.v1.bundle_pb2 import Bundle
 from headwise.v1.service_pb2 import ServedModel
@@ -21,6 +22,11 @@ class Model:
     engine: str
     classify: TimedSession
     explain: TimedSession
+
+    @cached_property
+    def label_bytes(self) -> list[int]:
+        """Sizes of the labels in UTF-8, the largest first."""
+        return sorted((len(label.encode()) for label in self.manifest.labels), reverse=True)
 
     def served(self, session: TimedSession) -> ServedModel:
         """How a reply that this session gave names the model."""

@@ -29,6 +29,8 @@ from headwise_server.errors import (
     Overloaded,
     ServiceError,
 )
+from headwise_server.gate import Gate, Metadata
+from headwise_server.identity import CURRENT, Identity
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.parsing import parsing_bytes
@@ -70,11 +72,22 @@ def _clear(error: BaseException | None) -> None:
         error = error.__context__
 
 
+def _refusing(error: ServiceError) -> Handler:
+    """A handler that refuses a call, whatever it takes and gives."""
+
+    async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+        await context.abort_with_status(error.grpc_status())
+
+    return grpc.stream_stream_rpc_method_handler(refuse, None, None)
+
+
 class Reception(grpc.aio.ServerInterceptor):
     """The calls of our services, from their arrival to their end. Belongs to one event loop.
 
     Args:
-        services: full names of those that are ours; of others (health, reflection) unary calls are counted only.
+        services: full names of those that are ours; of others (health, reflection) unary calls are counted only, and
+            let in or not.
+        gate: lets calls in.
         max_calls: that may be in hand at a time.
         max_message_bytes: of one message.
         max_fields: of one message, those of the messages inside included.
@@ -86,6 +99,7 @@ class Reception(grpc.aio.ServerInterceptor):
         services: tuple[str, ...],
         in_flight: InFlight,
         memory: Memory,
+        gate: Gate,
         *,
         max_calls: int,
         max_message_bytes: int,
@@ -94,7 +108,7 @@ class Reception(grpc.aio.ServerInterceptor):
     ) -> None:
         self.telemetry = telemetry or Telemetry()
         self._prefixes = tuple(f"/{service}/" for service in services)
-        self.in_flight, self.memory, self.max_message_bytes = in_flight, memory, max_message_bytes
+        self.in_flight, self.memory, self.gate, self.max_message_bytes = in_flight, memory, gate, max_message_bytes
         self._max_calls, self._max_fields = max_calls, max_fields
 
     async def intercept_service(
@@ -106,50 +120,51 @@ class Reception(grpc.aio.ServerInterceptor):
         handler, call = await continuation(handler_call_details), asyncio.current_task()
         if handler is None or call is None:
             return handler
-        if not handler_call_details.method.startswith(self._prefixes):
+        method = handler_call_details.method
+        if not method.startswith(self._prefixes):
             if not handler.response_streaming:
                 self.in_flight.add(call)
-            return handler
+            refusal = self.gate.refusal(method, handler_call_details.invocation_metadata or ())
+            return _refusing(refusal) if refusal else handler
         self.in_flight.add(call)
-        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
-        arrived = partial(Call, service, method)
         if handler.response_streaming:
-            stream = partial(self._stream, handler, arrived)
+            stream = partial(self._stream, handler, method)
             return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(partial(self._unary, handler, arrived), None, None)
+        return grpc.stream_unary_rpc_method_handler(partial(self._unary, handler, method), None, None)
 
-    def admit(self) -> None:
-        """Whether one more call may be worked on; it is in flight already.
+    def admit(self, method: str, metadata: Metadata, peer: str) -> Identity:
+        """Let one more call be worked on; it is in flight already. Who makes it is `CURRENT` from here on.
 
         Raises:
             NotReady: the server drains.
             Overloaded: too many calls are in hand.
+            Unauthenticated, RateLimited: the gate does not let it in.
         """
         if self.in_flight.draining:
             raise NotReady(SHUTTING_DOWN)
         if self.in_flight.calls > self._max_calls:
             raise Overloaded(f"{self.in_flight.calls} calls are in hand", FULL_RETRY_SECONDS)
+        identity = self.gate.enter(method, metadata, peer)
+        CURRENT.set(identity)
+        return identity
 
-    async def _unary(
-        self, handler: Handler, arrived: Callable[[], Call], contents: AsyncIterator[bytes], context: Context
-    ) -> bytes:
-        with observed(self.telemetry, arrived()) as call:
+    async def _unary(self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context) -> bytes:
+        with observed(self.telemetry, Call(*names_of(method))) as call:
             try:
-                reply = await self._reply(handler, context)
+                client = self.admit(method, context.invocation_metadata() or (), context.peer()).client
+                reply = await self._reply(handler, client, context)
             except (Exception, asyncio.CancelledError) as error:
                 if (ending := self._ending(error, context, call)) is None:
                     raise  # nobody listens any more
             else:
-                self.hold_until_sent(context.peer(), len(reply))
+                self.hold_until_sent(client, len(reply))
                 call.code = OK
                 return reply
             del context, contents  # the error below stays with the call, and must not keep it in turn
             await ending
         raise AssertionError("abort_with_status raises")
 
-    async def _reply(self, handler: Handler, context: Context) -> bytes:
-        self.admit()
-        client = context.peer()
+    async def _reply(self, handler: Handler, client: str, context: Context) -> bytes:
         content = await self.received(_message(context), client)
         parsed_bytes = self._parsed_bytes(handler, content)
         with self.memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
@@ -228,11 +243,11 @@ class Reception(grpc.aio.ServerInterceptor):
             yield await _parsed(handler.request_deserializer, content)
 
     async def _stream(
-        self, handler: Handler, arrived: Callable[[], Call], contents: AsyncIterator[bytes], context: Context
+        self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[Any]:
-        with observed(self.telemetry, arrived()) as call:
+        with observed(self.telemetry, Call(*names_of(method))) as call:
             try:
-                self.admit()
+                self.admit(method, context.invocation_metadata() or (), context.peer())
                 async for reply in handler.stream_stream(self._requests(handler, contents), context):
                     yield reply
                 call.code = OK
@@ -242,6 +257,12 @@ class Reception(grpc.aio.ServerInterceptor):
                     raise
             del context, contents
             await ending
+
+
+def names_of(method: str) -> tuple[str, str]:
+    """Service and method of a path as gRPC has it."""
+    service, _, name = method.removeprefix("/").partition("/")
+    return service, name
 
 
 async def _message(context: Context) -> bytes:

@@ -3,7 +3,6 @@
 Shape suffixes: N images, R heads kept, P other parts, J target labels, K labels.
 """
 
-import heapq
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -175,8 +174,8 @@ def classify_reply_bytes(model: Model, images: int, top: int) -> int:
     Args:
         top: as `classify_response` takes it.
     """
-    labels = model.manifest.labels
-    longest = heapq.nlargest(top or DEFAULT_CLASSIFY_TOP, (len(label.encode()) for label in labels))
+    labels = model.label_bytes
+    longest = labels[: top or DEFAULT_CLASSIFY_TOP]
     score_bytes = 1 + _varint_bytes(len(labels)) + 2 * (1 + FLOAT_BYTES)  # without its label
     scores_bytes = sum(delimited_bytes(score_bytes + delimited_bytes(size)) for size in longest)
     image_bytes = 2 * delimited_bytes(FLOAT_BYTES * len(labels)) + scores_bytes

@@ -27,6 +27,7 @@ from headwise_server.models import Model, Models
 from headwise_server.slowdown import check_slowdown
 
 logger = logging.getLogger(__name__)
+REMEMBERED_LINES = 1000  # of the log, not to be repeated
 Key = tuple[str, int]  # name and version
 
 
@@ -182,6 +183,8 @@ class Repository:
     def _say(self, level: int, line: str) -> None:
         """Log what would be the same at every look only once."""
         if line not in self._said:
+            if len(self._said) >= REMEMBERED_LINES:
+                self._said.clear()
             self._said.add(line)
             logger.log(level, "%s", line)
 

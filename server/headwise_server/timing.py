@@ -1,12 +1,13 @@
 """How long a session takes for a batch, measured where it runs.
 
 The warm-up gives seconds by batch size. What later batches take in comparison is the session's slowness: the median of
-the latest, so that one stall (a paused container, a busy neighbour) changes nothing; forgotten after some seconds, so
-that no measurement lasts longer than what it measured [our choice].
+the latest, so that one stall (a paused container, say) changes nothing; forgotten when no batch has run for
+some seconds, so that no measurement lasts longer than what it measured [our choice].
 
 Shape suffixes: N images, Y rows, X columns, C channels.
 """
 
+import bisect
 import math
 import statistics
 import time
@@ -35,9 +36,10 @@ class TimedSession:
         self.precision: Precision = session.precision
         self.model, self.graph = model, graph
         self._session = session
-        self._sizes: list[int] = []
+        self._sizes: list[int] = []  # of the batches of the warm-up, rising
         self._seconds: list[float] = []
-        self._slowness: deque[tuple[float, float]] = deque(maxlen=LATEST)  # when, and by what factor
+        self._latest: deque[float] = deque(maxlen=LATEST)  # what batches took, over what the warm-up makes expect
+        self._measured = (0.0, 1.0)  # when the latest batch ended, and the slowness then
 
     def warm_up(self, shape: Sequence[int]) -> Outputs:
         """Run black images of the shape (N, Y, X, C), so that no client pays for a first run, and keep what that takes.
@@ -59,18 +61,24 @@ class TimedSession:
         outputs = self._session.run(images_NYXC)
         now = time.monotonic()
         if expected := self._after_warm_up(len(images_NYXC)):
-            self._slowness.append((now, (now - began) / expected))
+            if now - self._measured[0] > FORGOTTEN_SECONDS:
+                self._latest.clear()
+            self._latest.append((now - began) / expected)
+            self._measured = (now, statistics.median_low([*self._latest, 1.0]))
         return outputs
 
     def _after_warm_up(self, images: int) -> float:
         if not self._sizes:
             return 0.0
-        largest = self._sizes[-1]
-        seconds = float(np.interp(min(images, largest), self._sizes, self._seconds))
-        return seconds * max(1.0, images / largest)
+        last = bisect.bisect_left(self._sizes, images)
+        if last == 0 or last == len(self._sizes):  # fewer images than any batch of the warm-up, or more
+            nearest = max(last - 1, 0)
+            return self._seconds[nearest] * max(1.0, images / self._sizes[nearest])
+        (low, high), (fast, slow) = self._sizes[last - 1 : last + 1], self._seconds[last - 1 : last + 1]
+        return fast + (slow - fast) * (images - low) / (high - low)
 
     def expected_seconds(self, images: int) -> float:
         """Of a batch of so many images; 0 before the warm-up."""
-        since = time.monotonic() - FORGOTTEN_SECONDS
-        latest = [factor for when, factor in tuple(self._slowness) if when >= since]
-        return self._after_warm_up(images) * statistics.median_low([*latest, 1.0])
+        when, slowness = self._measured
+        is_known = time.monotonic() - when <= FORGOTTEN_SECONDS
+        return self._after_warm_up(images) * (slowness if is_known else 1.0)

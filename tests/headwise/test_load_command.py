@@ -13,8 +13,9 @@ import processes
 import pytest
 import support
 import typer
-from headwise import load, load_command
+from headwise import Client, load, load_command
 from headwise.commands import app
+from headwise.connection_options import Connection
 from headwise.v1 import service_pb2 as pb
 from PIL import Image
 from rich.console import Console
@@ -157,14 +158,14 @@ def test_options_are_those_of_the_documentation() -> None:
     assert table in (ROOT / "docs/load.md").read_text("utf-8"), f"expected this table:\n{table}"
 
 
-def test_terminal_shows_how_far_the_run_is(server: support.ServerProcess) -> None:
+def test_terminal_shows_how_far_the_run_is(server: support.ServerProcess, client: Client) -> None:
     """On one line of stderr, which is gone at the end; nothing where stderr is a file."""
-    requests = load_command.requests_for(server.address, None, 1, 0, "", "")
+    requests = load_command.requests_for(client, None, 1, 0, "", "")
     settings = load.LoadSettings(seconds=1.2, rate=50.0)
     shown: dict[bool, str] = {}
     for is_terminal in (True, False):
         err = Console(file=io.StringIO(), force_terminal=is_terminal)
-        load_command.measure(server.address, requests, settings, None, Console(file=io.StringIO()), err)
+        load_command.measure(Connection(server.address), requests, settings, None, Console(file=io.StringIO()), err)
         shown[is_terminal] = err.file.getvalue()  # type: ignore[attr-defined]
     assert "0 of 1 s: 0 OK" in shown[True]
     assert " of 1 s: " not in shown[True].rpartition(load_command.CLEAR_LINE)[2]

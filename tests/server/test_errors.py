@@ -8,15 +8,21 @@ from headwise_server.errors import (
     InvalidArgument,
     NotAllowed,
     NotFound,
+    NotLoadable,
     NotReady,
     Overloaded,
+    RateLimited,
     ServiceError,
+    Unauthenticated,
 )
 
 ERRORS: list[tuple[ServiceError, int]] = [
     (InvalidArgument("images[0]", "expected a JPEG."), code_pb2.INVALID_ARGUMENT),
     (NotFound("x/2", "no such model."), code_pb2.NOT_FOUND),
     (Overloaded("12 images wait", 0.25), code_pb2.RESOURCE_EXHAUSTED),
+    (RateLimited("3 calls a second", 0.0001), code_pb2.RESOURCE_EXHAUSTED),
+    (NotLoadable("it is damaged."), code_pb2.FAILED_PRECONDITION),
+    (Unauthenticated("no token."), code_pb2.UNAUTHENTICATED),
     (DeadlineUnmet("too late."), code_pb2.DEADLINE_EXCEEDED),
     (NotReady("still loading."), code_pb2.UNAVAILABLE),
     (NotAllowed("not for a client."), code_pb2.PERMISSION_DENIED),
@@ -65,3 +71,16 @@ def test_full_queue_says_when_to_retry() -> None:
     [retry] = details(ERRORS[2][0], error_details_pb2.RetryInfo)
     assert retry.retry_delay.ToMilliseconds() == 250
     assert "12 images wait. Try again in 0.25 s" in str(ERRORS[2][0])
+
+
+def test_missing_token_is_asked_for_as_in_http() -> None:
+    """Beside the details, which stay."""
+    metadata = dict(Unauthenticated("no token.").grpc_status().trailing_metadata)
+    assert metadata["www-authenticate"] == 'Bearer realm="headwise"'
+    assert "grpc-status-details-bin" in metadata
+
+
+def test_retry_is_never_too_early() -> None:
+    """RetryInfo rounds up."""
+    [retry] = details(RateLimited("3 calls a second", 1.0000000001), error_details_pb2.RetryInfo)
+    assert retry.retry_delay.ToNanoseconds() == 1_000_000_001

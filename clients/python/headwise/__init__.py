@@ -1,5 +1,6 @@
 """Client of a Headwise server, and the bundle format that exporter and server share."""
 
+from headwise.access import Tls
 from headwise.client import AsyncClient, Client
 from headwise.errors import (
     DeadlineExceeded,
@@ -7,7 +8,9 @@ from headwise.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    PermissionDenied,
     ServerFailure,
+    Unauthenticated,
     Unavailable,
 )
 from headwise.messages import Classification, Explanation, HeadCard, LabelScore, ServedModel, Timings
@@ -24,8 +27,11 @@ __all__ = [
     "LabelScore",
     "NotFound",
     "Overloaded",
+    "PermissionDenied",
     "ServedModel",
     "ServerFailure",
     "Timings",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
 ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from headwise import messages
+from headwise.access import Access, Tls
 from headwise.errors import Unavailable, from_rpc_error, make_error, status_code
 from headwise.messages import Classification, Explanation, ImageLike, Names, ServedModel
 from headwise.v1 import service_pb2 as pb
@@ -33,11 +34,15 @@ POLL_SECONDS = 0.1
 REMEMBERED_MODELS = 16  # whose names are kept; a client that explains with more of them asks again
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int) -> list[tuple[str, int | str]]:
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
     ]
+
+
+def _access(tls: Tls | bool, token: str, allow_plaintext_token: bool) -> Access:
+    return Access(Tls() if tls is True else tls or None, token, allow_plaintext_token)
 
 
 @contextmanager
@@ -98,19 +103,31 @@ class Client:
 
     Args:
         target: address and port of the server.
+        tls: whom to trust, and who the client is; True for the roots that gRPC brings, False for plain text.
+        token: that the server knows the client by.
+        allow_plaintext_token: send it without TLS to another machine.
         timeout_seconds: of each call.
         max_message_bytes: of each message sent or received.
+
+    Raises:
+        OSError: a certificate or key cannot be read.
+        ValueError: it is none, or the token would be sent in plain text to another machine.
     """
 
     def __init__(
         self,
         target: str = DEFAULT_TARGET,
         *,
+        tls: Tls | bool = False,
+        token: str = "",
+        allow_plaintext_token: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
+        access = _access(tls, token, allow_plaintext_token)
+        self._metadata = access.metadata(target)
         self.target, self.timeout_seconds = target, timeout_seconds
-        self._channel = grpc.insecure_channel(target, options=_options(max_message_bytes))
+        self._channel = access.channel(target, _options(max_message_bytes))
         self._stub = HeadwiseServiceStub(self._channel)
         self._names = _RememberedNames()
 
@@ -141,7 +158,9 @@ class Client:
         """
         request = messages.classify_request(images, model, version, top_k)
         with _client_errors(self.target):
-            return messages.classifications(self._stub.Classify(request, timeout=self.timeout_seconds))
+            return messages.classifications(
+                self._stub.Classify(request, timeout=self.timeout_seconds, metadata=self._metadata)
+            )
 
     def classify_stream(
         self, images: Iterable[ImageLike], *, model: str = "", version: str = "", top_k: int = 0
@@ -152,7 +171,9 @@ class Client:
             HeadwiseError: the stream failed, or the image whose turn it is was refused.
         """
         with _client_errors(self.target):
-            for reply in self._stub.ClassifyStream(_stream_requests(images, model, version, top_k)):
+            for reply in self._stub.ClassifyStream(
+                _stream_requests(images, model, version, top_k), metadata=self._metadata
+            ):
                 yield _stream_result(reply)
 
     def explain(
@@ -176,16 +197,20 @@ class Client:
         """
         request = messages.explain_request(images, model, version, labels, top_k)
         with _client_errors(self.target):
-            reply = self._stub.Explain(request, timeout=self.timeout_seconds)
+            reply = self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
             if (names := self._names.get(reply.model)) is None:
                 try:
-                    described = self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                    described = self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.NOT_FOUND:
                         raise
                     # The version that answered has been retired since. What is served now explains as well.
-                    reply = self._stub.Explain(request, timeout=self.timeout_seconds)
-                    described = self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                    reply = self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
+                    described = self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
                 names = self._names.add(reply.model, described)
         return messages.explanations(reply, names)
 
@@ -196,7 +221,7 @@ class Client:
             HeadwiseError: the call failed.
         """
         with _client_errors(self.target):
-            reply = self._stub.ListModels(pb.ListModelsRequest(), timeout=self.timeout_seconds)
+            reply = self._stub.ListModels(pb.ListModelsRequest(), timeout=self.timeout_seconds, metadata=self._metadata)
         return [messages.served_model(model) for model in reply.models]
 
     def get_model(self, model: str = "", version: str = "") -> Bundle:
@@ -207,7 +232,7 @@ class Client:
         """
         request = pb.GetModelRequest(model=model, version=version)
         with _client_errors(self.target):
-            return self._stub.GetModel(request, timeout=self.timeout_seconds).manifest
+            return self._stub.GetModel(request, timeout=self.timeout_seconds, metadata=self._metadata).manifest
 
     def wait_until_ready(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Return when the server serves at least one model.
@@ -235,11 +260,16 @@ class AsyncClient:
         self,
         target: str = DEFAULT_TARGET,
         *,
+        tls: Tls | bool = False,
+        token: str = "",
+        allow_plaintext_token: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
+        access = _access(tls, token, allow_plaintext_token)
+        self._metadata = access.metadata(target)
         self.target, self.timeout_seconds = target, timeout_seconds
-        self._channel = grpc.aio.insecure_channel(target, options=_options(max_message_bytes))
+        self._channel = access.aio_channel(target, _options(max_message_bytes))
         self._stub: HeadwiseServiceAsyncStub = HeadwiseServiceStub(self._channel)
         self._names = _RememberedNames()
 
@@ -261,7 +291,9 @@ class AsyncClient:
         """The labels of each image, in one call."""
         request = messages.classify_request(images, model, version, top_k)
         with _client_errors(self.target):
-            return messages.classifications(await self._stub.Classify(request, timeout=self.timeout_seconds))
+            return messages.classifications(
+                await self._stub.Classify(request, timeout=self.timeout_seconds, metadata=self._metadata)
+            )
 
     async def classify_stream(
         self, images: AsyncIterable[ImageLike], *, model: str = "", version: str = "", top_k: int = 0
@@ -276,7 +308,7 @@ class AsyncClient:
                 number += 1
 
         with _client_errors(self.target):
-            async for reply in self._stub.ClassifyStream(requests()):
+            async for reply in self._stub.ClassifyStream(requests(), metadata=self._metadata):
                 yield _stream_result(reply)
 
     async def explain(
@@ -291,27 +323,33 @@ class AsyncClient:
         """What each head contributed to the target labels of each image, in one call."""
         request = messages.explain_request(images, model, version, labels, top_k)
         with _client_errors(self.target):
-            reply = await self._stub.Explain(request, timeout=self.timeout_seconds)
+            reply = await self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
             if (names := self._names.get(reply.model)) is None:
                 try:
-                    described = await self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                    described = await self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.NOT_FOUND:
                         raise
                     # The version that answered has been retired since. What is served now explains as well.
-                    reply = await self._stub.Explain(request, timeout=self.timeout_seconds)
-                    described = await self._stub.GetModel(_get_model_request(reply.model), timeout=self.timeout_seconds)
+                    reply = await self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
+                    described = await self._stub.GetModel(
+                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
+                    )
                 names = self._names.add(reply.model, described)
         return messages.explanations(reply, names)
 
     async def list_models(self) -> list[ServedModel]:
         """All models served."""
         with _client_errors(self.target):
-            reply = await self._stub.ListModels(pb.ListModelsRequest(), timeout=self.timeout_seconds)
+            reply = await self._stub.ListModels(
+                pb.ListModelsRequest(), timeout=self.timeout_seconds, metadata=self._metadata
+            )
         return [messages.served_model(model) for model in reply.models]
 
     async def get_model(self, model: str = "", version: str = "") -> Bundle:
         """The manifest of a model."""
         request = pb.GetModelRequest(model=model, version=version)
         with _client_errors(self.target):
-            return (await self._stub.GetModel(request, timeout=self.timeout_seconds)).manifest
+            return (await self._stub.GetModel(request, timeout=self.timeout_seconds, metadata=self._metadata)).manifest

@@ -1,7 +1,6 @@
 """What `headwise classify`, `explain`, `load` and `models` do."""
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from headwise import tables
-from headwise.client import DEFAULT_TARGET, Client
+from headwise.connection_options import Connection, connected, utf8
 from headwise.entry import INTERRUPTED, version_callback
-from headwise.errors import HeadwiseError, InvalidRequest, NotFound
+from headwise.errors import HeadwiseError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from headwise.messages import Classification, Explanation
 
+WRONG_REQUESTS = (InvalidRequest, NotFound, PermissionDenied, Unauthenticated)
 BAD_REQUEST, FAILED = 2, 1  # exit statuses: what was asked for is wrong; the call failed
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -26,24 +26,11 @@ out = Console()
 err = Console(stderr=True)
 
 
-def _utf8(value: Any) -> Any:
-    """Text as the server reads it, whatever the encoding of the terminal's locale is."""
-    if isinstance(value, list):
-        return [_utf8(part) for part in value]
-    try:
-        return value and os.fsencode(value).decode("utf-8")
-    except UnicodeDecodeError:
-        raise typer.BadParameter(f"expected text in UTF-8, found {value!r}") from None
-
-
 FilesArgument = Annotated[list[Path], typer.Argument(help="Image files.", metavar="FILE...")]
-ServerOption = Annotated[
-    str, typer.Option("--server", envvar="HEADWISE_SERVER", callback=_utf8, help="Address and port.")
-]
 ModelOption = Annotated[
-    str, typer.Option("--model", callback=_utf8, help="May be left out where the server has one alone.")
+    str, typer.Option("--model", callback=utf8, help="May be left out where the server has one alone.")
 ]
-VersionOption = Annotated[str, typer.Option("--model-version", callback=_utf8, help="The newest by default.")]
+VersionOption = Annotated[str, typer.Option("--model-version", callback=utf8, help="The newest by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")]
 
@@ -66,7 +53,7 @@ def _clear_errors() -> Iterator[None]:
         yield
     except HeadwiseError as error:
         err.print(f"[red]headwise:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(BAD_REQUEST if isinstance(error, (InvalidRequest, NotFound)) else FAILED) from error
+        raise typer.Exit(BAD_REQUEST if isinstance(error, WRONG_REQUESTS) else FAILED) from error
     except BrokenPipeError:  # of our own output, which nobody reads
         raise
     except OSError as error:
@@ -103,9 +90,10 @@ def _print_note(text: str) -> None:
 
 
 @app.command()
+@connected
 def classify(
     files: FilesArgument,
-    server: ServerOption = DEFAULT_TARGET,
+    connection: Connection,
     model: ModelOption = "",
     model_version: VersionOption = "",
     top_k: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 5,
@@ -113,7 +101,7 @@ def classify(
     as_json: JsonOption = False,
 ) -> None:
     """The labels of image files."""
-    with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
+    with _clear_errors(), connection.client(timeout) as client:
         classifications = client.classify(files, model=model, version=model_version, top_k=top_k)
         if as_json:
             _print_json(files, classifications)
@@ -124,13 +112,14 @@ def classify(
 
 
 @app.command()
+@connected
 def explain(
     files: FilesArgument,
-    server: ServerOption = DEFAULT_TARGET,
+    connection: Connection,
     model: ModelOption = "",
     model_version: VersionOption = "",
     label: Annotated[
-        list[str] | None, typer.Option("--label", callback=_utf8, help="To explain; may be given several times.")
+        list[str] | None, typer.Option("--label", callback=utf8, help="To explain; may be given several times.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels to explain where none is named.")] = 1,
     heads: Annotated[int, typer.Option(min=1, help="Heads to show for each label.")] = 8,
@@ -138,7 +127,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Which heads spoke for and against the labels of image files."""
-    with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
+    with _clear_errors(), connection.client(timeout) as client:
         explanations = client.explain(files, labels=label or (), model=model, version=model_version, top_k=top_k)
         if as_json:
             _print_json(files, explanations)
@@ -154,14 +143,15 @@ def explain(
 
 
 @app.command()
+@connected
 def models(
-    server: ServerOption = DEFAULT_TARGET,
+    connection: Connection,
     timeout: TimeoutOption = 30.0,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a server that still starts.")] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """The models that a server serves."""
-    with _clear_errors(), Client(server, timeout_seconds=timeout) as client:
+    with _clear_errors(), connection.client(timeout) as client:
         if wait:
             client.wait_until_ready(wait)
         served = client.list_models()
@@ -178,8 +168,9 @@ def _exactly_one(**options: float | None) -> None:
 
 
 @app.command()
+@connected
 def load(
-    server: ServerOption = DEFAULT_TARGET,
+    connection: Connection,
     model: ModelOption = "",
     model_version: VersionOption = "",
     rate: Annotated[float | None, typer.Option(min=0.001, help="Calls a second, at random times.")] = None,
@@ -225,12 +216,12 @@ def load(
             seed=seed,
             verify=verify,
         )
-        with _clear_errors():
-            requests = load_command.requests_for(server, images, images_per_call, seed, model, model_version)
+        with _clear_errors(), connection.client(deadline_seconds) as client:
+            requests = load_command.requests_for(client, images, images_per_call, seed, model, model_version)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     with _clear_errors():
-        measurement = load_command.measure(server, requests, settings, json_file, out, err)
+        measurement = load_command.measure(connection, requests, settings, json_file, out, err)
     if measurement.interrupted:
         raise typer.Exit(INTERRUPTED)
     if not measurement.samples.counts["ok"] or measurement.samples.wrong_replies:

@@ -3,6 +3,8 @@
 HeadwiseError
 ├── InvalidRequest      the request must change; `str()` names the field, what was expected and what was found
 ├── NotFound            no such model or version
+├── Unauthenticated     the server asks for a token that it knows
+├── PermissionDenied    the token does not permit that
 ├── Overloaded          the server's queue is full: try again later
 ├── DeadlineExceeded    the answer did not come in time, or could not have
 ├── Unavailable         no server there, still loading, or draining: try again, or another
@@ -30,8 +32,16 @@ class NotFound(HeadwiseError):
     """No such model or version."""
 
 
+class Unauthenticated(HeadwiseError):
+    """The server asks for a token that it knows."""
+
+
+class PermissionDenied(HeadwiseError):
+    """The server does not do that for this client."""
+
+
 class Overloaded(HeadwiseError):
-    """The server's queue is full."""
+    """The server's queue is full, or this client has sent too much."""
 
 
 class DeadlineExceeded(HeadwiseError):
@@ -50,10 +60,31 @@ BY_CODE: dict[grpc.StatusCode, type[HeadwiseError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
 }
+
+
+CONNECT_FAILURES = (  # by what gRPC says where no connection is made
+    ("WRONG_VERSION_NUMBER", "the server at {target} does not speak TLS: connect to it without, or to another port."),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "the certificate of the server at {target} is not valid, or not signed by one of the root certificates given.",
+    ),
+    (
+        "Hostname Verification",
+        "the certificate of the server at {target} is for another name: use that name, or say which one to expect.",
+    ),
+    (
+        "Socket closed",
+        "the server at {target} closed the connection before it answered: it may ask for TLS, or for a certificate of "
+        "the client.",
+    ),
+    ("", "no server answers at {target}. Start one with `headwise-server`, or name another address."),
+)
 
 
 def status_code(number: int) -> grpc.StatusCode:
@@ -70,7 +101,7 @@ def from_rpc_error(error: Any, target: str) -> HeadwiseError:
     """The error for what grpc raised, from a call to `target`."""
     code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
-        details = f"no server answers at {target}. Start one with `headwise-server`, or name another address."
+        details = next(message for part, message in CONNECT_FAILURES if part in details).format(target=target)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return InvalidRequest(f"{details}: send fewer or smaller images in one call.", code)
     return make_error(code, details or code.name)

@@ -19,6 +19,7 @@ import selectors
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -27,8 +28,9 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
+from headwise.access import Access
 from headwise.client import MAX_MESSAGE_BYTES
-from headwise.errors import InvalidRequest, NotFound, from_rpc_error, make_error
+from headwise.errors import InvalidRequest, NotFound, PermissionDenied, Unauthenticated, from_rpc_error, make_error
 from headwise.load_requests import Requests
 from headwise.load_samples import (
     CANCELLED,
@@ -52,6 +54,7 @@ RECONNECT_MS = 1000  # at most, so that a server that comes back is seen at once
 TOLERANCE = 1e-5  # of logits, absolute and relative
 SHOW_SECONDS = 0.5
 
+Metadata = tuple[tuple[str, str], ...]
 Show = Callable[[float, Samples, int], None]  # seconds since the start, what is known, calls in flight
 
 
@@ -135,15 +138,15 @@ def poisson_schedule(settings: LoadSettings) -> Iterator[Call]:
         scheduled += choices.gap_seconds()
 
 
-def open_channels(target: str, connections: int) -> list[grpc.aio.Channel]:
+def open_channels(target: str, connections: int, access: Access) -> list[grpc.aio.Channel]:
     """Channels that share no connection."""
-    options = [
+    options: list[tuple[str, int | str]] = [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
     ]
-    return [grpc.aio.insecure_channel(target, options=options) for _ in range(connections)]
+    return [access.aio_channel(target, options) for _ in range(connections)]
 
 
 async def _connect(target: str, channels: list[grpc.aio.Channel]) -> None:
@@ -171,14 +174,17 @@ async def _outcome_of_error(rpc: Any, code: grpc.StatusCode) -> Outcome:
 class _Sender:
     """Sends the calls of one run over its channels."""
 
-    def __init__(self, channels: list[grpc.aio.Channel], requests: Requests, settings: LoadSettings) -> None:
+    def __init__(
+        self, channels: list[grpc.aio.Channel], requests: Requests, settings: LoadSettings, metadata: Metadata
+    ) -> None:
         self.settings, self.samples = settings, Samples()
         self.in_flight: set[asyncio.Task[None]] = set()
         self.started = 0.0  # on the event loop's clock
         self._clock = asyncio.get_running_loop().time
         self._requests = (requests.classify, requests.explain)
         self._methods: list[list[Any]] = [
-            [channel.unary_unary(f"/{SERVICE}/{name}") for name in ("Classify", "Explain")] for channel in channels
+            [partial(channel.unary_unary(f"/{SERVICE}/{name}"), metadata=metadata) for name in ("Classify", "Explain")]
+            for channel in channels
         ]
         self._first_logits: dict[tuple[bool, int], list[bytes]] = {}
 
@@ -200,7 +206,7 @@ class _Sender:
                     model = served_model(REPLIES[kind].FromString(data).model)
                 except grpc.aio.AioRpcError as error:
                     failure = from_rpc_error(error, target)
-                    if isinstance(failure, (InvalidRequest, NotFound)):
+                    if isinstance(failure, (InvalidRequest, NotFound, PermissionDenied, Unauthenticated)):
                         raise failure from error
                 except DecodeError:
                     pass  # a server that is no Headwise server: every call of the run will say so
@@ -295,12 +301,14 @@ async def _show(sender: _Sender, show: Show) -> None:
         await asyncio.sleep(SHOW_SECONDS)
 
 
-async def _run(target: str, requests: Requests, settings: LoadSettings, show: Show | None) -> Measurement:
-    channels = open_channels(target, settings.connections)
+async def _run(
+    target: str, requests: Requests, settings: LoadSettings, show: Show | None, access: Access
+) -> Measurement:
+    channels = open_channels(target, settings.connections, access)
     shown = None
     try:
         await _connect(target, channels)
-        sender = _Sender(channels, requests, settings)
+        sender = _Sender(channels, requests, settings, access.metadata(target))
         model = await sender.check(target)
         gc.freeze()  # what is there by now is not looked through again and again while calls are timed
         sender.started, busy = asyncio.get_running_loop().time(), time.thread_time()
@@ -329,15 +337,18 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-def run(target: str, requests: Requests, settings: LoadSettings, show: Show | None = None) -> Measurement:
+def run(
+    target: str, requests: Requests, settings: LoadSettings, show: Show | None = None, access: Access | None = None
+) -> Measurement:
     """Send load to a server and wait for every answer. The first Ctrl-C ends it with what is known by then.
 
     Args:
         target: address and port of the server.
         show: called twice a second, on the event loop: it should take no time.
+        access: TLS and a token, where the server asks for them.
 
     Raises:
         HeadwiseError: no server is there, or a request is wrong.
     """
     with asyncio.Runner(loop_factory=_event_loop) as runner:
-        return runner.run(_run(target, requests, settings, show))
+        return runner.run(_run(target, requests, settings, show, access or Access()))

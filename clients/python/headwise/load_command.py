@@ -12,6 +12,7 @@ from rich.console import Console
 
 from headwise import load, load_tables
 from headwise.client import Client
+from headwise.connection_options import Connection
 from headwise.load_requests import Requests, make_requests, random_images, read_images
 from headwise.load_samples import Samples, columns, figures, warnings
 
@@ -19,7 +20,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 def requests_for(
-    server: str, images: Path | None, images_per_call: int, seed: int, model: str, version: str
+    client: Client, images: Path | None, images_per_call: int, seed: int, model: str, version: str
 ) -> Requests:
     """Requests of image files, or of random pixels at the size that the server says its model has.
 
@@ -29,8 +30,7 @@ def requests_for(
     """
     if images is not None:
         return make_requests(read_images(images), images_per_call, model, version)
-    with Client(server) as client:
-        size = client.get_model(model, version).input
+    size = client.get_model(model, version).input
     return make_requests(random_images(size, images_per_call, seed), images_per_call, model, version)
 
 
@@ -80,7 +80,12 @@ def _print(out: Console, err: Console, measurement: load.Measurement, values: di
 
 
 def measure(
-    server: str, requests: Requests, settings: load.LoadSettings, json_file: Path | None, out: Console, err: Console
+    connection: Connection,
+    requests: Requests,
+    settings: load.LoadSettings,
+    json_file: Path | None,
+    out: Console,
+    err: Console,
 ) -> load.Measurement:
     """Run, and show and write what was measured.
 
@@ -91,12 +96,12 @@ def measure(
     with _written_whole(json_file) as write:
         show = _progress(err, settings.seconds)
         try:
-            measurement = load.run(server, requests, settings, show)
+            measurement = load.run(connection.target, requests, settings, show, connection.access)
         finally:
             if show:
                 err.file.write(CLEAR_LINE)
         values = {
-            "server": server,
+            "server": connection.target,
             "model": measurement.model and asdict(measurement.model),
             "settings": {**asdict(settings), "images_per_call": requests.images_per_call},
             "interrupted": measurement.interrupted,

@@ -12,16 +12,15 @@ import uvicorn
 from grpc_health.v1 import health
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from headwise_server.addresses import ListenError, TcpAddress, parse
+from headwise_server.http.certificates import ServerContexts
 from headwise_server.http.routes import application
 from headwise_server.inference import State
 from headwise_server.reception import Reception
+from headwise_server.settings import Settings
 
 HEADER_SECONDS = 10.0  # for the headers of a connection's first request, and between two requests
 BACKLOG = 2048
-
-
-class ListenError(Exception):
-    """The address cannot be listened on."""
 
 
 class _Protocol(H11Protocol):
@@ -43,27 +42,25 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _socket(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+def _bound(address: TcpAddress) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
-    except (OSError, ValueError, OverflowError) as error:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    except OSError as error:
         raise ListenError(
-            f"cannot listen on {address}: expected HOST:PORT, a port that is not in use and an address of this "
-            f"machine. Choose another with --http-listen. ({error})"
+            f"cannot listen on {address}: is the port in use, or the address not this machine's? ({error}). "
+            "Choose another with --http-listen."
         ) from error
 
 
 def http_server(
-    address: str,
+    settings: Settings,
     state: State,
     reception: Reception,
     health_servicer: health.aio.HealthServicer,
     on_listening: Callable[[str], None],
-) -> "asyncio.Task[None] | None":
-    """Serve HTTP until the task is cancelled; nothing where there is no address.
+) -> "asyncio.Task[None]":
+    """Serve HTTP until the task is cancelled.
 
     Args:
         health_servicer: what is ready is what it says is serving.
@@ -71,10 +68,10 @@ def http_server(
 
     Raises:
         ListenError: the port cannot be bound.
+        TlsError: the certificates cannot be used.
     """
-    if not address:
-        return None
-    listening = _socket(address)
+    address = parse(settings.http_listen or "")
+    assert isinstance(address, TcpAddress)  # noqa: S101  # the settings are checked
     config = uvicorn.Config(
         application(state, reception, health_servicer),
         http=_Protocol,
@@ -86,6 +83,10 @@ def http_server(
         proxy_headers=False,  # whose request it is says the connection, not a header
         timeout_keep_alive=int(HEADER_SECONDS),
     )
+    config.load()
+    if settings.tls:
+        config.ssl = ServerContexts(settings.tls).listening()
+    listening = _bound(address)
     task = asyncio.ensure_future(_Server(config).serve(sockets=[listening]))
-    on_listening(f"http://{address.rpartition(':')[0]}:{listening.getsockname()[1]}")
+    on_listening(f"http{'s' * bool(settings.tls)}://{address.bound(listening.getsockname()[1])}")
     return task

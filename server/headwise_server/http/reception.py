@@ -27,6 +27,7 @@ JSON_COPIES = 64  # of a body in which all images are empty objects
 MAX_JSON_BYTES = 4 * 2**20
 CLIENT_CLOSED = "499"  # nginx's code for a client that did not wait
 TIMEOUT = "timeout_seconds"
+METRICS = "/metrics"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ def _deadline(query: QueryParams) -> float | None:
     if not 0 < seconds < float("inf"):
         raise InvalidArgument(TIMEOUT, f"expected a positive number, found {text[:64]!r}.")
     return time.monotonic() + seconds
+
+
+def _peer(request: Request) -> str:
+    """The address of a client as gRPC writes it, so that both ports have one view of who calls."""
+    if not request.client:
+        return "http"
+    host, port = request.client
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def _length(headers: Headers) -> int:
@@ -108,6 +117,7 @@ class Endpoint:
     ) -> None:
         self._state, self._reception, self._handler = state, reception, handler
         self._method, self._path, self._admits = method, path, admits
+        self._name = f"{method} {path}"  # as metrics and the gate name it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -115,8 +125,8 @@ class Endpoint:
         if task and self._admits:
             self._state.in_flight.add(task)
         request = Request(scope, receive)
-        client = f"http:{request.client.host}:{request.client.port}" if request.client else "http"
-        with observed(self._reception.telemetry, Call(SERVICE, f"{self._method} {self._path}", CLIENT_CLOSED)) as call:
+        client = _peer(request)
+        with observed(self._reception.telemetry, Call(SERVICE, self._name, CLIENT_CLOSED)) as call:
             try:
                 response = await self._response(request, client, call)
                 self._reception.hold_until_sent(client, len(response.body))
@@ -141,11 +151,13 @@ class Endpoint:
             return error_response(refusal, self._path)
 
     async def _answered(self, request: Request, client: str) -> Response:
+        if self._admits:
+            client = self._reception.admit(self._name, request.headers.items(), client).client
+        elif self._path == METRICS and (refusal := self._reception.gate.refusal(self._name, request.headers.items())):
+            raise refusal  # they name the models
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         caller = Caller(client, _deadline(request.query_params))
         received = Received(request.path_params, request.query_params, request.headers, media_type, b"", caller)
-        if self._admits:
-            self._reception.admit()
         if self._method != "POST":
             return await self._handler(self._state, received)
         content = await self._reception.received(self._content(request, media_type == JSON), client)

@@ -11,7 +11,15 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 from starlette.responses import Response
 
-from headwise_server.errors import InvalidArgument, NotReady, Overloaded, ServiceError
+from headwise_server.errors import (
+    CHALLENGE,
+    InvalidArgument,
+    NotReady,
+    Overloaded,
+    RateLimited,
+    ServiceError,
+    Unauthenticated,
+)
 
 JSON = "application/json"
 LARGE_VALUES = 2**14  # a reply with more numbers is written in a thread
@@ -87,8 +95,10 @@ def error_response(error: ServiceError, path: str) -> Response:
     if path.startswith("/v2"):
         value["error"] = str(error)
     response = json_response(value, http_code(error))
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | RateLimited):
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_seconds)))
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = CHALLENGE[1]
     if isinstance(error, NotReady):
         response.headers["Retry-After"] = str(NOT_READY_RETRY_SECONDS)
         response.headers["Connection"] = "close"  # the server may be about to go

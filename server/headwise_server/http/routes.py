@@ -14,7 +14,7 @@ from headwise_server.errors import ServiceError
 from headwise_server.http import classification, open_inference, probes
 from headwise_server.http.bodies import check_query
 from headwise_server.http.openapi import document
-from headwise_server.http.reception import Endpoint, Handler, Received
+from headwise_server.http.reception import METRICS, Endpoint, Handler, Received
 from headwise_server.http.replies import MethodNotAllowed, NoSuchPath, error_response, json_response
 from headwise_server.inference import State
 from headwise_server.reception import Reception
@@ -27,8 +27,8 @@ VERSION = "/versions/{version}"
 async def openapi(state: State, received: Received) -> Response:
     """GET /openapi.json."""
     check_query(received.query, ())
-    name = min(state.models, default="digits")
-    return json_response(document(name, str(max(state.models.get(name, [1])))))
+    name = min(state.visible, default="digits")
+    return json_response(document(name, str(max(state.visible.get(name, [1])))))
 
 
 Routes = Mapping[tuple[str, str], Handler]
@@ -38,7 +38,7 @@ def probe_routes(health_servicer: health.aio.HealthServicer) -> Routes:
     """What is always answered, like gRPC's health, even while the server drains or is full."""
     ready = probes.ready(health_servicer)
     return {
-        (GET, "/metrics"): probes.metrics,
+        (GET, METRICS): probes.metrics,
         (GET, "/healthz"): probes.alive,
         (GET, "/readyz"): ready,
         (GET, "/v2/health/live"): probes.alive,

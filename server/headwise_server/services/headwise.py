@@ -14,6 +14,7 @@ from headwise.v1 import service_pb2 as pb
 from headwise.v1 import service_pb2_grpc
 
 from headwise_server.errors import ServiceError
+from headwise_server.identity import Action
 from headwise_server.inference import Caller, Context, State, check_reply, run
 from headwise_server.reception import as_service_error
 from headwise_server.replies import (
@@ -35,6 +36,7 @@ async def classify(state: State, request: pb.ClassifyRequest, caller: Caller) ->
         ServiceError: as `errors` lists them.
     """
     arrived = time.monotonic()
+    state.identity().require(Action.CLASSIFY)
     model = state.model(request.model, request.version)
     check_reply(state, classify_reply_bytes(model, len(request.images), request.top_k))
     answer = await run(state, model, model.classify, request.images, caller)
@@ -48,6 +50,7 @@ async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> p
         ServiceError: as `errors` lists them; Internal where the parts do not add up to the logits.
     """
     arrived = time.monotonic()
+    state.identity().require(Action.EXPLAIN)
     model = state.model(request.model, request.version)
     asked = target_indices(request.labels, model)
     check_reply(state, explain_reply_bytes(model, len(request.images), len(asked) or request.top_k))
@@ -57,9 +60,11 @@ async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> p
 
 
 def list_models(state: State) -> pb.ListModelsResponse:
-    """All models served, by name and version."""
+    """All models served that the caller may use, by name and version."""
     served = [
-        model.served(model.classify) for name in sorted(state.models) for _, model in sorted(state.models[name].items())
+        model.served(model.classify)
+        for _, versions in sorted(state.visible.items())
+        for _, model in sorted(versions.items())
     ]
     return pb.ListModelsResponse(models=served)
 
@@ -78,11 +83,11 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Labels of one or more images."""
-        return await classify(self._state, request, Caller.of(context))
+        return await classify(self._state, request, self._state.caller(context))
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
         """Labels, and what each head contributed to them."""
-        return await explain(self._state, request, Caller.of(context))
+        return await explain(self._state, request, self._state.caller(context))
 
     async def ClassifyStream(
         self, request_iterator: AsyncIterator[pb.ClassifyStreamRequest], context: Context
@@ -95,7 +100,7 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
 
         async def answered(item: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
             try:
-                response = await classify(self._state, item.request, patient(Caller.of(context)))
+                response = await classify(self._state, item.request, patient(self._state.caller(context)))
             except Exception as error:
                 refusal = as_service_error(error)
                 self._state.telemetry.refusals.labels(refusal.reason).inc()
@@ -105,7 +110,8 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         def images(item: pb.ClassifyStreamRequest) -> int:
             return len(item.request.images)
 
-        async with aclosing(in_order(self._state, context.peer(), request_iterator, images, answered)) as replies:
+        client = self._state.identity().client
+        async with aclosing(in_order(self._state, client, request_iterator, images, answered)) as replies:
             async for reply in replies:
                 yield reply
 

@@ -6,7 +6,7 @@ Which models there are is in `model_descriptions`, their tensors in `tensors`, w
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,14 +14,15 @@ from importlib.metadata import version
 from grpc_health.v1 import health, health_pb2
 
 from headwise_server.batching import Answer
-from headwise_server.errors import InvalidArgument, NotAllowed, NotFound, NotReady
+from headwise_server.errors import InvalidArgument, NotAllowed, NotFound, NotLoadable, NotReady
+from headwise_server.identity import SHOWN_CHARACTERS, Action
 from headwise_server.inference import Caller, Context, State, check_reply, run
 from headwise_server.model_descriptions import Served, all_served, config, index, metadata, served, statistics
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference import service_pb2_grpc
 from headwise_server.reception import as_service_error
 from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
-from headwise_server.repository import Repository
+from headwise_server.repository import Repository, RepositoryError
 from headwise_server.services.streams import in_order, patient
 from headwise_server.tensors import (
     Wanted,
@@ -39,7 +40,11 @@ SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 PARAMETERS = ("priority", "timeout", "triton_enable_empty_final_response")
 FINAL = "triton_final_response"  # of a stream: whether more answers to the same request come
-NO_CONTROL = "this server loads and unloads no model for a client; it serves what its repository has."
+NO_CONTROL = (
+    "this server loads and unloads no model for a client; it serves what its repository has. "
+    "Start it with --repository-control to allow that."
+)
+UNLOAD_DEPENDENTS = "unload_dependents"  # that Triton's clients send; no model of ours has any
 FRAME_BYTES = 64  # of a reply, beside its names and tensors
 LARGE_BYTES = 2**20  # a message with more is taken apart or made in a thread
 
@@ -90,6 +95,7 @@ async def model_infer(state: State, request: oip.ModelInferRequest, caller: Call
         ServiceError: as `errors` lists them.
     """
     asked = served(state, request.model_name, request.model_version)
+    state.identity().require(Action.EXPLAIN if asked.explains else Action.CLASSIFY)
     with state.statistics.request(asked.name, asked.model.manifest.version) as measured:
         check_parameters(request.parameters, PARAMETERS, "parameters")
         if priority := whole_number(request.parameters, "priority", "parameters"):
@@ -124,10 +130,23 @@ def _images(request: oip.ModelInferRequest) -> int:
 
 
 class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """The service as grpc.aio calls it; what is ready is what the health service says is serving."""
+    """The service as grpc.aio calls it; what is ready is what the health service says is serving.
 
-    def __init__(self, state: State, repository: Repository, health_servicer: health.aio.HealthServicer) -> None:
+    Args:
+        is_controlled: whether clients may load and unload models.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        repository: Repository,
+        health_servicer: health.aio.HealthServicer,
+        *,
+        is_controlled: bool = False,
+    ) -> None:
         self._state, self._repository, self._health = state, repository, health_servicer
+        self._is_controlled = is_controlled
+        self._changes: set[asyncio.Future[None]] = set()
 
     async def _is_serving(self, context: Context) -> bool:
         reply = await self._health.Check(health_pb2.HealthCheckRequest(), context)
@@ -171,7 +190,7 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
         """The tensors that a model gives for images."""
-        return await model_infer(self._state, request, Caller.of(context))
+        return await model_infer(self._state, request, self._state.caller(context))
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
@@ -180,7 +199,7 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
 
         async def answered(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
             try:
-                response = await model_infer(self._state, request, patient(Caller.of(context)))
+                response = await model_infer(self._state, request, patient(self._state.caller(context)))
             except Exception as error:
                 refusal, response = as_service_error(error), oip.ModelInferResponse(id=request.id)
                 self._state.telemetry.refusals.labels(refusal.reason).inc()
@@ -188,26 +207,54 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
             response.parameters[FINAL].bool_param = True
             return oip.ModelStreamInferResponse(infer_response=response)
 
-        async with aclosing(in_order(self._state, context.peer(), request_iterator, _images, answered)) as replies:
+        client = self._state.identity().client
+        async with aclosing(in_order(self._state, client, request_iterator, _images, answered)) as replies:
             async for reply in replies:
                 yield reply
 
     async def RepositoryIndex(
         self, request: oip.RepositoryIndexRequest, context: Context
     ) -> oip.RepositoryIndexResponse:
-        """Every version of every model, under both names."""
+        """Every version of every model that the caller may use, under both names."""
         if request.repository_name:
             raise InvalidArgument("repository_name", "expected none: this server has one repository.")
-        return index(self._repository.index(), ready_only=request.ready)
+        permits = self._state.identity().permits
+        states = [state for state in self._repository.index() if permits(state.name)]
+        return index(states, ready_only=request.ready)
 
     async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
-        """Refused."""
-        raise NotAllowed(NO_CONTROL)
+        """Load a model's versions as they lie in the repository, where the server allows that."""
+        await self._change(request, self._repository.load)
+        return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
-        """Refused."""
-        raise NotAllowed(NO_CONTROL)
+        """Serve no version of a model until it is loaded again, where the server allows that."""
+        await self._change(request, self._repository.unload)
+        return oip.RepositoryModelUnloadResponse()
+
+    async def _change(
+        self,
+        request: oip.RepositoryModelLoadRequest | oip.RepositoryModelUnloadRequest,
+        change: Callable[[str], Awaitable[None]],
+    ) -> None:
+        if not self._is_controlled:
+            raise NotAllowed(NO_CONTROL)
+        identity, name = self._state.identity(), request.model_name
+        identity.require(Action.REPOSITORY)
+        identity.require_model(name)
+        if request.repository_name:
+            raise InvalidArgument("repository_name", "expected none: this server has one repository.")
+        if unknown := sorted(set(request.parameters) - {UNLOAD_DEPENDENTS}):
+            raise InvalidArgument("parameters", f"expected none, found {unknown[0][:SHOWN_CHARACTERS]!r}.")
+        work = asyncio.ensure_future(change(name))  # goes on where its caller leaves: a load is not left half done
+        self._changes.add(work)
+        work.add_done_callback(self._changes.discard)
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ask for it
+        try:
+            await asyncio.shield(work)
+        except RepositoryError as error:
+            raise NotLoadable(str(error)) from None

@@ -7,7 +7,6 @@ import signal
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import processes
@@ -59,7 +58,6 @@ def start(*arguments: str | Path, stands_still: bool = False) -> AbstractContext
             "PYTHONPATH": str(Path(support.__file__).parent),
             "STANDS_STILL": "yes" if stands_still else "",
         },
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
 
 

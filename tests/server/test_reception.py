@@ -1,0 +1,243 @@
+"""What happens to every call before its handler, over a connection, with the smallest handler there is."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import support
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from headwise.v1 import service_pb2 as pb
+from headwise.v1 import service_pb2_grpc
+from headwise_server import reception
+from headwise_server.errors import NotFound
+from headwise_server.in_flight import InFlight
+from headwise_server.memory import Memory
+from headwise_server.reception import COPIES, Context, Reception
+
+CLASSIFY = "/headwise.v1.HeadwiseService/Classify"
+MAX_MESSAGE_BYTES = 1000
+SLOW_BYTES = COPIES * MAX_MESSAGE_BYTES
+MAX_FIELDS = 50
+
+
+class Service(service_pb2_grpc.HeadwiseServiceServicer):
+    """Answers with the name of the model that it is asked for, when it may."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.asked = 0
+
+    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
+        """An error of ours, one of another, or an answer."""
+        self.asked += 1
+        await self.may_answer.wait()
+        if request.model == "unknown":
+            raise NotFound("unknown", "not here.")
+        if request.model == "broken":
+            raise ZeroDivisionError
+        return pb.ClassifyResponse(model=pb.ServedModel(name=request.model))
+
+
+@dataclass
+class Running:
+    """A server in this process, and its only client."""
+
+    service: Service
+    in_flight: InFlight
+    memory: Memory
+    channel: grpc.aio.Channel
+
+    def open(self) -> grpc.aio.StreamUnaryCall:
+        """A call of Classify whose request has not been sent."""
+        return self.channel.stream_unary(CLASSIFY)()
+
+    async def classify(self, content: bytes) -> bytes:
+        """The reply to a request in bytes."""
+        reply: bytes = await self.channel.unary_unary(CLASSIFY)(content)
+        return reply
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    """A server with room for one slow upload and a half, and for four calls."""
+    service, in_flight, memory = Service(), InFlight(), Memory(SLOW_BYTES * 3 // 2)
+    received = Reception(
+        ("headwise.v1.HeadwiseService",),
+        in_flight,
+        memory,
+        max_calls=4,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        max_fields=MAX_FIELDS,
+    )
+    server = grpc.aio.server(interceptors=[received])
+    service_pb2_grpc.add_HeadwiseServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Running(service, in_flight, memory, channel)
+    await server.stop(None)
+
+
+def request(model: str = "") -> bytes:
+    """A request in bytes."""
+    return pb.ClassifyRequest(model=model).SerializeToString()
+
+
+async def until(running: Running, used_bytes: int) -> None:
+    """Wait until so much memory is counted."""
+    await asyncio.to_thread(support.wait_until, lambda: running.memory.used_bytes == used_bytes)
+
+
+async def until_asked(running: Running, requests: int) -> None:
+    """Wait until so many requests have reached the handler."""
+    await asyncio.to_thread(support.wait_until, lambda: running.service.asked == requests)
+
+
+async def refusal(call: grpc.aio.Call) -> tuple[grpc.StatusCode, str, list[type[Message]]]:
+    """Code, reason and further details of a call that ends with an error of ours."""
+    code, status = await call.code(), await rpc_status.aio.from_call(call)
+    assert status is not None
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    kinds = (error_details_pb2.RetryInfo, error_details_pb2.BadRequest, error_details_pb2.ResourceInfo)
+    return code, info.reason, [kind for detail in status.details[1:] for kind in kinds if detail.Is(kind.DESCRIPTOR)]
+
+
+async def test_slow_upload_is_charged_with_its_largest_size(running: Running) -> None:
+    """As long as it lasts, and answered when it is complete; then nothing is charged any more."""
+    call = running.open()
+    await until(running, SLOW_BYTES)
+    await call.write(request("late"))
+    assert pb.ClassifyResponse.FromString(await call).model.name == "late"
+    await until(running, 0)
+
+
+async def test_slow_upload_is_refused_where_there_is_no_room(running: Running) -> None:
+    """With a time to try again, while the one that has room goes on and a fast one is served."""
+    slow = running.open()
+    await until(running, SLOW_BYTES)
+    expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", [error_details_pb2.RetryInfo])
+    assert await refusal(running.open()) == expected
+    await running.classify(request())
+    await slow.write(request("first"))
+    assert pb.ClassifyResponse.FromString(await slow).model.name == "first"
+
+
+async def test_slow_upload_is_ended_after_its_time(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is free again."""
+    monkeypatch.setattr(reception, "UPLOAD_SECONDS", 0.01)
+    call = running.open()
+    assert await refusal(call) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_UNMEETABLE", [])
+    assert "expected the request within" in await call.details()
+    await until(running, 0)
+
+
+async def test_upload_that_its_client_gives_up_is_charged_no_more(running: Running) -> None:
+    """Nobody is told."""
+    call = running.open()
+    await until(running, SLOW_BYTES)
+    call.cancel()
+    await until(running, 0)
+    await running.in_flight.drain()
+
+
+async def test_request_is_charged_while_it_is_worked_on(running: Running) -> None:
+    """By more than the copies of it; all is given back at the end."""
+    content = request("m" * 500)
+    running.service.may_answer.clear()
+    answer = asyncio.ensure_future(running.classify(content))
+    await until_asked(running, 1)
+    assert running.memory.used_bytes >= COPIES * len(content)
+    running.service.may_answer.set()
+    await answer
+    await until(running, 0)
+
+
+async def test_request_without_room_is_refused(running: Running) -> None:
+    """Before its handler sees it."""
+    running.memory.take("others", running.memory.limit_bytes)
+    call = running.channel.unary_unary(CLASSIFY)(request())
+    expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", [error_details_pb2.RetryInfo])
+    assert await refusal(call) == expected
+    assert running.service.asked == 0
+
+
+async def test_calls_beyond_the_limit_are_refused(running: Running) -> None:
+    """The fifth of four, with a time to try again; those in hand are answered."""
+    running.service.may_answer.clear()
+    calls = [asyncio.ensure_future(running.classify(request(str(number)))) for number in range(4)]
+    await until_asked(running, 4)
+    call = running.channel.unary_unary(CLASSIFY)(request())
+    expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", [error_details_pb2.RetryInfo])
+    assert await refusal(call) == expected
+    running.service.may_answer.set()
+    names = [pb.ClassifyResponse.FromString(reply).model.name for reply in await asyncio.gather(*calls)]
+    assert names == ["0", "1", "2", "3"]
+
+
+async def test_server_that_drains_refuses_what_is_new(running: Running) -> None:
+    """With UNAVAILABLE, which clients repeat elsewhere."""
+    await running.in_flight.drain()
+    assert await refusal(running.channel.unary_unary(CLASSIFY)(request())) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "NOT_READY",
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(b"\xff" * 30, "expected a protobuf message, found 30 other bytes", id="junk"),
+        pytest.param(b"\x0a\x00" * (MAX_FIELDS + 1), f"expected at most {MAX_FIELDS} fields", id="many fields"),
+    ],
+)
+async def test_what_is_no_request_is_refused(running: Running, content: bytes, expected: str) -> None:
+    """With a field violation."""
+    call = running.channel.unary_unary(CLASSIFY)(content)
+    assert await refusal(call) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_ARGUMENT",
+        [error_details_pb2.BadRequest],
+    )
+    assert expected in await call.details()
+
+
+async def test_call_that_ends_without_a_request_is_refused(running: Running) -> None:
+    """A stream of none, as a unary call may look."""
+    call = running.open()
+    await call.done_writing()
+    assert (await refusal(call))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_errors_of_a_handler_reach_the_client(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """Ours as they are; an unforeseen one as INTERNAL, and in the log."""
+    unknown = running.channel.unary_unary(CLASSIFY)(request("unknown"))
+    expected = (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", [error_details_pb2.ResourceInfo])
+    assert await refusal(unknown) == expected
+    assert not caplog.records
+    broken = running.channel.unary_unary(CLASSIFY)(request("broken"))
+    assert await refusal(broken) == (grpc.StatusCode.INTERNAL, "INTERNAL", [])
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    assert "ZeroDivisionError" not in await broken.details()
+
+
+async def test_refused_calls_leave_nothing_behind(running: Running) -> None:
+    """No request stays in memory until the garbage collector comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await refusal(running.channel.unary_unary(CLASSIFY)(request("unknown")))
+        await running.in_flight.drain()
+        left = [thing for thing in gc.get_objects() if type(thing) is NotFound]
+    finally:
+        gc.enable()
+    assert running.memory.used_bytes == 0
+    assert len(left) <= 1
