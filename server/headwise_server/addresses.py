@@ -32,6 +32,10 @@ class AddressError(ValueError):
     """A text is no address; the message says what was expected and what was found."""
 
 
+class ListenError(Exception):
+    """The address cannot be listened on."""
+
+
 @dataclass(frozen=True)
 class TcpAddress:
     """A host and a port; port 0 takes a free one."""

@@ -22,12 +22,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from headwise.v1 import service_pb2, service_pb2_grpc
 
-from headwise_server.addresses import Address, UnixAddress, parse
+from headwise_server.addresses import Address, ListenError, UnixAddress, parse
 from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.engines import Engine
 from headwise_server.gate import Gate
+from headwise_server.gauges import observe
+from headwise_server.http.listener import http_server
 from headwise_server.identity import CURRENT
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
@@ -41,6 +43,7 @@ from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
 from headwise_server.settings import Settings
+from headwise_server.telemetry import Telemetry
 from headwise_server.tls import server_credentials
 from headwise_server.tokens import Tokens
 
@@ -55,10 +58,6 @@ SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the c
 WATCH_SECONDS = 0.5
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class ListenError(Exception):
-    """The address cannot be listened on."""
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
@@ -160,7 +159,7 @@ async def serve(
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
-    stop = _stop_event()
+    stop, telemetry = _stop_event(), Telemetry()
     credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)
     batcher = Batcher(
@@ -168,12 +167,14 @@ async def serve(
         streams=settings.streams,
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
+        telemetry=telemetry,
     )
     decoders = Decoders(
         ThreadPoolExecutor(threads, "decode"),
         threads=threads,
         memory_bytes=settings.decoding_mib * 2**20,
         max_queue=settings.max_queue,
+        telemetry=telemetry,
     )
     rates = RateLimits(settings.limits)
     tokens = Tokens(settings.tokens, settings.limits) if settings.tokens else None
@@ -182,6 +183,7 @@ async def serve(
         decoders,
         Memory(settings.memory_mib * 2**20),
         settings.max_reply_mib * 2**20,
+        telemetry=telemetry,
         identity=CURRENT.get,
         rates=rates,
     )
@@ -203,6 +205,7 @@ async def serve(
         LoadSettings(engine, settings.precision, settings.streams, settings.max_batch),
         publish,
     )
+    observe(telemetry, state, repository.index)
     reception = Reception(
         (SERVICE, OPEN_INFERENCE),
         state.in_flight,
@@ -211,6 +214,7 @@ async def serve(
         max_calls=settings.max_calls,
         max_message_bytes=settings.max_message_mib * 2**20,
         max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
+        telemetry=telemetry,
     )
     server = grpc.aio.server(interceptors=[reception], options=_options(settings))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
@@ -221,6 +225,7 @@ async def serve(
     if settings.channelz:
         channelz.add_channelz_servicer(server)
     on_listening(_bind(server, parse(settings.listen), credentials))
+    http = http_server(settings, state, reception, health_servicer, on_listening) if settings.http_listen else None
     await server.start()
     following = asyncio.ensure_future(tokens.watch()) if tokens else None
     try:
@@ -242,5 +247,7 @@ async def serve(
             following.cancel()
         end_process()
     except BaseException:
+        if http:
+            http.cancel()
         await server.stop(None)
         raise

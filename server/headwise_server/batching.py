@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from headwise_server.engines import Outputs
 from headwise_server.errors import SHUTTING_DOWN, DeadlineUnmet, Internal, NotReady, Overloaded
 from headwise_server.fair import FairQueue
+from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
 
 
@@ -50,10 +51,13 @@ class _Piece:
     seconds: float  # expected
     arrived: float = field(default_factory=time.monotonic)
 
+    def is_late(self, now: float) -> bool:
+        return self.deadline is not None and now >= self.deadline
+
     def is_wanted(self, now: float) -> bool:
         if self.future.done():
             return False
-        if self.deadline is not None and now >= self.deadline:
+        if self.is_late(now):
             self.future.set_exception(DeadlineUnmet("the deadline passed while the request waited for the engine."))
             return False
         return True
@@ -74,9 +78,19 @@ class Batcher:
         executor: threads that run the engine; at least `streams` of them.
         max_batch: images in a batch.
         max_queue: images that may wait, and that a request may have.
+        telemetry: where batches are measured.
     """
 
-    def __init__(self, executor: Executor, *, streams: int, max_batch: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        streams: int,
+        max_batch: int,
+        max_queue: int,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._executor, self._free_streams = executor, streams
         self._streams, self.max_batch, self.max_queue = streams, max_batch, max_queue
         self._waiting: FairQueue[_Piece] = FairQueue(max_queue)
@@ -91,6 +105,11 @@ class Batcher:
         return int(self._waiting.weight)
 
     @property
+    def waiting_seconds(self) -> float:
+        """How long what waits is expected to keep the engine busy."""
+        return self._waiting_seconds / self._streams
+
+    @property
     def longest_running_seconds(self) -> float:
         """For how long the batch runs that has run the longest; 0 where none does."""
         return time.monotonic() - min(self._running.values()) if self._running else 0.0
@@ -98,7 +117,7 @@ class Batcher:
     def expected_seconds(self, session: TimedSession, images: int) -> float:
         """How long a request of that size would take if it came now."""
         waves = -(-images // (self.max_batch * self._streams))  # of batches, one after another
-        return self._waiting_seconds / self._streams + waves * session.expected_seconds(min(images, self.max_batch))
+        return self.waiting_seconds + waves * session.expected_seconds(min(images, self.max_batch))
 
     async def run(
         self,
@@ -126,7 +145,7 @@ class Batcher:
             raise NotReady(SHUTTING_DOWN)
         while not self._waiting.has_room(client, len(images_NYXC)):
             if not waits_for_room:
-                raise Overloaded(f"{self.waiting_images} images wait", self._waiting_seconds / self._streams)
+                raise Overloaded(f"{self.waiting_images} images wait", self.waiting_seconds)
             left = asyncio.get_running_loop().create_future()
             self._left.append(left)
             await left
@@ -201,20 +220,32 @@ class Batcher:
             task.add_done_callback(self._running.pop)
 
     async def _run_batch(self, batch: list[_Piece]) -> None:
-        started = time.monotonic()
+        started, session = time.monotonic(), batch[0].session
+        wasted: list[_Piece] = []
+
+        def run(images_NYXC: NDArray[np.uint8]) -> Outputs:
+            now = time.monotonic()
+            wasted.extend(piece for piece in batch if piece.future.done() or piece.is_late(now))
+            return session.run(images_NYXC)
+
         try:
             parts = [piece.images_NYXC for piece in batch]
             images_NYXC = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            loop = asyncio.get_running_loop()
-            outputs = await loop.run_in_executor(self._executor, batch[0].session.run, images_NYXC)
+            self._telemetry.batch_images.observe(len(images_NYXC))
+            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, run, images_NYXC)
         except Exception as error:  # whatever the runtime raises is the answer of this batch
             failure = Internal(f"the engine failed: {error}")
+            self._telemetry.failed_batches.labels(session.model, session.graph).inc()
             for piece in batch:
                 if not piece.future.done():
                     piece.future.set_exception(failure)
         else:
+            abandoned = [piece for piece in batch if piece.future.done() and piece not in wasted]
+            self._telemetry.inference_seconds.labels(session.model, session.graph).observe(time.monotonic() - started)
+            self._telemetry.abandoned_images.inc(sum(len(piece.images_NYXC) for piece in abandoned))
             self._deliver(batch, outputs, started)
         finally:
+            self._telemetry.wasted_images.inc(sum(len(piece.images_NYXC) for piece in wasted))
             self._free_streams += 1
             self._start_batches()
 

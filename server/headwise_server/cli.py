@@ -16,9 +16,13 @@ PACKAGES = (
     "grpc_reflection",
     "grpc_status",
     "PIL",
+    "prometheus_client",
     "pydantic",
+    "python_multipart",
     "rich",
+    "starlette",
     "typer",
+    "uvicorn",
 )
 
 

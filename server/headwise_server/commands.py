@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.text import Text
 
 from headwise_server import checking, settings
-from headwise_server.app import ListenError, serve
+from headwise_server.addresses import ListenError
+from headwise_server.app import serve
 from headwise_server.engines import Engine, EngineError, create
 from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository

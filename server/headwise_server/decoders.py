@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from headwise_server.errors import DeadlineUnmet, Overloaded
 from headwise_server.fair import FairQueue
+from headwise_server.telemetry import Telemetry
 
 SMOOTHING = 0.1  # weight of the latest image in the moving mean of seconds for each image
 Result = TypeVar("Result")
@@ -35,15 +36,30 @@ class Decoders:
         executor: at least `threads` threads.
         memory_bytes: that all jobs which run may take together; a job alone may take no more.
         max_queue: images that may wait.
+        telemetry: where the time of each image is measured.
     """
 
-    def __init__(self, executor: Executor, *, threads: int, memory_bytes: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        threads: int,
+        memory_bytes: int,
+        max_queue: int,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._executor, self._free_threads, self._threads = executor, threads, threads
         self.memory_bytes, self._free_bytes = memory_bytes, memory_bytes
         self._waiting: FairQueue[_Job] = FairQueue(max_queue)  # type: ignore[type-arg]  # of any result
         self._next: _Job | None = None  # type: ignore[type-arg]  # the one that waits for memory
         self._seconds = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting_images(self) -> int:
+        """Images that wait for a thread; one that waits for memory is not counted."""
+        return int(self._waiting.weight)
 
     def check_room(self, client: str, images: int) -> None:
         """Whether so many images of a client may come now.
@@ -52,8 +68,8 @@ class Decoders:
             Overloaded: there is no room for them.
         """
         if not self._waiting.has_room(client, images):
-            waiting = int(self._waiting.weight)
-            raise Overloaded(f"{waiting} images wait to be decoded", waiting * self._seconds / self._threads)
+            seconds = self.waiting_images * self._seconds / self._threads
+            raise Overloaded(f"{self.waiting_images} images wait to be decoded", seconds)
 
     async def run(
         self, client: str, work: Callable[[], Result], memory_bytes: int, deadline: float | None = None
@@ -108,7 +124,9 @@ class Decoders:
             if not job.future.done():
                 job.future.set_result(result)
         finally:
-            self._seconds += SMOOTHING * (time.monotonic() - began - self._seconds)
+            seconds = time.monotonic() - began
+            self._telemetry.decode_seconds.observe(seconds)
+            self._seconds += SMOOTHING * (seconds - self._seconds)
             self._free_threads += 1
             self._free_bytes += job.memory_bytes
             self._start_jobs()

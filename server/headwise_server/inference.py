@@ -29,6 +29,7 @@ from headwise_server.memory import Memory
 from headwise_server.model_statistics import Statistics
 from headwise_server.models import Model, Models, resolve
 from headwise_server.rate_limits import RateLimits
+from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -45,6 +46,7 @@ class State:
     models: Models = field(default_factory=dict)
     in_flight: InFlight = field(default_factory=InFlight)
     statistics: Statistics = field(default_factory=Statistics)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     identity: Callable[[], Identity] = anyone  # whose call is being answered
     rates: RateLimits = field(default_factory=RateLimits)
 

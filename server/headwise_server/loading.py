@@ -182,7 +182,7 @@ def _open_checked(opening: _Opening, graph: str, precision: Precision) -> TimedS
     settings = opening.settings
     try:
         opened = settings.engine.open_session(opening.copy / graph, precision, settings.streams, opening.cache)
-        session = TimedSession(opened)
+        session = TimedSession(opened, opening.manifest.name, Path(graph).stem)
         failure = _golden_failure(session, graph, opening.manifest, opening.golden) or _warm_up_failure(
             session, opening.manifest, settings.max_batch
         )

@@ -17,7 +17,9 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2
 
+from headwise_server.calls import OK, Call, observed
 from headwise_server.errors import (
     SHUTTING_DOWN,
     DeadlineUnmet,
@@ -27,11 +29,12 @@ from headwise_server.errors import (
     Overloaded,
     ServiceError,
 )
-from headwise_server.gate import Gate
+from headwise_server.gate import Gate, Metadata
 from headwise_server.identity import CURRENT, Identity
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.parsing import parsing_bytes
+from headwise_server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 FAST_SECONDS = 0.05
@@ -88,6 +91,7 @@ class Reception(grpc.aio.ServerInterceptor):
         max_calls: that may be in hand at a time.
         max_message_bytes: of one message.
         max_fields: of one message, those of the messages inside included.
+        telemetry: where calls are measured.
     """
 
     def __init__(
@@ -100,10 +104,12 @@ class Reception(grpc.aio.ServerInterceptor):
         max_calls: int,
         max_message_bytes: int,
         max_fields: int,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self.telemetry = telemetry or Telemetry()
         self._prefixes = tuple(f"/{service}/" for service in services)
-        self._in_flight, self._memory, self._gate = in_flight, memory, gate
-        self._max_calls, self._max_message_bytes, self._max_fields = max_calls, max_message_bytes, max_fields
+        self.in_flight, self.memory, self.gate, self.max_message_bytes = in_flight, memory, gate, max_message_bytes
+        self._max_calls, self._max_fields = max_calls, max_fields
 
     async def intercept_service(
         self,
@@ -117,42 +123,51 @@ class Reception(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if not method.startswith(self._prefixes):
             if not handler.response_streaming:
-                self._in_flight.add(call)
-            refusal = self._gate.refusal(method, handler_call_details.invocation_metadata or ())
+                self.in_flight.add(call)
+            refusal = self.gate.refusal(method, handler_call_details.invocation_metadata or ())
             return _refusing(refusal) if refusal else handler
-        self._in_flight.add(call)
+        self.in_flight.add(call)
         if handler.response_streaming:
             stream = partial(self._stream, handler, method)
             return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(partial(self._unary, handler, method), None, None)
 
-    def _admit(self, method: str, context: Context) -> Identity:
-        if self._in_flight.draining:
+    def admit(self, method: str, metadata: Metadata, peer: str) -> Identity:
+        """Let one more call be worked on; it is in flight already. Who makes it is `CURRENT` from here on.
+
+        Raises:
+            NotReady: the server drains.
+            Overloaded: too many calls are in hand.
+            Unauthenticated, RateLimited: the gate does not let it in.
+        """
+        if self.in_flight.draining:
             raise NotReady(SHUTTING_DOWN)
-        if self._in_flight.calls > self._max_calls:
-            raise Overloaded(f"{self._in_flight.calls} calls are in hand", FULL_RETRY_SECONDS)
-        identity = self._gate.enter(method, context.invocation_metadata() or (), context.peer())
+        if self.in_flight.calls > self._max_calls:
+            raise Overloaded(f"{self.in_flight.calls} calls are in hand", FULL_RETRY_SECONDS)
+        identity = self.gate.enter(method, metadata, peer)
         CURRENT.set(identity)
         return identity
 
     async def _unary(self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context) -> bytes:
-        try:
-            client = self._admit(method, context).client
-            reply = await self._reply(handler, client, context)
-        except (Exception, asyncio.CancelledError) as error:
-            if (ending := self._ending(error, context)) is None:
-                raise  # nobody listens any more
-        else:
-            self._hold_until_sent(client, len(reply))
-            return reply
-        del context, contents  # the error below stays with the call, and must not keep it in turn
-        await ending
+        with observed(self.telemetry, Call(*names_of(method))) as call:
+            try:
+                client = self.admit(method, context.invocation_metadata() or (), context.peer()).client
+                reply = await self._reply(handler, client, context)
+            except (Exception, asyncio.CancelledError) as error:
+                if (ending := self._ending(error, context, call)) is None:
+                    raise  # nobody listens any more
+            else:
+                self.hold_until_sent(client, len(reply))
+                call.code = OK
+                return reply
+            del context, contents  # the error below stays with the call, and must not keep it in turn
+            await ending
         raise AssertionError("abort_with_status raises")
 
     async def _reply(self, handler: Handler, client: str, context: Context) -> bytes:
-        content = await self._received(context, client)
+        content = await self.received(_message(context), client)
         parsed_bytes = self._parsed_bytes(handler, content)
-        with self._memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
+        with self.memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
             request = await _parsed(handler.request_deserializer, content)
             del content
             reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
@@ -163,21 +178,29 @@ class Reception(grpc.aio.ServerInterceptor):
         message_class: Any = handler.request_deserializer.__self__  # whose class method FromString it is
         return parsing_bytes(content, message_class.DESCRIPTOR, self._max_fields)
 
-    def _ending(self, error: BaseException, context: Context) -> Awaitable[None] | None:
+    def _ending(self, error: BaseException, context: Context, call: Call) -> Awaitable[None] | None:
         """What ends a call with a status; None where its client has left."""
-        if self._in_flight.ended and isinstance(error, asyncio.CancelledError):
+        if self.in_flight.ended and isinstance(error, asyncio.CancelledError):
             error = NotReady(SHUTTING_DOWN)
         elif context.cancelled():
             return None
-        return context.abort_with_status(as_service_error(error).grpc_status())
+        refusal = as_service_error(error)
+        call.code, call.reason = code_pb2.Code.Name(refusal.code), refusal.reason
+        return context.abort_with_status(refusal.grpc_status())
 
-    def _hold_until_sent(self, client: str, size_bytes: int) -> None:
-        self._memory.take(client, size_bytes)
+    def hold_until_sent(self, client: str, size_bytes: int) -> None:
+        """Count the reply of the call that this task answers, until the task is done."""
+        self.memory.take(client, size_bytes)
         if call := asyncio.current_task():
-            call.add_done_callback(lambda _: self._memory.give_back(client, size_bytes))
+            call.add_done_callback(lambda _: self.memory.give_back(client, size_bytes))
 
-    async def _received(self, context: Context, client: str) -> bytes:
-        """The message of a unary call."""
+    async def received(self, message: Awaitable[bytes], client: str) -> bytes:
+        """The message of the call that this task answers.
+
+        Raises:
+            DeadlineUnmet: it did not arrive in time.
+            Overloaded: it is slow, and there is no memory for one more such message.
+        """
         loop, call = asyncio.get_running_loop(), asyncio.current_task()
         refusal: ServiceError | None = None
         slow_bytes = 0
@@ -192,18 +215,18 @@ class Reception(grpc.aio.ServerInterceptor):
         def become_slow() -> None:
             nonlocal slow_bytes, timer
             try:
-                self._memory.check(client, COPIES * self._max_message_bytes)
+                self.memory.check(client, COPIES * self.max_message_bytes)
             except Overloaded as error:
                 end(error)
                 return
-            slow_bytes = COPIES * self._max_message_bytes
-            self._memory.take(client, slow_bytes)
+            slow_bytes = COPIES * self.max_message_bytes
+            self.memory.take(client, slow_bytes)
             late = DeadlineUnmet(f"expected the request within {UPLOAD_SECONDS:.0f} s, found a part of it.")
             timer = loop.call_later(UPLOAD_SECONDS, end, late)
 
         timer = loop.call_later(FAST_SECONDS, become_slow)
         try:
-            content = await context.read()
+            return await message
         except asyncio.CancelledError:
             if refusal and call:
                 call.uncancel()
@@ -212,10 +235,7 @@ class Reception(grpc.aio.ServerInterceptor):
         finally:
             timer.cancel()
             if slow_bytes:
-                self._memory.give_back(client, slow_bytes)
-        if content is grpc.aio.EOF:
-            raise InvalidArgument("request", "expected a message, found the end of the call.")
-        return bytes(content)
+                self.memory.give_back(client, slow_bytes)
 
     async def _requests(self, handler: Handler, contents: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         async for content in contents:
@@ -225,16 +245,32 @@ class Reception(grpc.aio.ServerInterceptor):
     async def _stream(
         self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[Any]:
-        try:
-            self._admit(method, context)
-            async for reply in handler.stream_stream(self._requests(handler, contents), context):
-                yield reply
-            return
-        except (Exception, asyncio.CancelledError) as error:
-            if (ending := self._ending(error, context)) is None:
-                raise
-        del context, contents
-        await ending
+        with observed(self.telemetry, Call(*names_of(method))) as call:
+            try:
+                self.admit(method, context.invocation_metadata() or (), context.peer())
+                async for reply in handler.stream_stream(self._requests(handler, contents), context):
+                    yield reply
+                call.code = OK
+                return
+            except (Exception, asyncio.CancelledError) as error:
+                if (ending := self._ending(error, context, call)) is None:
+                    raise
+            del context, contents
+            await ending
+
+
+def names_of(method: str) -> tuple[str, str]:
+    """Service and method of a path as gRPC has it."""
+    service, _, name = method.removeprefix("/").partition("/")
+    return service, name
+
+
+async def _message(context: Context) -> bytes:
+    """The one message of a unary call."""
+    content = await context.read()
+    if content is grpc.aio.EOF:
+        raise InvalidArgument("request", "expected a message, found the end of the call.")
+    return bytes(content)
 
 
 async def _parsed(parse: Parse, content: bytes) -> Message:

@@ -71,6 +71,7 @@ class Settings(BaseModel):
 
     repository: Path = setting("Folder of bundles, <name>/<version>/manifest.json.")
     listen: str = setting("host:port, [IPv6]:port or unix:/path; port 0 takes a free one.", "127.0.0.1:50051")
+    http_listen: str | None = setting("host:port of HTTP and metrics; none unless given.", None)
     engine: str = setting(f"One of: {', '.join((AUTO, *MODULES))}; never another in silence.", AUTO)
     precision: Literal["auto", "f32"] = setting(
         "Of Classify: f32, or auto for bf16 where the processor has it and the golden set passes.", "auto"
@@ -110,6 +111,13 @@ class Settings(BaseModel):
     repository_control: bool = setting("Let clients load and unload models of the repository.", False)
     channelz: bool = setting("Describe connections and their calls to clients.", False)
 
+    @field_validator("http_listen")
+    @classmethod
+    def _is_host_and_port(cls, text: str | None) -> str | None:
+        if text is not None and not isinstance(addresses.parse(text), addresses.TcpAddress):
+            raise ValueError(f"expected host:port, found {text}: HTTP has no sockets in the file system here.")
+        return text
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, text: str) -> str:
@@ -140,10 +148,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _tokens_are_hidden(self) -> Self:
-        is_open = not self.tls and not addresses.parse(self.listen).is_local
+        listens = [text for text in (self.listen, self.http_listen) if text]
+        is_open = not self.tls and [text for text in listens if not addresses.parse(text).is_local]
         if self.tokens and is_open and not self.allow_plaintext_tokens:
             raise ValueError(
-                f"expected TLS, or an address of this machine, with tokens; found {self.listen} in plain text: anyone "
+                f"expected TLS, or an address of this machine, with tokens; found {is_open[0]} in plain text: anyone "
                 "on the way could read them. Give tls_certificate and tls_key, or set allow_plaintext_tokens."
             )
         return self

@@ -159,16 +159,20 @@ def _pixels(request: Request, size: int) -> bytes:
 def _files(request: Request, images: int) -> list[bytes]:
     content = _raw(request)
     if content is not None:
-        return _elements(content, images)
+        return elements(content, images)
     files = request.inputs[0].contents.bytes_contents
     if len(files) != images:
         raise InvalidArgument("inputs[0].contents.bytes_contents", f"expected {images} elements, found {len(files)}.")
     return list(files)
 
 
-def _elements(content: bytes, count: int) -> list[bytes]:
-    """The elements of BYTES, each of which has its length before it."""
-    field, elements, end = "raw_input_contents[0]", [], 0
+def elements(content: bytes, count: int) -> list[bytes]:
+    """The elements of BYTES, each of which has its length before it.
+
+    Raises:
+        InvalidArgument: they do not fill the content.
+    """
+    field, parts, end = "raw_input_contents[0]", [], 0
     for number in range(count):
         first = end + LENGTH_BYTES
         length = int.from_bytes(content[end:first], "little")
@@ -178,10 +182,10 @@ def _elements(content: bytes, count: int) -> list[bytes]:
                 f"expected element {number} of {count} and its length from byte {end}, found {len(content)} bytes.",
             )
         end = first + length
-        elements.append(content[first:end])
+        parts.append(content[first:end])
     if end != len(content):
         raise InvalidArgument(field, f"expected {end} bytes with {count} elements, found {len(content)}.")
-    return elements
+    return parts
 
 
 def wanted_outputs(request: Request, outputs: Mapping[str, Output]) -> list[Wanted]:

@@ -25,10 +25,16 @@ WARM_UP_RUNS = 3  # of each batch size; the fastest counts, for the first ones s
 
 
 class TimedSession:
-    """A session that knows how long it takes. Safe to call from several threads at once."""
+    """A session that knows how long it takes. Safe to call from several threads at once.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        model: whose graph it runs.
+        graph: "classify" or "explain".
+    """
+
+    def __init__(self, session: Session, model: str = "", graph: str = "") -> None:
         self.precision: Precision = session.precision
+        self.model, self.graph = model, graph
         self._session = session
         self._sizes: list[int] = []  # of the batches of the warm-up, rising
         self._seconds: list[float] = []

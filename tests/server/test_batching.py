@@ -15,10 +15,12 @@ from headwise_server import batching
 from headwise_server.batching import Answer, Batcher
 from headwise_server.engines import Outputs, Precision
 from headwise_server.errors import DeadlineUnmet, Internal, NotReady, Overloaded
+from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
 from hypothesis import given, settings
 
 SECONDS = support.LONG_SECONDS
+WASTES = ("wasted", "abandoned")
 
 
 class Gated:
@@ -367,3 +369,45 @@ def test_whatever_happens_everyone_is_answered_once_and_the_queue_ends_empty(
             await batcher.close()
 
     asyncio.run(scenario())
+
+
+async def test_batch_counts_who_was_gone_before_it_started_and_who_left_while_it_ran() -> None:
+    """Wasted are images that the engine begins with for nobody; abandoned those whose caller leaves meanwhile."""
+    telemetry, session = Telemetry(), Echo(open_gate=False)
+    with ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(pool, streams=1, max_batch=8, max_queue=20, telemetry=telemetry)
+        blocked = threading.Event()
+        pool.submit(blocked.wait, SECONDS)  # the engine's thread is held: a batch is formed, and does not start
+        tasks = [asyncio.create_task(batcher.run(session, images(value))) for value in (1, 2, 3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.wait(tasks[:1])
+        blocked.set()
+        await wait_for(session.started)
+        session.gate.set()
+        await asyncio.wait(tasks)
+        second = asyncio.create_task(batcher.run(leaving := Echo(open_gate=False), images(4, 5)))
+        await wait_for(leaving.started)
+        second.cancel()
+        await asyncio.wait([second])
+        leaving.gate.set()
+        await batcher.close()
+    counts = {name: telemetry.registry.get_sample_value(f"headwise_{name}_images_total") for name in WASTES}
+    assert counts == {"wasted": 1, "abandoned": 2}
+    assert telemetry.registry.get_sample_value("headwise_batch_images_sum") == 5
+
+
+async def test_request_that_expires_in_the_engines_thread_is_wasted() -> None:
+    """Its deadline passes between the forming of the batch and its start."""
+    telemetry, session, held = Telemetry(), Echo(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(pool, streams=1, max_batch=8, max_queue=20, telemetry=telemetry)
+        pool.submit(held.wait, SECONDS)
+        deadline = time.monotonic() + 0.2
+        task = asyncio.create_task(batcher.run(session, images(1), deadline))
+        await asyncio.sleep(deadline - time.monotonic() + 0.01)
+        held.set()
+        await asyncio.wait([task])
+        await batcher.close()
+    assert telemetry.registry.get_sample_value("headwise_wasted_images_total") == 1

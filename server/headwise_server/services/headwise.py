@@ -59,6 +59,16 @@ async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> p
     return await asyncio.to_thread(respond) if len(request.images) > LARGE_REPLY_IMAGES else respond()
 
 
+def list_models(state: State) -> pb.ListModelsResponse:
+    """All models served that the caller may use, by name and version."""
+    served = [
+        model.served(model.classify)
+        for _, versions in sorted(state.visible.items())
+        for _, model in sorted(versions.items())
+    ]
+    return pb.ListModelsResponse(models=served)
+
+
 def _stream_error(request_id: str, error: ServiceError) -> pb.ClassifyStreamResponse:
     return pb.ClassifyStreamResponse(
         request_id=request_id, error=pb.StreamError(code=int(error.code), message=str(error))
@@ -92,7 +102,9 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
             try:
                 response = await classify(self._state, item.request, patient(self._state.caller(context)))
             except Exception as error:
-                return _stream_error(item.request_id, as_service_error(error))
+                refusal = as_service_error(error)
+                self._state.telemetry.refusals.labels(refusal.reason).inc()
+                return _stream_error(item.request_id, refusal)
             return pb.ClassifyStreamResponse(request_id=item.request_id, response=response)
 
         def images(item: pb.ClassifyStreamRequest) -> int:
@@ -109,10 +121,5 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         return pb.GetModelResponse(model=model.served(model.classify), manifest=model.manifest)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """All models served that the caller may use, by name and version."""
-        served = [
-            model.served(model.classify)
-            for _, versions in sorted(self._state.visible.items())
-            for _, model in sorted(versions.items())
-        ]
-        return pb.ListModelsResponse(models=served)
+        """All models served, by name and version."""
+        return list_models(self._state)

@@ -6,7 +6,7 @@ Which models there are is in `model_descriptions`, their tensors in `tensors`, w
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from importlib.metadata import version
@@ -118,6 +118,11 @@ async def model_infer(state: State, request: oip.ModelInferRequest, caller: Call
         return _response(asked, wanted, answer, request)
 
 
+def server_metadata(extensions: Sequence[str]) -> oip.ServerMetadataResponse:
+    """Name and version of the server, and which extensions of the protocol it has."""
+    return oip.ServerMetadataResponse(name="headwise", version=version("headwise"), extensions=extensions)
+
+
 def _images(request: oip.ModelInferRequest) -> int:
     """How many a request says it has; whether that is so is checked later."""
     shape = request.inputs[0].shape if request.inputs else ()
@@ -165,7 +170,7 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Context) -> oip.ServerMetadataResponse:
         """Name, version and extensions."""
-        return oip.ServerMetadataResponse(name="headwise", version=version("headwise"), extensions=EXTENSIONS)
+        return server_metadata(EXTENSIONS)
 
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
         """The tensors of a model."""
@@ -196,8 +201,9 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
             try:
                 response = await model_infer(self._state, request, patient(self._state.caller(context)))
             except Exception as error:
-                response = oip.ModelInferResponse(id=request.id)
-                return oip.ModelStreamInferResponse(error_message=str(as_service_error(error)), infer_response=response)
+                refusal, response = as_service_error(error), oip.ModelInferResponse(id=request.id)
+                self._state.telemetry.refusals.labels(refusal.reason).inc()
+                return oip.ModelStreamInferResponse(error_message=str(refusal), infer_response=response)
             response.parameters[FINAL].bool_param = True
             return oip.ModelStreamInferResponse(infer_response=response)
 

@@ -1,0 +1,143 @@
+"""Classify and Explain of pictures: what comes in becomes the message of the gRPC service, its reply becomes JSON.
+
+A picture is the body itself, files of a form, or the message in proto3 JSON, where bytes are base64.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf.json_format import MessageToDict
+from headwise.bundle import other_part_names
+from headwise.v1 import service_pb2 as pb
+from starlette.responses import Response
+
+from headwise_server.errors import InvalidArgument
+from headwise_server.http.bodies import check_query, form_files, json_object, parsed, shown, whole_number
+from headwise_server.http.reception import TIMEOUT, Received
+from headwise_server.http.replies import JSON, UnsupportedMediaType, json_response, large_json_response, message_json
+from headwise_server.inference import State
+from headwise_server.models import Model
+from headwise_server.services.headwise import classify as classify_images
+from headwise_server.services.headwise import explain as explain_images
+from headwise_server.services.headwise import list_models
+
+FORM, OCTETS = "multipart/form-data", "application/octet-stream"
+JSON_REPLY_COPIES = 64  # of the protobuf reply, while its numbers are Python's
+Request = pb.ClassifyRequest | pb.ExplainRequest
+
+
+def _named(received: Received, request: Request) -> None:
+    """Put the model of the path into the request."""
+    for field, name in (("model", received.path["name"]), ("version", received.path.get("version", ""))):
+        own = getattr(request, field)
+        if own not in ("", name):
+            raise InvalidArgument(field, f"expected that of the path or none in the body, found {shown(own)!r}.")
+        setattr(request, field, name)
+
+
+async def _fill(state: State, received: Received, request: Request) -> None:
+    """Take the images of the body, and what the query says, into the request."""
+    if received.media_type == JSON:
+        parsed(await json_object(received.content), request)
+    elif received.media_type == FORM:
+        for content in await form_files(received, state.batcher.max_queue):
+            request.images.add(encoded=content)
+    elif received.media_type.startswith("image/") or received.media_type == OCTETS:
+        request.images.add(encoded=received.content)
+    else:
+        expected = f"expected a picture (image/*), {FORM} or {JSON}"
+        raise UnsupportedMediaType("content-type", f"{expected}, found {shown(received.media_type) or 'none'!r}.")
+    _named(received, request)
+    top = whole_number(received.query, "top_k")
+    if top is not None:
+        request.top_k = top
+
+
+async def classify(state: State, received: Received) -> Response:
+    """POST /v1/models/NAME:classify."""
+    check_query(received.query, ("top_k", TIMEOUT))
+    request = pb.ClassifyRequest()
+    await _fill(state, received, request)
+    reply = await classify_images(state, request, received.caller)
+    with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * reply.ByteSize()):
+        value = {
+            "model": message_json(reply.model),
+            "classifications": [{"top": [message_json(score) for score in each.top]} for each in reply.classifications],
+            "timings": message_json(reply.timings),
+        }
+        return await large_json_response(value, sum(len(each.top) for each in reply.classifications))
+
+
+def _targets(model: Model, explanation: pb.Explanation) -> list[dict[str, Any]]:
+    """What each part says to each label explained, from the matrices of the reply."""
+    logits_K, probabilities_K, heads, others = (
+        np.frombuffer(content, "<f4")
+        for content in (
+            explanation.logits,
+            explanation.probabilities,
+            explanation.head_contributions,
+            explanation.other_contributions,
+        )
+    )
+    indices, labels, names = list(explanation.target_indices), model.manifest.labels, other_part_names(model.manifest)
+    cards = sorted((card for card in model.manifest.head_cards if card.HasField("row")), key=lambda card: card.row)
+    heads_JR = heads.reshape(len(cards), len(indices)).T.tolist()
+    others_JP = others.reshape(len(names), len(indices)).T.tolist()
+    return [
+        {
+            "index": index,
+            "label": labels[index],
+            "logit": float(logits_K[index]),
+            "probability": float(probabilities_K[index]),
+            "heads": [
+                {"encoder": card.encoder, "head": card.head, "contribution": contribution}
+                for card, contribution in zip(cards, of_heads, strict=True)
+            ],
+            "other_parts": [
+                {"name": name, "contribution": contribution}
+                for name, contribution in zip(names, of_others, strict=True)
+            ],
+        }
+        for index, of_heads, of_others in zip(indices, heads_JR, others_JP, strict=True)
+    ]
+
+
+async def explain(state: State, received: Received) -> Response:
+    """POST /v1/models/NAME:explain."""
+    check_query(received.query, ("top_k", "labels", TIMEOUT))
+    request = pb.ExplainRequest()
+    await _fill(state, received, request)
+    request.labels.extend(received.query.getlist("labels"))
+    model = state.model(request.model, request.version)  # the one that answers: nothing waits in between
+    reply = await explain_images(state, request, received.caller)
+    with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * reply.ByteSize()):
+        explanations = [
+            {"completeness_residual": each.completeness_residual, "targets": _targets(model, each)}
+            for each in reply.explanations
+        ]
+        value = {
+            "model": message_json(reply.model),
+            "explanations": explanations,
+            "completeness_tolerance": reply.completeness_tolerance,
+            "timings": message_json(reply.timings),
+        }
+        numbers = sum(len(each.head_contributions) + len(each.other_contributions) for each in reply.explanations) // 4
+        return await large_json_response(value, numbers)
+
+
+async def models(state: State, received: Received) -> Response:
+    """GET /v1/models."""
+    check_query(received.query, ())
+    return json_response(message_json(list_models(state)))
+
+
+async def model(state: State, received: Received) -> Response:
+    """GET /v1/models/NAME."""
+    check_query(received.query, ())
+    asked = state.model(received.path["name"], received.path.get("version", ""))
+    reply: Mapping[str, Any] = {
+        "model": message_json(asked.served(asked.classify)),
+        "manifest": MessageToDict(asked.manifest, preserving_proto_field_name=True),
+    }
+    return json_response(reply)
