@@ -28,9 +28,10 @@ from headwise_server.repository import RepositoryError, nothing_in, scan_reposit
 from headwise_server.settings import Settings, SettingsError, Sourced
 from headwise_server.tls import TlsError
 from headwise_server.tokens import TokensError, make_token
+from headwise_server.tracing import TracingError
 
 logger = logging.getLogger(__name__)
-START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError)
+START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError, TracingError)
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 

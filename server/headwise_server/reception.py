@@ -268,7 +268,7 @@ def _call(method: str, context: Context) -> Call:
     metadata = dict(context.invocation_metadata() or ())
     identifier = logs.request_id(metadata.get(logs.REQUEST_ID_HEADER))
     context.set_trailing_metadata(((logs.REQUEST_ID_HEADER, identifier),))
-    return Call(service, name, context.peer(), identifier)
+    return Call(service, name, context.peer(), identifier, metadata)
 
 
 async def _message(context: Context) -> bytes:

@@ -128,7 +128,7 @@ class Endpoint:
         request = Request(scope, receive)
         client = _peer(request)
         identifier = logs.request_id(request.headers.get(logs.REQUEST_ID_HEADER))
-        arrived = Call(SERVICE, self._name, client, identifier, CLIENT_CLOSED)
+        arrived = Call(SERVICE, self._name, client, identifier, request.headers, CLIENT_CLOSED)
         with observed(self._reception.telemetry, arrived) as call:
             try:
                 response = await self._response(request, client, call)
