@@ -1,5 +1,6 @@
 """Who may call over HTTP is who may call over gRPC: tokens, rates and certificates are the same."""
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import certificates
 import pytest
 import requests
 import support
+from cryptography import x509
+from headwise import Client, Overloaded
 from headwise_server.tokens import sha256
 from http_support import PNG, SECONDS, HttpServer, running_http_server, status_of
 
@@ -55,10 +58,9 @@ def test_token_has_what_it_permits(guarded: HttpServer) -> None:
     assert status_of(refused) == (403, "NOT_ALLOWED")
     assert status_of(guarded.post(path, data=PNG, headers=bearer("other"))) == (403, "NOT_ALLOWED")
     assert guarded.get("/v1/models", headers=bearer("other")).json() == {"models": []}
-    assert status_of(guarded.post("/v2/models/digits.explain/infer", json={}, headers=bearer("other"))) == (
-        403,
-        "NOT_ALLOWED",
-    )
+    headers = {**bearer("other"), "content-type": "application/json"}
+    refused = guarded.post("/v2/models/digits.explain/infer", data=b"{}", headers=headers)
+    assert status_of(refused) == (403, "NOT_ALLOWED")
 
 
 def test_probes_are_open_and_metrics_are_not(guarded: HttpServer) -> None:
@@ -70,25 +72,60 @@ def test_probes_are_open_and_metrics_are_not(guarded: HttpServer) -> None:
 
 
 def test_rates_of_a_client_count_both_ports(repository: Path) -> None:
-    """Whoever sends too fast is refused, and told when to try again."""
+    """Whoever has sent too much over gRPC is refused over HTTP, and told when to try again."""
     with running_http_server(repository, "--client-calls-per-second", "0.001") as http:
         http.wait_until_ready()
-        answers = [http.get("/v1/models") for _ in range(3)]
-        assert answers[0].status_code == 200
-        assert status_of(answers[-1]) == (429, "RATE_LIMITED")
-        assert int(answers[-1].headers["retry-after"]) > 1
+        with Client(http.running.address, timeout_seconds=SECONDS) as client, pytest.raises(Overloaded):
+            for _ in range(100):
+                client.list_models()
+        refused = http.get("/v1/models")
+        assert status_of(refused) == (429, "RATE_LIMITED")
+        assert int(refused.headers["retry-after"]) > 1
         assert http.get("/readyz").status_code == 200
 
 
+def presented(url: str) -> bytes:
+    """The certificate that a server shows to a new connection."""
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    return ssl.get_server_certificate((host, int(port))).encode()
+
+
 def test_tls_is_that_of_grpc(repository: Path, tmp_path: Path) -> None:
-    """With the certificates of the files, which are read again when they change; plain text gets no answer."""
+    """With the certificates of the files; others and plain text get no answer."""
     authority = certificates.Authority(tmp_path)
-    pair = authority.sign("server")
-    root = str(tmp_path / "authority.pem")
-    with running_http_server(repository, *pair.options()) as http:
+    with running_http_server(repository, *authority.sign("server").options()) as http:
         assert http.url.startswith("https://")
+        root = str(authority.certificate)
         support.wait_until(lambda: requests.get(f"{http.url}/readyz", verify=root, timeout=SECONDS).status_code == 200)
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(f"{http.url}/readyz", timeout=SECONDS)
         with pytest.raises(requests.exceptions.ConnectionError):
             requests.get(http.url.replace("https", "http") + "/readyz", timeout=SECONDS)
+
+
+def test_new_certificates_are_used_without_a_new_start(repository: Path, tmp_path: Path) -> None:
+    """One whose key is not there yet changes nothing; with it, new connections see it."""
+    authority = certificates.Authority(tmp_path)
+    pair = authority.sign("server")
+    with running_http_server(repository, *pair.options()) as http:
+        first = presented(http.url)
+        new = authority.sign("new")
+        new.certificate.replace(pair.certificate)
+        assert presented(http.url) == first
+        support.wait_until(lambda: any("certificates of HTTP stay as they are" in line for line in http.running.log))
+        new.key.replace(pair.key)
+        second = presented(http.url)
+        assert x509.load_pem_x509_certificate(second).subject.rfc4514_string() == "CN=new"
+
+
+def test_clients_must_present_a_certificate_where_an_authority_is_named(repository: Path, tmp_path: Path) -> None:
+    """As over gRPC."""
+    authority = certificates.Authority(tmp_path)
+    options = [*authority.sign("server").options(), "--tls-client-ca", str(authority.certificate)]
+    client = authority.sign("client")
+    with running_http_server(repository, *options) as http:
+        root = str(authority.certificate)
+        with pytest.raises(requests.exceptions.ConnectionError):
+            requests.get(f"{http.url}/healthz", verify=root, timeout=SECONDS)
+        own = (str(client.certificate), str(client.key))
+        assert requests.get(f"{http.url}/healthz", verify=root, cert=own, timeout=SECONDS).status_code == 200
