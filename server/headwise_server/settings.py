@@ -27,6 +27,7 @@ from headwise_server.tls import TlsFiles
 
 PREFIX = "HEADWISE_"
 MAX_FILE_BYTES = 2**20
+PARTS_MIB = 8  # of a message: the objects that its fields become, and the image made of it
 EXPECTED = {  # by pydantic's name for what is wrong
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -162,11 +163,12 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _messages_fit(self) -> Self:
-        least = COPIES * self.max_message_mib
+        least = COPIES * self.max_message_mib + PARTS_MIB
         if self.memory_mib < least:
             raise ValueError(
                 f"expected memory_mib to hold at least one message of max_message_mib = {self.max_message_mib}, which "
-                f"is charged {COPIES} times, so {least} or more; found {self.memory_mib}: none could be answered."
+                f"is charged {COPIES} times, and {PARTS_MIB} MiB for its parts, so {least} or more; found "
+                f"{self.memory_mib}: none could be answered."
             )
         return self
 
@@ -241,7 +243,7 @@ def read_file(path: Path) -> dict[str, Any]:
         table = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: expected a TOML file in UTF-8, found something else: {error}.") from None
     for name in table:
         if name not in Settings.model_fields:

@@ -6,7 +6,6 @@ logged once, and the certificates before it stay in use. Connections that are op
 
 import logging
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,23 +57,27 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(content)
-    except ValueError:
-        raise TlsError(f"{path}: expected certificates in PEM, found none that can be read.") from None
-
-
-def _check_time(path: Path, certificates: Sequence[x509.Certificate]) -> None:
+def _check_time(path: Path, certificate: x509.Certificate) -> None:
     now = datetime.now(UTC)
-    for certificate in certificates:
-        first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if not first <= now <= last:
-            raise TlsError(
-                f"{path}: expected certificates that are valid now, {now:%Y-%m-%d %H:%M} UTC; found one for "
-                f"{certificate.subject.rfc4514_string()!r} that is valid from {first:%Y-%m-%d %H:%M} to "
-                f"{last:%Y-%m-%d %H:%M}."
-            )
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not first <= now <= last:
+        raise TlsError(
+            f"{path}: expected certificates that are valid now, {now:%Y-%m-%d %H:%M} UTC; found one for "
+            f"{certificate.subject.rfc4514_string()!r} that is valid from {first:%Y-%m-%d %H:%M} to "
+            f"{last:%Y-%m-%d %H:%M}."
+        )
+
+
+def _certified_key(path: Path, content: bytes) -> bytes:
+    """The public key of the first certificate of a file, all of which are valid now."""
+    try:
+        certificates = x509.load_pem_x509_certificates(content)
+        for certificate in certificates:
+            _check_time(path, certificate)
+        keys = [certificate.public_key() for certificate in certificates]
+        return keys[0].public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):  # some parts are read when they are asked for
+        raise TlsError(f"{path}: expected certificates in PEM, found none that can be read.") from None
 
 
 def _public_key(path: Path, content: bytes) -> bytes:
@@ -95,15 +98,12 @@ def read(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
         TlsError: one cannot be read, is not valid now, or the key belongs to another certificate.
     """
     certificate, key = _read(files.certificate), _read(files.key)
-    chain = _certificates(files.certificate, certificate)
-    _check_time(files.certificate, chain)
-    own = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if own != _public_key(files.key, key):
+    if _certified_key(files.certificate, certificate) != _public_key(files.key, key):
         raise TlsError(f"{files.key}: expected the key of the first certificate in {files.certificate}, found another.")
     roots = None
     if files.client_ca:
         roots = _read(files.client_ca)
-        _check_time(files.client_ca, _certificates(files.client_ca, roots))
+        _certified_key(files.client_ca, roots)
     return grpc.ssl_server_certificate_configuration([(key, certificate)], roots)
 
 
@@ -136,6 +136,9 @@ class Certificates:
                 configuration = read(self._files)
             except TlsError as error:
                 logger.error("the certificates stay as they are: %s", error)
+                return None
+            except Exception:  # this is gRPC's thread, which has no use for it
+                logger.exception("the certificates stay as they are: unforeseen error")
                 return None
             logger.info("the certificates of %s are used from now on", self._files.certificate)
             return configuration

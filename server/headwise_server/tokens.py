@@ -101,7 +101,7 @@ def read(path: Path) -> dict[str, Entry]:
         entries = TokenFile.model_validate(tomllib.loads(content.decode("utf-8"))).tokens
     except OSError as error:
         raise TokensError(f"{path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TokensError(f"{path}: expected a TOML file in UTF-8, found something else: {error}.") from None
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
@@ -171,6 +171,8 @@ class Tokens:
             self._use(read(self._path))
         except TokensError as error:
             logger.error("the tokens stay as they are: %s", error)
+        except Exception:
+            logger.exception("the tokens stay as they are: unforeseen error")
         else:
             logger.info("the tokens of %s are used from now on: %d", self._path, len(self._identities))
 

@@ -124,7 +124,7 @@ def test_version_retired_between_explanation_and_names_is_explained_by_its_succe
     """The caller sees nothing of it, once; what is gone for good is an error."""
     get_model, requests = client._stub.GetModel, []
 
-    def gone_at_first(request: Any, timeout: float) -> Any:
+    def gone_at_first(request: Any, timeout: float, metadata: Any) -> Any:
         requests.append(request)
         if len(requests) == 1:
             raise _Gone

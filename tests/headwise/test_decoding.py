@@ -291,3 +291,11 @@ def test_netpbm_is_scaled_by_its_largest_value() -> None:
             content = b"%s 4 4 %d\n" % (magic, largest) + values.tobytes()
             pixels_YXC = decode(content, 4, 4)
             assert colours_at(pixels_YXC, (0, 0), (3, 3)) == [(0, 0, 0), (255, 255, 255)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
+def test_what_stands_behind_an_image_is_no_part_of_it(kind: str) -> None:
+    """Padding of any size, as cameras and downloads leave it: the pixels are the same."""
+    plain = encoded(Image.new("RGB", (8, 8), (200, 100, 50)), kind)
+    for behind in (bytes(10), bytes(800_000), b"\xff" * 1000):
+        np.testing.assert_array_equal(decode(io.BytesIO(plain + behind), 8, 8), decode(io.BytesIO(plain), 8, 8))

@@ -11,9 +11,11 @@ import pytest
 import support
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from headwise import Client
+from headwise import Client, InvalidRequest
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference.service_pb2_grpc import GRPCInferenceServiceStub
+from headwise_server.reception import COPIES
+from headwise_server.settings import PARTS_MIB
 from headwise_server.tokens import sha256
 
 SECONDS = support.LONG_SECONDS
@@ -59,6 +61,15 @@ def test_channelz_is_there_on_request(repository: Path, server: support.ServerPr
         grpc.insecure_channel(open_server.address) as channel,
     ):
         assert channelz_pb2_grpc.ChannelzStub(channel).GetServers(request, timeout=SECONDS).server
+
+
+def test_least_memory_holds_the_largest_message(repository: Path) -> None:
+    """A message as large as any may be is refused for what it is, not for want of memory."""
+    options = [*ENGINE, "--max-message-mib", "1", "--memory-mib", str(COPIES + PARTS_MIB)]
+    with support.running_server(repository, options) as server, Client(server.address) as client:
+        client.wait_until_ready(SECONDS)
+        with pytest.raises(InvalidRequest, match=r"images\[0\]"):
+            client.classify([bytes(2**20 - 100)])
 
 
 def test_models_are_loaded_and_unloaded_on_request(bundle: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from headwise.v1 import service_pb2 as pb
 from headwise.v1 import service_pb2_grpc
 from headwise_server import reception
 from headwise_server.errors import NotFound
+from headwise_server.gate import Gate
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.reception import COPIES, Context, Reception
@@ -71,6 +72,7 @@ async def running() -> AsyncIterator[Running]:
         ("headwise.v1.HeadwiseService",),
         in_flight,
         memory,
+        Gate(),
         max_calls=4,
         max_message_bytes=MAX_MESSAGE_BYTES,
         max_fields=MAX_FIELDS,

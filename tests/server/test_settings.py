@@ -7,6 +7,7 @@ import pytest
 from headwise_server.reception import COPIES
 from headwise_server.settings import (
     KINDS,
+    PARTS_MIB,
     Settings,
     SettingsError,
     Source,
@@ -70,10 +71,11 @@ def test_no_value_is_an_unforeseen_error(name: str, value: str) -> None:
 def test_memory_holds_a_message(message_mib: int, memory_mib: int) -> None:
     """Settings with which the largest message could never be answered are refused, and no others."""
     options = {"repository": "m", "max_message_mib": message_mib, "memory_mib": memory_mib}
-    if memory_mib >= COPIES * message_mib:
+    least_mib = COPIES * message_mib + PARTS_MIB
+    if memory_mib >= least_mib:
         resolve(options, {}, {}, None)
     else:
-        with pytest.raises(SettingsError, match=f"{COPIES * message_mib} or more; found {memory_mib}"):
+        with pytest.raises(SettingsError, match=f"{least_mib} or more; found {memory_mib}"):
             resolve(options, {}, {}, None)
 
 
@@ -85,6 +87,7 @@ def test_memory_holds_a_message(message_mib: int, memory_mib: int) -> None:
         (b"[headwise]", "there is no setting 'headwise'"),
         (b"max_batch", "expected a TOML file"),
         (b"\xff", "expected a TOML file in UTF-8"),
+        (b"a = " + b"[" * 10_000, "expected a TOML file"),
         (b"#" * (2**20 + 1), "expected at most 1048576 bytes"),
     ],
 )

@@ -1,5 +1,6 @@
 """TLS: certificates made here, and real servers."""
 
+import contextlib
 import os
 import ssl
 import sys
@@ -13,6 +14,8 @@ import support
 from cryptography import x509
 from headwise import AsyncClient, Client, Unavailable
 from headwise_server.tls import Certificates, TlsError, TlsFiles, read
+from hypothesis import given
+from hypothesis import strategies as st
 
 SECONDS = support.LONG_SECONDS
 
@@ -172,3 +175,22 @@ def test_unchanged_files_are_not_read_again(authority: certificates.Authority) -
     pair.key.write_bytes(content)
     assert files.changed() is not None
     assert files.changed() is None
+
+
+PARTS = st.floats(0, 1, exclude_max=True)
+
+
+@given(st.integers(0, 2), PARTS, st.integers(1, 255), st.just(1.0) | PARTS)
+def test_damaged_files_are_refused_or_used(
+    tmp_path_factory: pytest.TempPathFactory, file: int, place: float, bits: int, end: float
+) -> None:
+    """Whatever byte of whichever file is changed, and wherever it is cut off: nothing else is raised."""
+    authority = certificates.Authority(tmp_path_factory.mktemp("tls"))
+    pair = authority.sign("server")
+    files = TlsFiles(pair.certificate, pair.key, authority.certificate)
+    path = files.all()[file]
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= bits
+    path.write_bytes(content[: int(end * len(content))])
+    with contextlib.suppress(TlsError):
+        read(files)

@@ -1,5 +1,7 @@
 """Bearer tokens: the file, and real servers that ask for them."""
 
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +166,38 @@ async def test_client_says_what_to_do_without_a_token(guarded: Guarded) -> None:
         assert await awaiting.classify([IMAGE])
 
 
+def test_command_takes_its_token_from_the_environment_or_a_file(guarded: Guarded, tmp_path: Path) -> None:
+    """Status 2 and what to do where the server does not take it, or it would be sent in plain text elsewhere."""
+    command = [sys.executable, "-m", "headwise", "models", "--server", guarded.address]
+    file = tmp_path / "token"
+    file.write_text("d\n")
+
+    def run(*options: str, **variables: str) -> processes.Completed:
+        return processes.run([*command, *options], env={**os.environ, **variables})
+
+    assert "digits" in run(HEADWISE_TOKEN="d").stdout
+    assert "digits" in run("--token-file", str(file)).stdout
+    for refused, message in (
+        (run(), "expected a token, found none"),
+        (run(HEADWISE_TOKEN="x"), "a token that this server knows"),
+        (run("--server", "example.org:1", HEADWISE_TOKEN="d"), "expected TLS to example.org:1"),
+        (run("--token-file", str(tmp_path / "gone")), "cannot be read: No such file or directory"),
+    ):
+        assert refused.returncode == 2
+        assert message in " ".join(refused.stderr.replace("│", " ").split())
+        assert "Traceback" not in refused.stderr
+
+
+def test_load_is_sent_with_a_token(guarded: Guarded) -> None:
+    """As any other call; without one nothing is measured."""
+    command = [sys.executable, "-m", "headwise", "load", "--server", guarded.address, "--model", "digits"]
+    options = ["--closed", "1", "--seconds", "0.2"]
+    assert processes.run([*command, *options], env={**os.environ, "HEADWISE_TOKEN": "d"}).returncode == 0
+    refused = processes.run([*command, *options])
+    assert refused.returncode == 2
+    assert "expected a token" in refused.stderr
+
+
 def test_health_is_open_and_reflection_is_not(guarded: Guarded) -> None:
     """Balancers ask for health; what services there are is for those with a token."""
     with grpc.insecure_channel(guarded.address) as channel:
@@ -268,6 +302,7 @@ HASH = sha256("t")
     ("content", "expected"),
     [
         ("[tokens.a", "expected a TOML file"),
+        ("a = " + "[" * 10_000, "expected a TOML file"),
         ("[token.a]", "tokens: Field required"),
         ("[tokens.a]\nsha256 = 'secret'\nmodels = []\nactions = []", "tokens.a.sha256"),
         (f"[tokens.a]\nsha256 = '{HASH}'\nactions = []", "tokens.a.models"),

@@ -68,6 +68,10 @@ BY_CODE: dict[grpc.StatusCode, type[HeadwiseError]] = {
 }
 
 
+CLOSED = (
+    "the server at {target} closed the connection before it answered: it may ask for TLS, or for a certificate of the "
+    "client."
+)
 CONNECT_FAILURES = (  # by what gRPC says where no connection is made
     ("WRONG_VERSION_NUMBER", "the server at {target} does not speak TLS: connect to it without, or to another port."),
     (
@@ -78,11 +82,7 @@ CONNECT_FAILURES = (  # by what gRPC says where no connection is made
         "Hostname Verification",
         "the certificate of the server at {target} is for another name: use that name, or say which one to expect.",
     ),
-    (
-        "Socket closed",
-        "the server at {target} closed the connection before it answered: it may ask for TLS, or for a certificate of "
-        "the client.",
-    ),
+    *((part, CLOSED) for part in ("Socket closed", "reset by peer", "Broken pipe", "End of TCP stream")),
     ("", "no server answers at {target}. Start one with `headwise-server`, or name another address."),
 )
 

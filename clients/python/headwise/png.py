@@ -20,13 +20,18 @@ MAX_TEXTS = 16 * MAX_UNPACKED  # bytes of all that are looked at, and may be kep
 MAX_CHUNKS = 2**16  # half a gigabyte of pixels in libpng's chunks of 8 kB
 CHUNK_BYTES = 150  # that Pillow takes for a chunk it does not know, in Python
 COPIES, TEXT_COPIES = 3, 6  # of a chunk; of a text, as bytes and as characters of up to 4 bytes
+LAST = b"IEND"  # type of the last chunk
 CHECKED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and end of each chunk, as long as there are whole ones; the file stands at a chunk's data."""
+    """Type, start and end of each chunk, to the last and as long as there are whole ones.
+
+    The file stands at a chunk's data. What stands behind the last is no part of the image: no decoder reads it.
+    """
     file.seek(8)
-    while len(head := file.read(8)) == 8:
+    kind = b""
+    while kind != LAST and len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         start = file.tell() - 8
         yield kind, start, start + 12 + length
