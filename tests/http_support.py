@@ -105,7 +105,7 @@ def running_http_server(
     with support.running_server(repository, command, code=code, environment=variables) as running:
         assert running.process.stdout is not None
         line = running.process.stdout.readline()
-        assert line.startswith("listening on http://"), line
+        assert line.startswith("listening on http"), line
         yield HttpServer(running, line.removeprefix("listening on ").strip(), gates)
 
 

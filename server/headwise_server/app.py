@@ -46,6 +46,7 @@ from headwise_server.settings import Settings
 from headwise_server.telemetry import Telemetry
 from headwise_server.tls import server_credentials
 from headwise_server.tokens import Tokens
+from headwise_server.tracing import tracing_of_environment
 
 logger = logging.getLogger(__name__)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
@@ -156,10 +157,11 @@ async def serve(
     Raises:
         ListenError: the port cannot be bound.
         TlsError, TokensError: the certificates or tokens cannot be used.
+        TracingError: traces are asked for and cannot be made.
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
-    stop, telemetry = _stop_event(), Telemetry()
+    stop, telemetry = _stop_event(), Telemetry(tracing_of_environment())
     credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)
     batcher = Batcher(
@@ -243,6 +245,7 @@ async def serve(
         await asyncio.sleep(settings.lame_duck_seconds if state.models else 0)
         logger.info("draining")
         await _drain(state.in_flight, settings.grace_seconds)
+        await asyncio.to_thread(telemetry.tracing.flush)
         if following:
             following.cancel()
         end_process()

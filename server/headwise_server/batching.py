@@ -30,6 +30,7 @@ from headwise_server.errors import SHUTTING_DOWN, DeadlineUnmet, Internal, NotRe
 from headwise_server.fair import FairQueue
 from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
+from headwise_server.tracing import CURRENT, Attributes, Span
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class _Piece:
     deadline: float | None  # on time.monotonic's clock
     seconds: float  # expected
     arrived: float = field(default_factory=time.monotonic)
+    span: Span = field(default_factory=CURRENT.get)
 
     def is_late(self, now: float) -> bool:
         return self.deadline is not None and now >= self.deadline
@@ -232,7 +234,9 @@ class Batcher:
             parts = [piece.images_NYXC for piece in batch]
             images_NYXC = np.concatenate(parts) if len(parts) > 1 else parts[0]
             self._telemetry.batch_images.observe(len(images_NYXC))
-            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, run, images_NYXC)
+            attributes: Attributes = {"model": session.model, "graph": session.graph, "images": len(images_NYXC)}
+            with self._telemetry.tracing.batch(attributes, [piece.span for piece in batch]):
+                outputs = await asyncio.get_running_loop().run_in_executor(self._executor, run, images_NYXC)
         except Exception as error:  # whatever the runtime raises is the answer of this batch
             failure = Internal(f"the engine failed: {error}")
             self._telemetry.failed_batches.labels(session.model, session.graph).inc()

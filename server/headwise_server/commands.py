@@ -19,7 +19,7 @@ from headwise.text import shown
 from rich.console import Console
 from rich.text import Text
 
-from headwise_server import checking, settings
+from headwise_server import checking, logs, settings
 from headwise_server.addresses import ListenError
 from headwise_server.app import serve
 from headwise_server.engines import Engine, EngineError, create
@@ -28,9 +28,10 @@ from headwise_server.repository import RepositoryError, nothing_in, scan_reposit
 from headwise_server.settings import Settings, SettingsError, Sourced
 from headwise_server.tls import TlsError
 from headwise_server.tokens import TokensError, make_token
+from headwise_server.tracing import TracingError
 
 logger = logging.getLogger(__name__)
-START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError)
+START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError, TracingError)
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -135,7 +136,7 @@ def run(
     **_: object,
 ) -> None:
     """Serve bundles over gRPC: Classify and Explain, health, reflection. SIGTERM drains."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    logs.configure()
     if make_token_for is not None:
         _make_token(make_token_for)
         return
@@ -144,6 +145,7 @@ def run(
         print("\n".join(sourced.lines()))
         return
     chosen = sourced.settings
+    logs.configure(chosen.log_format, chosen.log_level, access_log=chosen.access_log)
     chosen = chosen.model_copy(update={"streams": chosen.streams or usable_cores()})
     try:
         if check:

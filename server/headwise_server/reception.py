@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
 
+from headwise_server import logs
 from headwise_server.calls import OK, Call, observed
 from headwise_server.errors import (
     SHUTTING_DOWN,
@@ -149,7 +150,7 @@ class Reception(grpc.aio.ServerInterceptor):
         return identity
 
     async def _unary(self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context) -> bytes:
-        with observed(self.telemetry, Call(*names_of(method))) as call:
+        with observed(self.telemetry, _call(method, context)) as call:
             try:
                 client = self.admit(method, context.invocation_metadata() or (), context.peer()).client
                 reply = await self._reply(handler, client, context)
@@ -186,7 +187,9 @@ class Reception(grpc.aio.ServerInterceptor):
             return None
         refusal = as_service_error(error)
         call.code, call.reason = code_pb2.Code.Name(refusal.code), refusal.reason
-        return context.abort_with_status(refusal.grpc_status())
+        status: Any = refusal.grpc_status()
+        metadata = (*status.trailing_metadata, (logs.REQUEST_ID_HEADER, call.request_id))
+        return context.abort_with_status(status._replace(trailing_metadata=metadata))
 
     def hold_until_sent(self, client: str, size_bytes: int) -> None:
         """Count the reply of the call that this task answers, until the task is done."""
@@ -245,7 +248,7 @@ class Reception(grpc.aio.ServerInterceptor):
     async def _stream(
         self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[Any]:
-        with observed(self.telemetry, Call(*names_of(method))) as call:
+        with observed(self.telemetry, _call(method, context)) as call:
             try:
                 self.admit(method, context.invocation_metadata() or (), context.peer())
                 async for reply in handler.stream_stream(self._requests(handler, contents), context):
@@ -259,10 +262,13 @@ class Reception(grpc.aio.ServerInterceptor):
             await ending
 
 
-def names_of(method: str) -> tuple[str, str]:
-    """Service and method of a path as gRPC has it."""
+def _call(method: str, context: Context) -> Call:
+    """A call as it arrives; its reply says which id it has."""
     service, _, name = method.removeprefix("/").partition("/")
-    return service, name
+    metadata = dict(context.invocation_metadata() or ())
+    identifier = logs.request_id(metadata.get(logs.REQUEST_ID_HEADER))
+    context.set_trailing_metadata(((logs.REQUEST_ID_HEADER, identifier),))
+    return Call(service, name, context.peer(), identifier, metadata)
 
 
 async def _message(context: Context) -> bytes:

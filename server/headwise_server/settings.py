@@ -108,6 +108,10 @@ class Settings(BaseModel):
     max_concurrent_streams: int = setting("Calls of one connection at a time; more wait there.", 1024, "calls", ge=1)
     max_connection_age_seconds: float = setting("Connections are closed after about this; 0 for never.", 0.0, "s", ge=0)
     max_connection_age_grace_seconds: float = setting("For their calls to end then.", 60.0, "s", ge=0)
+    log_format: Literal["text", "json"] = setting("Of each line of the log.", "text")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("Of the server's own lines.", "info")
+    access_log: bool = setting("A line for each request, which otherwise comes with the level debug.", False)
+
     repository_control: bool = setting("Let clients load and unload models of the repository.", False)
     channelz: bool = setting("Describe connections and their calls to clients.", False)
 

@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headwise_server.tracing import Tracing
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -34,9 +36,10 @@ class _Reader(Collector):
 
 
 class Telemetry:
-    """The metrics of one server. Counters and histograms may be written from any thread."""
+    """The metrics of one server, and its traces. Counters and histograms may be written from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing or Tracing()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)

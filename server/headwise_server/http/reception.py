@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from headwise_server import logs
 from headwise_server.calls import Call, observed
 from headwise_server.errors import SHUTTING_DOWN, InvalidArgument, NotReady
 from headwise_server.http.replies import JSON, BodyTooLarge, error_response
@@ -126,9 +127,12 @@ class Endpoint:
             self._state.in_flight.add(task)
         request = Request(scope, receive)
         client = _peer(request)
-        with observed(self._reception.telemetry, Call(SERVICE, self._name, CLIENT_CLOSED)) as call:
+        identifier = logs.request_id(request.headers.get(logs.REQUEST_ID_HEADER))
+        arrived = Call(SERVICE, self._name, client, identifier, request.headers, CLIENT_CLOSED)
+        with observed(self._reception.telemetry, arrived) as call:
             try:
                 response = await self._response(request, client, call)
+                response.headers[logs.REQUEST_ID_HEADER] = identifier
                 self._reception.hold_until_sent(client, len(response.body))
                 await response(scope, receive, send)
                 call.code = str(response.status_code)
