@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -73,29 +73,30 @@ def test_calls_in_hand_are_bounded(repository: Path, tmp_path: Path) -> None:
 def test_memory_is_bounded(repository: Path, tmp_path: Path) -> None:
     """A body for which there is no room is refused, and taken once there is."""
     large = support.png(np.random.default_rng(0).integers(0, 256, (900, 900, 1), np.uint8))  # noise is not compressed
-    with running_http_server(repository, "--max-message-mib", "1", "--memory-mib", "3", gates=tmp_path) as http:
+    with running_http_server(repository, "--max-message-mib", "1", "--memory-mib", "11", gates=tmp_path) as http:
         http.wait_until_ready()
         http.close("run")
-        with ThreadPoolExecutor(1) as pool:
-            held = pool.submit(http.classify, large)
-            support.wait_until(lambda: http.metrics()["headwise_memory_used_bytes"] >= 3 * len(large))
+        with ThreadPoolExecutor(4) as pool:
+            held = [pool.submit(http.classify, large) for _ in range(4)]
+            support.wait_until(lambda: http.metrics()["headwise_memory_used_bytes"] >= 4 * 3 * len(large))
             assert status_of(http.classify(large)) == (429, "OVERLOADED")
             http.open("run")
-            assert held.result(SECONDS).status_code == 200
+            assert [each.result(SECONDS).status_code for each in held] == [200] * 4
         assert http.classify(large).status_code == 200
         assert http.metrics()["headwise_memory_used_bytes"] == 0
 
 
 def test_slow_upload_counts_with_the_largest_size(repository: Path) -> None:
     """As many as there is room for; the next one is refused, and room comes back when they go."""
-    with running_http_server(repository, "--max-message-mib", "1", "--memory-mib", "4") as http:
+    with running_http_server(repository, "--max-message-mib", "1", "--memory-mib", "11") as http:
         http.wait_until_ready()
-        with connected(http) as slow:
-            slow.sendall(head(1000) + b"x")
-            support.wait_until(lambda: http.metrics()["headwise_memory_used_bytes"] == 3 * 2**20)
-            with connected(http) as second:
-                second.sendall(head(1000) + b"x")
-                assert second.recv(100).startswith(b"HTTP/1.1 429 ")
+        with ExitStack() as stack:
+            for number in range(1, 4):
+                stack.enter_context(connected(http)).sendall(head(1000) + b"x")
+                support.wait_until(lambda held=number: http.metrics()["headwise_memory_used_bytes"] == held * 3 * 2**20)
+            with connected(http) as fourth:
+                fourth.sendall(head(1000) + b"x")
+                assert fourth.recv(100).startswith(b"HTTP/1.1 429 ")
         support.wait_until(lambda: http.metrics()["headwise_memory_used_bytes"] == 0)
 
 
