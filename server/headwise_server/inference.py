@@ -150,6 +150,7 @@ async def _decode(
         }
 
     sizes = await asyncio.to_thread(sizes_bytes)  # a header that is meant to cost something costs half a second
+    state.decoders.check_room(caller.client, len(files))  # others may have come meanwhile
 
     async def decode_one(position: int) -> None:
         work = partial(decoded, files[position], expected, f"images[{position}].encoded")

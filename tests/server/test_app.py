@@ -5,10 +5,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -16,6 +15,7 @@ import numpy as np
 import processes
 import pytest
 import support
+from gated import Gates, accepted, gated_server, wait_until_draining
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from headwise import Client, Unavailable
@@ -28,36 +28,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE = "headwise.v1.HeadwiseService"
 SECONDS = support.LONG_SECONDS
 GRACE = ("--grace-seconds", str(10 * SECONDS))  # a server that waits for the end of it fails its test
-
-# The real server, whose loading and engine wait while a file of that name is there, and which logs what is accepted.
-GATED_SERVER = """
-import os, pathlib, sys, time
-from headwise_server import cli, repository
-from headwise_server.batching import Batcher
-from headwise_server.engines.onnxruntime import OnnxRuntimeSession
-
-accept, run, load = Batcher.run, OnnxRuntimeSession.run, repository.load
-
-def wait_at(gate):
-    while pathlib.Path(os.environ["GATES"], gate).exists():
-        time.sleep(0.01)
-
-async def logged_accept(self, *arguments, **options):
-    print("accepted", file=sys.stderr, flush=True)
-    return await accept(self, *arguments, **options)
-
-def gated_run(self, images):
-    wait_at("run")
-    return run(self, images)
-
-def gated_load(*arguments):
-    print("loading", file=sys.stderr, flush=True)
-    wait_at("load")
-    return load(*arguments)
-
-Batcher.run, OnnxRuntimeSession.run, repository.load = logged_accept, gated_run, gated_load
-cli.main()
-"""
 
 # Asks for a reply that is far larger than what it takes in without reading.
 SLOW_CLIENT = """
@@ -73,43 +43,10 @@ with grpc.insecure_channel(sys.argv[1], options=window) as channel:
 """
 
 
-@dataclass
-class Gates:
-    """The gates of a server, all open at first."""
-
-    folder: Path
-
-    def close(self, gate: str) -> None:
-        """Have the server wait here."""
-        (self.folder / gate).touch()
-
-    def open(self, gate: str) -> None:
-        """Let it go on."""
-        (self.folder / gate).unlink()
-
-
 @pytest.fixture
 def gates(tmp_path: Path) -> Gates:
     """The gates `load` and `run`, the engine."""
     return Gates(tmp_path)
-
-
-@contextmanager
-def gated_server(repository: Path, gates: Gates, *arguments: str) -> Iterator[support.ServerProcess]:
-    """A server that stands where a gate is closed."""
-    command, environment = ["--engine", "onnxruntime", *arguments], {"GATES": str(gates.folder)}
-    with support.running_server(repository, command, code=GATED_SERVER, environment=environment) as running:
-        yield running
-
-
-def accepted(running: support.ServerProcess) -> int:
-    """Requests that the server has accepted for its engine so far."""
-    return running.log.count("accepted\n")
-
-
-def wait_until_draining(running: support.ServerProcess) -> None:
-    """Wait until a server refuses new calls."""
-    support.wait_until(lambda: any("draining" in line for line in running.log))
 
 
 def check(address: str, service: str = "") -> int:
