@@ -23,7 +23,7 @@ def families(repository: Path) -> Iterator[dict[str, tuple[str, set[str]]]]:
         http.wait_until_ready()
         http.classify()
         http.classify(b"no picture")
-        yield {name: value for name, value in exposed(http) if name.startswith(("headwise_", "process_"))}
+        yield {name: value for name, value in exposed(http) if not name.endswith("_created")}
 
 
 def exposed(http: HttpServer) -> Iterator[tuple[str, tuple[str, set[str]]]]:

@@ -13,9 +13,9 @@ from headwise.v1 import service_pb2 as pb
 from starlette.responses import Response
 
 from headwise_server.errors import InvalidArgument
-from headwise_server.http.bodies import check_query, form_files, json_object, parsed, shown, whole_number
+from headwise_server.http.bodies import check_query, form_files, json_body, parsed, shown, whole_number
 from headwise_server.http.reception import TIMEOUT, Received
-from headwise_server.http.replies import JSON, UnsupportedMediaType, json_response, large_json_response, message_json
+from headwise_server.http.replies import JSON, UnsupportedMediaType, json_reply, json_response, message_json
 from headwise_server.inference import State
 from headwise_server.models import Model
 from headwise_server.services.headwise import classify as classify_images
@@ -39,7 +39,7 @@ def _named(received: Received, request: Request) -> None:
 async def _fill(state: State, received: Received, request: Request) -> None:
     """Take the images of the body, and what the query says, into the request."""
     if received.media_type == JSON:
-        parsed(await json_object(received.content), request)
+        await json_body(received.content, lambda value: parsed(value, request))
     elif received.media_type == FORM:
         for content in await form_files(received, state.batcher.max_queue):
             request.images.add(encoded=content)
@@ -60,13 +60,20 @@ async def classify(state: State, received: Received) -> Response:
     request = pb.ClassifyRequest()
     await _fill(state, received, request)
     reply = await classify_images(state, request, received.caller)
-    with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * reply.ByteSize()):
-        value = {
+
+    def value() -> dict[str, Any]:
+        return {
             "model": message_json(reply.model),
-            "classifications": [{"top": [message_json(score) for score in each.top]} for each in reply.classifications],
+            "classifications": [{"top": [_score(score) for score in each.top]} for each in reply.classifications],
             "timings": message_json(reply.timings),
         }
-        return await large_json_response(value, sum(len(each.top) for each in reply.classifications))
+
+    with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * reply.ByteSize()):
+        return await json_reply(value, 2 * sum(len(each.top) for each in reply.classifications))
+
+
+def _score(score: pb.LabelScore) -> dict[str, Any]:
+    return {"index": score.index, "label": score.label, "logit": score.logit, "probability": score.probability}
 
 
 def _targets(model: Model, explanation: pb.Explanation) -> list[dict[str, Any]]:
@@ -111,19 +118,22 @@ async def explain(state: State, received: Received) -> Response:
     request.labels.extend(received.query.getlist("labels"))
     model = state.model(request.model, request.version)  # the one that answers: nothing waits in between
     reply = await explain_images(state, request, received.caller)
-    with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * reply.ByteSize()):
+
+    def value() -> dict[str, Any]:
         explanations = [
             {"completeness_residual": each.completeness_residual, "targets": _targets(model, each)}
             for each in reply.explanations
         ]
-        value = {
+        return {
             "model": message_json(reply.model),
             "explanations": explanations,
             "completeness_tolerance": reply.completeness_tolerance,
             "timings": message_json(reply.timings),
         }
-        numbers = sum(len(each.head_contributions) + len(each.other_contributions) for each in reply.explanations) // 4
-        return await large_json_response(value, numbers)
+
+    with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * reply.ByteSize()):
+        size_bytes = sum(len(each.head_contributions) + len(each.other_contributions) for each in reply.explanations)
+        return await json_reply(value, size_bytes // 4)
 
 
 async def models(state: State, received: Received) -> Response:

@@ -4,7 +4,6 @@ Requests become the message of the gRPC service, which says what they may hold. 
 request, because a file of an image is no text, and text in a reply.
 """
 
-import asyncio
 import base64
 import math
 from typing import Any
@@ -14,9 +13,9 @@ from google.protobuf.json_format import MessageToDict
 from starlette.responses import Response
 
 from headwise_server.errors import InvalidArgument
-from headwise_server.http.bodies import check_query, json_object, parsed, shown
+from headwise_server.http.bodies import check_query, json_body, parsed, shown
 from headwise_server.http.reception import TIMEOUT, Received
-from headwise_server.http.replies import JSON, UnsupportedMediaType, json_response, large_json_response
+from headwise_server.http.replies import JSON, UnsupportedMediaType, json_reply, json_response
 from headwise_server.inference import State
 from headwise_server.model_descriptions import metadata, served
 from headwise_server.open_inference import service_pb2 as oip
@@ -118,17 +117,15 @@ def infer_request(document: dict[str, Any], name: str, version: str) -> oip.Mode
     return request
 
 
-def _reply(response: oip.ModelInferResponse) -> tuple[dict[str, Any], int]:
-    """The reply as the protocol's JSON, and how many elements it has."""
-    outputs, count = [], 0
+def _reply(response: oip.ModelInferResponse) -> dict[str, Any]:
+    """The reply as the protocol's JSON."""
+    outputs = []
     for tensor, content in zip(response.outputs, response.raw_output_contents, strict=True):
         data: list[Any]
-        size = math.prod(tensor.shape)
         if tensor.datatype == "BYTES":
-            data = [element.decode() for element in elements(content, size)]
+            data = [element.decode() for element in elements(content, math.prod(tensor.shape))]
         else:
             data = np.frombuffer(content, "<f4").tolist()
-        count += size
         outputs.append({"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape), "data": data})
     value = {
         "model_name": response.model_name,
@@ -136,7 +133,7 @@ def _reply(response: oip.ModelInferResponse) -> tuple[dict[str, Any], int]:
         "parameters": {name: parameter.string_param for name, parameter in response.parameters.items()},
         "outputs": outputs,
     }
-    return (value | {"id": response.id} if response.id else value), count
+    return value | {"id": response.id} if response.id else value
 
 
 async def infer(state: State, received: Received) -> Response:
@@ -147,12 +144,11 @@ async def infer(state: State, received: Received) -> Response:
     if received.media_type != JSON:
         expected = f"expected {JSON}, found {shown(received.media_type) or 'none'!r}"
         raise UnsupportedMediaType("content-type", f"{expected}. Send pictures to /v1, and tensors over gRPC.")
-    document = await json_object(received.content)
     name, version = received.path["name"], received.path.get("version", "")
-    request = await asyncio.to_thread(infer_request, document, name, version)
+    request = await json_body(received.content, lambda document: infer_request(document, name, version))
     try:
         response = await model_infer(state, request, received.caller)
     except InvalidArgument as error:
         raise InvalidArgument(error.field.replace(RAW_CONTENTS, DATA), error.description) from error
     with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * response.ByteSize()):
-        return await large_json_response(*_reply(response))
+        return await json_reply(lambda: _reply(response), sum(math.prod(tensor.shape) for tensor in response.outputs))

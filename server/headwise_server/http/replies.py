@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from google.protobuf.json_format import MessageToDict
@@ -22,7 +22,7 @@ from headwise_server.errors import (
 )
 
 JSON = "application/json"
-LARGE_VALUES = 2**14  # a reply with more numbers is written in a thread
+LARGE_NUMBERS = 2**11  # a reply with more is made in a thread
 NOT_READY_RETRY_SECONDS = 1
 HTTP_CODES = {
     code_pb2.INVALID_ARGUMENT: 400,
@@ -75,12 +75,12 @@ def json_response(value: Mapping[str, Any], status_code: int = 200) -> Response:
     return Response(content, status_code, media_type=JSON)
 
 
-async def large_json_response(value: Mapping[str, Any], numbers: int) -> Response:
-    """The same of so many numbers. Many are written in a thread, by the encoder that does not hold Python's lock."""
-    if numbers <= LARGE_VALUES:
-        return json_response(value)
+async def json_reply(make: Callable[[], Mapping[str, Any]], numbers: int) -> Response:
+    """A reply in JSON of so many numbers; many are made in a thread, by an encoder that lets other threads run."""
+    if numbers <= LARGE_NUMBERS:
+        return json_response(make())
     encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    content = await asyncio.to_thread(lambda: "".join(encoder.iterencode(value)).encode())
+    content = await asyncio.to_thread(lambda: "".join(encoder.iterencode(make())).encode())
     return Response(content, media_type=JSON)
 
 

@@ -90,6 +90,7 @@ def test_large_explanation_is_written_off_the_loop(http: HttpServer) -> None:
         (":classify", {"json": {"images": []}}, (400, "INVALID_ARGUMENT")),
         (":classify", {"json": {"images": [{}]}}, (400, "INVALID_ARGUMENT")),
         (":classify", {"json": {"pictures": []}}, (400, "INVALID_ARGUMENT")),
+        (":classify", {"json": {"images": [{}] * 20_000}}, (400, "INVALID_ARGUMENT")),
         (":classify", {"json": {"images": [ENCODED], "model": "other"}}, (400, "INVALID_ARGUMENT")),
         (":classify", {"files": [("picture", FORM[0][1])]}, (400, "INVALID_ARGUMENT")),
         (":classify", {"data": b"x", "headers": {"content-type": "multipart/form-data"}}, (400, "INVALID_ARGUMENT")),
