@@ -12,7 +12,8 @@ from headwise_server.rate_limits import RateLimits
 from headwise_server.tokens import Tokens
 
 Metadata = Iterable[tuple[str, str | bytes]]
-HEALTH, CHANNELZ = "/grpc.health.v1.Health/", "/grpc.channelz.v1.Channelz/"
+HEALTH, CHANNELZ, METRICS = "/grpc.health.v1.Health/", "/grpc.channelz.v1.Channelz/", "GET /metrics"
+NEEDED = {CHANNELZ: Action.CHANNELZ, METRICS: Action.METRICS}  # by what a method begins with
 OPEN = ("/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady")
 
 
@@ -46,13 +47,14 @@ class Gate:
         return identity
 
     def refusal(self, method: str, metadata: Metadata) -> ServiceError | None:
-        """Why a call to another service (health, reflection, channelz) is refused; None where it is not."""
+        """Why a call to another service (health, reflection, channelz, metrics) is refused; None where it is not."""
         if self._tokens is None or method.startswith(HEALTH):
             return None
         try:
             identity = self._identify(metadata, self._tokens)
-            if method.startswith(CHANNELZ):
-                identity.require(Action.CHANNELZ)
+            for beginning, action in NEEDED.items():
+                if method.startswith(beginning):
+                    identity.require(action)
         except ServiceError as error:
             return error
         return None

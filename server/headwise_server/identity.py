@@ -17,6 +17,7 @@ class Action(StrEnum):
     EXPLAIN = "explain"
     REPOSITORY = "repository"  # load and unload models
     CHANNELZ = "channelz"  # see the connections of all clients
+    METRICS = "metrics"  # see what all clients do, and the names of all models
 
 
 @dataclass(frozen=True)

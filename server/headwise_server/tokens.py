@@ -3,7 +3,7 @@
     [tokens.alice]
     sha256 = "..."                      # of the token; the token itself is nowhere
     models = ["digits"]                 # or ["*"] for all
-    actions = ["classify", "explain"]   # of: classify, explain, repository, channelz
+    actions = ["classify", "explain"]   # of: classify, explain, repository, channelz, metrics
     calls_per_second = 10               # and images_per_second; those of the settings where they are left out
 
 A token is 256 random bits, so one fast hash is enough: it cannot be guessed from its hash. The file is looked at every

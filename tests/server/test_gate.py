@@ -9,7 +9,7 @@ from headwise import AsyncClient
 from headwise.v1 import service_pb2 as pb
 from headwise.v1 import service_pb2_grpc
 from headwise_server.errors import NotAllowed, RateLimited, Unauthenticated
-from headwise_server.gate import CHANNELZ, HEALTH, OPEN, Gate
+from headwise_server.gate import CHANNELZ, HEALTH, METRICS, OPEN, Gate
 from headwise_server.identity import CURRENT, Limits
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
@@ -80,12 +80,14 @@ def test_open_methods_permit_nothing_else(tokens: Tokens) -> None:
 
 
 def test_other_services_need_what_they_show(tokens: Tokens) -> None:
-    """Health nothing, reflection a token, channelz its action."""
+    """Health nothing, reflection a token, channelz and metrics their actions."""
     gate = Gate(tokens)
     assert gate.refusal(f"{HEALTH}Check", ()) is None
     assert isinstance(gate.refusal("/grpc.reflection.v1alpha.ServerReflection/Info", ()), Unauthenticated)
     assert gate.refusal("/grpc.reflection.v1alpha.ServerReflection/Info", ALICE) is None
-    assert isinstance(gate.refusal(f"{CHANNELZ}GetServers", ALICE), NotAllowed)
+    for method in (f"{CHANNELZ}GetServers", METRICS):
+        assert isinstance(gate.refusal(method, ()), Unauthenticated)
+        assert isinstance(gate.refusal(method, ALICE), NotAllowed)
 
 
 def test_open_methods_have_the_rate_of_an_address() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import ssl
 import sys
 from datetime import timedelta
@@ -84,6 +85,26 @@ async def test_clients_must_present_a_certificate_where_an_authority_is_named(
                 pytest.raises(Unavailable),
             ):
                 client.list_models()
+
+
+def test_new_authority_of_clients_counts_without_a_new_start(
+    repository: Path, authority: certificates.Authority
+) -> None:
+    """Whom the old one has signed is refused from then on, and whom the new one has is served."""
+    pair, first = authority.sign("server"), authority.sign("first")
+    other = certificates.Authority(authority.folder, "other")
+    second = other.sign("second")
+    clients = authority.folder / "clients.pem"
+    shutil.copy(authority.certificate, clients)
+    options = ["--engine", "onnxruntime", *pair.options(), "--tls-client-ca", str(clients)]
+    with support.running_server(repository, options) as server:
+        with Client(server.address, tls=authority.tls(first)) as client:
+            client.wait_until_ready(SECONDS)
+        shutil.copy(other.certificate, clients)
+        with Client(server.address, tls=authority.tls(second)) as client:
+            assert client.list_models()
+        with Client(server.address, tls=authority.tls(first)) as client, pytest.raises(Unavailable):
+            client.list_models()
 
 
 def presented(address: str) -> bytes:
