@@ -9,13 +9,16 @@ import support
 
 # Loading, decoding and the engine wait while a file of that name is there; what is accepted for the engine is logged.
 GATED_SERVER = """
-import os, pathlib, sys, time
+import os, pathlib, time
 from headwise_server import cli, inference, repository
 from headwise_server.batching import Batcher
 from headwise_server.engines.onnxruntime import OnnxRuntimeSession
 
 accept, run, load = Batcher.run, OnnxRuntimeSession.run, repository.load
 decode, read_header, decoded = inference._decode, inference.decoding_bytes, inference.decoded
+
+def log(line):
+    os.write(2, f"{line}\\n".encode())  # in one piece, though several threads write
 
 def is_closed(gate):
     return pathlib.Path(os.environ["GATES"], gate).exists()
@@ -25,7 +28,7 @@ def wait_at(gate):
         time.sleep(0.01)
 
 async def logged_accept(self, *arguments, **options):
-    print("accepted", file=sys.stderr, flush=True)
+    log("accepted")
     return await accept(self, *arguments, **options)
 
 def gated_run(self, images):
@@ -35,12 +38,12 @@ def gated_run(self, images):
     return run(self, images)
 
 def gated_load(*arguments):
-    print("loading", file=sys.stderr, flush=True)
+    log("loading")
     wait_at("load")
     return load(*arguments)
 
 async def logged_decode(*arguments):
-    print("files", file=sys.stderr, flush=True)
+    log("files")
     await decode(*arguments)
 
 def gated_read_header(*arguments):
@@ -48,7 +51,7 @@ def gated_read_header(*arguments):
     return read_header(*arguments)
 
 def gated_decoded(*arguments):
-    print("decoding", file=sys.stderr, flush=True)
+    log("decoding")
     wait_at("decode")
     return decoded(*arguments)
 

@@ -132,7 +132,6 @@ def growth_below(server: support.ServerProcess, limit_mib: float) -> Iterator[No
     except OSError:
         pytest.skip("needs a kernel that can reset VmHWM")
     yield
-    print("GROWTH", memory_mib(server, "VmHWM") - before, limit_mib)
     assert memory_mib(server, "VmHWM") - before < limit_mib
 
 
