@@ -112,8 +112,7 @@ def test_server_options_are_those_of_the_settings() -> None:
     for name, field in Settings.model_fields.items():
         default = "required" if field.is_required() else "" if field.default is None else f"`{field.default}`"
         meaning = (field.description or "").replace("<", "&lt;")
-        names = f"`{settings.option(name)}` | `{settings.variable(name)}`"
-        rows.append(f"| {names} | {default} | {settings.values(field)} | {meaning} |")
+        rows.append(f"| `{settings.option(name)}` | {meaning} | {default} | {settings.values(field)} |")
     table = "\n".join(rows)
     assert table in (ROOT / "docs/serving.md").read_text("utf-8"), f"expected this table:\n{table}"
 

@@ -162,7 +162,7 @@ class Reception(grpc.aio.ServerInterceptor):
                 call.code = OK
                 return reply
             del context, contents  # the error below stays with the call, and must not keep it in turn
-            await ending
+            await _ended(ending)
         raise AssertionError("abort_with_status raises")
 
     async def _reply(self, handler: Handler, client: str, context: Context) -> bytes:
@@ -259,7 +259,7 @@ class Reception(grpc.aio.ServerInterceptor):
                 if (ending := self._ending(error, context, call)) is None:
                     raise
             del context, contents
-            await ending
+            await _ended(ending)
 
 
 def _call(method: str, context: Context) -> Call:
@@ -277,6 +277,14 @@ async def _message(context: Context) -> bytes:
     if content is grpc.aio.EOF:
         raise InvalidArgument("request", "expected a message, found the end of the call.")
     return bytes(content)
+
+
+async def _ended(ending: Awaitable[None]) -> None:
+    """End a call; always raises."""
+    try:
+        await ending
+    except grpc.aio.InternalError:  # its client has left meanwhile; grpc.aio would log that
+        raise asyncio.CancelledError from None
 
 
 async def _parsed(parse: Parse, content: bytes) -> Message:
