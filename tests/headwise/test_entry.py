@@ -153,7 +153,7 @@ def test_closed_pipe_ends_the_command_quietly(words: tuple[str, ...]) -> None:
     ("command", "words", "expected"),
     [
         ("headwise", "headwise cla", "classify"),
-        ("headwise-server", "headwise-server --repos", "--repository"),
+        ("headwise-server", "headwise-server --max-b", "--max-batch"),
         ("exporter", "exporter bui", "build"),
         ("exporter", "exporter build --dataset ci", "cifar100"),
         ("exporter", "exporter train --dataset fol", "folder:"),
