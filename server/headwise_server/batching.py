@@ -178,7 +178,7 @@ class Batcher:
             part_NYXC = images_NYXC[first : first + self.max_batch]
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             piece = _Piece(client, session, part_NYXC, future, deadline, len(part_NYXC) * seconds_per_image)
-            future.add_done_callback(lambda done, piece=piece: self._forget(piece))  # type: ignore[misc]
+            future.add_done_callback(lambda done, piece=piece: self._forget(piece))  # type: ignore[misc]  # untyped
             self._waiting.push(client, piece, len(part_NYXC))
             self._waiting_seconds += piece.seconds
             pieces.append(piece)

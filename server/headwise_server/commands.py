@@ -81,7 +81,7 @@ def _options() -> Iterator[inspect.Parameter]:
             metavar=METAVARS.get(kind),
             show_default=False if field.default is None else default,
         )
-        annotation = Annotated[(bool if kind is bool else str) | None, info]  # type: ignore[valid-type]
+        annotation = Annotated[(bool if kind is bool else str) | None, info]  # type: ignore[valid-type]  # made at run time
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -157,5 +157,5 @@ def run(
 
 
 _own = [parameter for parameter in inspect.signature(run).parameters.values() if parameter.name != "_"]
-run.__signature__ = inspect.Signature([_own[0], *_options(), *_own[1:]])  # type: ignore[attr-defined]
+run.__signature__ = inspect.Signature([_own[0], *_options(), *_own[1:]])  # type: ignore[attr-defined]  # typer reads it
 app.command()(run)

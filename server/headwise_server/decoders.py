@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from headwise_server.errors import DeadlineUnmet, Overloaded
 from headwise_server.fair import FairQueue
@@ -51,8 +51,8 @@ class Decoders:
         self._telemetry = telemetry or Telemetry()
         self._executor, self._free_threads, self._threads = executor, threads, threads
         self.memory_bytes, self._free_bytes = memory_bytes, memory_bytes
-        self._waiting: FairQueue[_Job] = FairQueue(max_queue)  # type: ignore[type-arg]  # of any result
-        self._next: _Job | None = None  # type: ignore[type-arg]  # the one that waits for memory
+        self._waiting: FairQueue[_Job[Any]] = FairQueue(max_queue)
+        self._next: _Job[Any] | None = None  # the one that waits for memory
         self._seconds = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 

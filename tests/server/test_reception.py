@@ -14,11 +14,11 @@ from grpc_status import rpc_status
 from headwise.v1 import service_pb2 as pb
 from headwise.v1 import service_pb2_grpc
 from headwise_server import reception
-from headwise_server.errors import NotFound
+from headwise_server.errors import Internal, NotFound, NotReady
 from headwise_server.gate import Gate
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
-from headwise_server.reception import COPIES, Context, Reception
+from headwise_server.reception import COPIES, Context, Reception, as_service_error
 
 CLASSIFY = "/headwise.v1.HeadwiseService/Classify"
 MAX_MESSAGE_BYTES = 1000
@@ -243,3 +243,13 @@ async def test_refused_calls_leave_nothing_behind(running: Running) -> None:
         gc.enable()
     assert running.memory.used_bytes == 0
     assert len(left) <= 1
+
+
+def test_unforeseen_error_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The client learns that the log has it, and nothing of the server's insides; known errors pass as they are."""
+    error = as_service_error(KeyError("secret"))
+    assert isinstance(error, Internal)
+    assert "secret" not in str(error)
+    assert "secret" in caplog.text
+    known = NotReady("wait.")
+    assert as_service_error(known) is known

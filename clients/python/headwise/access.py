@@ -174,4 +174,4 @@ def from_environment(environment: Mapping[str, str]) -> Access:
         if value not in (*TRUE, *FALSE):
             raise ValueError(f"{ENVIRONMENT[part]}: expected true or false, found {value!r}.")
         switches[part] = value in TRUE
-    return make_access(**switches, **parts)  # type: ignore[arg-type]
+    return make_access(**switches, **parts)  # type: ignore[arg-type]  # names and kinds are those of ENVIRONMENT

@@ -135,7 +135,7 @@ def _open_jpeg2000(file: BinaryIO, width: int, height: int) -> tuple[ImageFile.I
     while _as_pillow_rounds(image.size, reduction) != header.size(reduction) and reduction:
         reduction -= 1
     _check_pixels(*header.size(reduction), MAX_LOCKED_PIXELS)
-    image.reduce = reduction  # type: ignore[method-assign,assignment]
+    image.reduce = reduction  # type: ignore[method-assign,assignment]  # Pillow's own way
     return image, header.decoder_bytes(reduction), header.size(reduction)
 
 
