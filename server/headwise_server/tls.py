@@ -6,13 +6,14 @@ logged once, and the certificates before it stay in use. Connections that are op
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 logger = logging.getLogger(__name__)
@@ -70,25 +71,33 @@ def _check_time(path: Path, certificate: x509.Certificate) -> None:
 
 def _certified_key(path: Path, content: bytes) -> bytes:
     """The public key of the first certificate of a file, all of which are valid now."""
-    try:
+    with _readable(path, "certificates"):
         certificates = x509.load_pem_x509_certificates(content)
-        for certificate in certificates:
+        for certificate in certificates:  # some parts are read when they are asked for
             _check_time(path, certificate)
         keys = [certificate.public_key() for certificate in certificates]
         return keys[0].public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):  # some parts are read when they are asked for
-        raise TlsError(f"{path}: expected certificates in PEM, found none that can be read.") from None
 
 
 def _public_key(path: Path, content: bytes) -> bytes:
     """Of a private key."""
+    with _readable(path, "a private key"):
+        try:
+            key = load_pem_private_key(content, None)
+        except TypeError:
+            raise TlsError(f"{path}: expected a private key without a passphrase, found one with it.") from None
+        return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is a fault of the file: the parser's errors have no class in common but Exception."""
     try:
-        key = load_pem_private_key(content, None)
-    except TypeError:
-        raise TlsError(f"{path}: expected a private key without a passphrase, found one with it.") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise TlsError(f"{path}: expected a private key in PEM, found none that can be read.") from None
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        yield
+    except TlsError:
+        raise
+    except Exception as error:
+        raise TlsError(f"{path}: expected {what} in PEM, found none that can be read ({error}).") from None
 
 
 def read(files: TlsFiles) -> grpc.ServerCertificateConfiguration:

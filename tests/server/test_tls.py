@@ -13,6 +13,7 @@ import processes
 import pytest
 import support
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from headwise import AsyncClient, Client, Unavailable
 from headwise_server.tls import Certificates, TlsError, TlsFiles, read
 from hypothesis import given
@@ -215,3 +216,13 @@ def test_damaged_files_are_refused_or_used(
     path.write_bytes(content[: int(end * len(content))])
     with contextlib.suppress(TlsError):
         read(files)
+
+
+def test_certificate_of_another_version_is_refused(authority: certificates.Authority) -> None:
+    """The parser's error for it is no ValueError."""
+    pair = authority.sign("server")
+    content = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).public_bytes(Encoding.DER)
+    third, second = bytes.fromhex("a003020102"), bytes.fromhex("a003020101")
+    pair.certificate.write_text(ssl.DER_cert_to_PEM_cert(content.replace(third, second, 1)), encoding="ascii")
+    with pytest.raises(TlsError, match="expected certificates in PEM, found none that can be read"):
+        read(TlsFiles(pair.certificate, pair.key))
