@@ -11,6 +11,8 @@ import re
 import socket
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,3 +155,32 @@ def parse(text: str) -> Address:
     if not PORT.fullmatch(port) or int(port) > MAX_PORT:
         raise _wrong(text, f"a port is a number from 0 to {MAX_PORT}")
     return TcpAddress(_host(text, host), int(port))
+
+
+@contextmanager
+def reserved(address: TcpAddress) -> Iterator[TcpAddress]:
+    """Hold an address for processes that share it; nobody else can listen there. Gives the port where 0 was asked for.
+
+    The sockets held receive no connections. They are bound as a server's alone would be, which fails where anybody is,
+    and opened for sharing after that. Linux alone has it so.
+
+    Raises:
+        ListenError: it cannot be had.
+    """
+    with ExitStack() as held:
+        port = address.port
+        try:
+            infos = socket.getaddrinfo(address.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, place in infos:
+                holder = held.enter_context(socket.socket(family, kind, protocol))
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections that still fade
+                if family == socket.AF_INET6:
+                    holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                holder.bind((place[0], port, *place[2:]))
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                port = holder.getsockname()[1]
+        except OSError as error:
+            why = f"is the port in use, or the address not this machine's? ({error})"
+            raise ListenError(f"cannot listen on {address}: {why}. Choose another.") from error
+        yield address.bound(port)

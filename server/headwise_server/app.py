@@ -11,44 +11,54 @@ an idle ClassifyStream) do not hold the server up.
 """
 
 import asyncio
+import json
 import logging
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import grpc
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from headwise.bundle import BundleError
 from headwise.v1 import service_pb2, service_pb2_grpc
 
 from headwise_server.addresses import Address, ListenError, UnixAddress, parse
 from headwise_server.allocator import give_back_large_blocks
 from headwise_server.batching import Batcher
 from headwise_server.decoders import Decoders
-from headwise_server.engines import Engine
+from headwise_server.engines import Engine, EngineError
 from headwise_server.gate import Gate
 from headwise_server.gauges import observe
 from headwise_server.http.listener import http_server
 from headwise_server.identity import CURRENT
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
-from headwise_server.loading import LoadSettings
+from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.memory import Memory
 from headwise_server.open_inference import service_pb2_grpc as oip_grpc
+from headwise_server.peers import Answers, Peers
 from headwise_server.rate_limits import RateLimits
+from headwise_server.readiness import PEER_SECONDS, Readiness
 from headwise_server.reception import Reception
-from headwise_server.repository import Repository, RepositorySettings
+from headwise_server.repository import Repository, RepositoryError, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
 from headwise_server.settings import Settings
 from headwise_server.telemetry import Telemetry
-from headwise_server.tls import server_credentials
-from headwise_server.tokens import Tokens
-from headwise_server.tracing import tracing_of_environment
+from headwise_server.tls import TlsError, server_credentials
+from headwise_server.tokens import Tokens, TokensError
+from headwise_server.tracing import TracingError, tracing_of_environment
 
 logger = logging.getLogger(__name__)
+START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError, TracingError)
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["HeadwiseService"].full_name
 REPLY_SLACK_BYTES = 2**16  # ours is the limit that says what to do
 FIELDS_PER_IMAGE = 8  # of a request: more than an image has in any form
@@ -56,12 +66,35 @@ OTHER_FIELDS = 2**14  # labels to explain, above all
 UNLIMITED = 2**31 - 1
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
-WATCH_SECONDS = 0.5
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
+@dataclass(frozen=True)
+class Host:
+    """What the process does around serving.
+
+    Args:
+        listening: called with each address once it is bound; health says when models are served.
+        end: called when all is answered; does not return, and ends the process with all connections.
+        may_load: returns when models may be loaded.
+        loads_first: models are loaded before any address is bound.
+    """
+
+    listening: Callable[[str], None]
+    end: Callable[[], None]
+    peers: Peers = field(default_factory=Peers)
+    may_load: Callable[[], Awaitable[None]] | None = None
+    loads_first: bool = False
+
+
+def end_process() -> None:
+    """End at once, with what stands in a thread or waits in gRPC."""
+    remove_copies()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _options(settings: Settings, *, shares_port: bool) -> list[tuple[str, int]]:
     size_bytes = settings.max_message_mib * 2**20
     age = [
         ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1000)),
@@ -70,7 +103,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         *(age if settings.max_connection_age_seconds else ()),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        ("grpc.so_reuseport", 0),  # a second server on the same port fails loudly
+        # A second server on the same port fails loudly; workers share one that their supervisor holds for them.
+        ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_receive_message_length", size_bytes),
         ("grpc.max_send_message_length", settings.max_reply_mib * 2**20 + REPLY_SLACK_BYTES),
         # The core would drop calls at random, with CANCELLED; we refuse them with a reason.
@@ -96,7 +130,8 @@ def _bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCre
     raise ListenError(f"cannot listen on {address}: {why}. Choose another with --listen.")
 
 
-def _stop_event() -> asyncio.Event:
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,33 +140,6 @@ def _stop_event() -> asyncio.Event:
         except NotImplementedError:  # the loop on Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     return stop
-
-
-async def _set_health(
-    servicer: health.aio.HealthServicer, repository: Repository, known: set[str], is_stuck: bool
-) -> None:
-    """Of each model: SERVING where a version of it is; of all: where any model is; of none where a batch hangs.
-
-    Args:
-        known: names of all models so far, also of those that are gone; new ones are added.
-    """
-    served = set() if is_stuck else set(repository.models)
-    known |= {state.name for state in repository.index()}
-    for name in sorted(known):
-        await servicer.set(name, SERVING if name in served else NOT_SERVING)
-    for name in ("", SERVICE, OPEN_INFERENCE):
-        await servicer.set(name, SERVING if served else NOT_SERVING)
-
-
-async def _watch(is_stuck: Callable[[], bool], publish: Callable[[], Awaitable[None]]) -> None:
-    """Publish the health when a batch begins to hang, and when it no longer does."""
-    was_stuck = False
-    while True:
-        await asyncio.sleep(WATCH_SECONDS)
-        if is_stuck() != was_stuck:
-            was_stuck = not was_stuck
-            logger.error("a batch hangs: NOT_SERVING" if was_stuck else "no batch hangs any more")
-            await publish()
 
 
 async def _drain(in_flight: InFlight, grace_seconds: float) -> None:
@@ -145,14 +153,43 @@ async def _drain(in_flight: InFlight, grace_seconds: float) -> None:
     await asyncio.sleep(SETTLE_SECONDS)
 
 
-async def serve(
-    settings: Settings, engine: Engine, on_listening: Callable[[str], None], end_process: Callable[[], None]
-) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def _loaded(load: Awaitable[None], stopping: "asyncio.Future[Any]") -> bool:
+    """Load the models; whether that was done before the server was stopped."""
+    loading = asyncio.ensure_future(load)
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        return False
+    loading.result()
+    return True
 
-    Args:
-        on_listening: called with the address once the port is bound; health says when models are served.
-        end_process: called when all is answered; does not return, and ends the process with all connections.
+
+async def _hold_back(repository: Repository, peers: Peers) -> None:
+    """Leave unloaded what the other workers were asked to unload."""
+    for names in (await peers.ask("unloaded", timeout_seconds=PEER_SECONDS)).values():
+        repository.hold_back(json.loads(names) if isinstance(names, str) else ())
+
+
+def _answers(telemetry: Telemetry, repository: Repository, readiness: Readiness) -> Answers:
+    """What this worker says to the others."""
+
+    async def changed(change: Callable[[str], Awaitable[None]], name: str) -> str:
+        await change(name)
+        return ""
+
+    async def said(say: Callable[[], str], _: str) -> str:
+        return say()
+
+    return {
+        "served": partial(said, lambda: json.dumps(sorted(readiness.own()))),
+        "unloaded": partial(said, lambda: json.dumps(repository.unloaded)),
+        "metrics": partial(said, lambda: telemetry.exposition().decode()),
+        "load": partial(changed, repository.load),
+        "unload": partial(changed, repository.unload),
+    }
+
+
+async def serve(settings: Settings, engine: Engine, host: Host) -> None:
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
         ListenError: the port cannot be bound.
@@ -161,7 +198,7 @@ async def serve(
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
-    stop, telemetry = _stop_event(), Telemetry(tracing_of_environment())
+    stopping, telemetry = asyncio.ensure_future(stop_event().wait()), Telemetry(tracing_of_environment())
     credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)
     batcher = Batcher(
@@ -188,17 +225,15 @@ async def serve(
         telemetry=telemetry,
         identity=CURRENT.get,
         rates=rates,
+        peers=host.peers,
     )
-    health_servicer = health.aio.HealthServicer()
-    await health_servicer.set("", NOT_SERVING)  # it seeds SERVING
-    names: set[str] = set()
 
     def is_stuck() -> bool:
         return batcher.longest_running_seconds > settings.stuck_seconds
 
     async def publish() -> None:
         state.models = repository.models
-        await _set_health(health_servicer, repository, names, is_stuck())
+        await readiness.publish()
 
     repository = Repository(
         RepositorySettings(
@@ -207,6 +242,8 @@ async def serve(
         LoadSettings(engine, settings.precision, settings.streams, settings.max_batch),
         publish,
     )
+    readiness = Readiness((SERVICE, OPEN_INFERENCE), repository, is_stuck, host.peers)
+    await readiness.start()
     observe(telemetry, state, repository.index)
     reception = Reception(
         (SERVICE, OPEN_INFERENCE),
@@ -218,38 +255,50 @@ async def serve(
         max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
         telemetry=telemetry,
     )
-    server = grpc.aio.server(interceptors=[reception], options=_options(settings))
+    server = grpc.aio.server(interceptors=[reception], options=_options(settings, shares_port=host.peers.are_possible))
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(HeadwiseService(state), server)
-    open_inference = GRPCInferenceService(state, repository, health_servicer, is_controlled=settings.repository_control)
+    open_inference = GRPCInferenceService(
+        state, repository, readiness.servicer, is_controlled=settings.repository_control
+    )
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
     reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     if settings.channelz:
         channelz.add_channelz_servicer(server)
-    on_listening(_bind(server, parse(settings.listen), credentials))
-    http = http_server(settings, state, reception, health_servicer, on_listening) if settings.http_listen else None
+
+    async def load() -> None:
+        if host.may_load:
+            await host.may_load()
+        await readiness.look()
+        await repository.start()
+
+    if host.loads_first:
+        await _hold_back(repository, host.peers)
+        if not await _loaded(repository.start(), stopping):
+            host.end()
+    bound = _bind(server, parse(settings.listen), credentials)
+    await host.peers.listen(_answers(telemetry, repository, readiness))  # who listens is there for the others
+    host.listening(bound)
+    http = http_server(settings, state, reception, readiness.servicer, host.listening) if settings.http_listen else None
     await server.start()
     following = asyncio.ensure_future(tokens.watch()) if tokens else None
     try:
-        loading = asyncio.ensure_future(repository.start())
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            loading.result()
+        if await _loaded(load(), stopping):
             logger.info("serving %s on %s", ", ".join(state.models) or "nothing yet", engine.name)
-            watches = [asyncio.ensure_future(watch) for watch in (repository.watch(), _watch(is_stuck, publish))]
+            watches = [asyncio.ensure_future(watch) for watch in (repository.watch(), readiness.watch())]
             await stopping
             for watch in watches:
                 watch.cancel()
-        await health_servicer.enter_graceful_shutdown()
+        await readiness.servicer.enter_graceful_shutdown()
         await asyncio.sleep(settings.lame_duck_seconds if state.models else 0)
         logger.info("draining")
         await _drain(state.in_flight, settings.grace_seconds)
         await asyncio.to_thread(telemetry.tracing.flush)
         if following:
             following.cancel()
-        end_process()
+        host.end()
     except BaseException:
+        host.peers.close()
         if http:
             http.cancel()
         await server.stop(None)

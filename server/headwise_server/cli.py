@@ -30,10 +30,15 @@ def _leave(number: int, frame: types.FrameType | None) -> None:
     sys.exit(0)
 
 
-def main() -> None:
-    """Entry point."""
+def handle_signals() -> None:
+    """Have them end the process, until something else is to be done."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
+
+
+def main() -> None:
+    """Entry point."""
+    handle_signals()
     from headwise.entry import start
 
     start("headwise-server", "headwise_server.commands", name="the server", extras="server,cpu", packages=PACKAGES)

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from headwise.bundle import BundleError
 from headwise.cores import usable_cores
 from headwise.entry import version_callback
 from headwise.text import shown
@@ -20,18 +18,15 @@ from rich.console import Console
 from rich.text import Text
 
 from headwise_server import checking, logs, settings
-from headwise_server.addresses import ListenError
-from headwise_server.app import serve
-from headwise_server.engines import Engine, EngineError, create
-from headwise_server.loading import LoadSettings, remove_copies
+from headwise_server.app import START_ERRORS, Host, end_process, serve
+from headwise_server.engines import Engine, create
+from headwise_server.loading import LoadSettings
 from headwise_server.repository import RepositoryError, nothing_in, scan_repository
 from headwise_server.settings import Settings, SettingsError, Sourced
-from headwise_server.tls import TlsError
+from headwise_server.supervisor import WorkerError, supervise
 from headwise_server.tokens import TokensError, make_token
-from headwise_server.tracing import TracingError
 
 logger = logging.getLogger(__name__)
-START_ERRORS = (BundleError, EngineError, ListenError, RepositoryError, TlsError, TokensError, TracingError)
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -40,14 +35,6 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 def _announce(address: str) -> None:
     print(f"listening on {address}", flush=True)
-
-
-def _end_process() -> None:
-    """End at once, with what stands in a thread or waits in gRPC."""
-    remove_copies()
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def _check(chosen: Settings, engine: Engine, as_json: bool) -> bool:
@@ -150,8 +137,11 @@ def run(
     try:
         if check:
             raise typer.Exit(0 if _check(chosen, create(chosen.engine), as_json) else 1)
-        asyncio.run(serve(chosen, create(chosen.engine), _announce, _end_process))
-    except START_ERRORS as error:
+        if chosen.workers > 1:
+            asyncio.run(supervise(chosen, _announce))
+        else:
+            asyncio.run(serve(chosen, create(chosen.engine), Host(_announce, end_process)))
+    except (*START_ERRORS, WorkerError) as error:
         print(f"headwise-server: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
 

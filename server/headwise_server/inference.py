@@ -28,6 +28,7 @@ from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.model_statistics import Statistics
 from headwise_server.models import Model, Models, resolve
+from headwise_server.peers import Peers
 from headwise_server.rate_limits import RateLimits
 from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
@@ -49,6 +50,7 @@ class State:
     telemetry: Telemetry = field(default_factory=Telemetry)
     identity: Callable[[], Identity] = anyone  # whose call is being answered
     rates: RateLimits = field(default_factory=RateLimits)
+    peers: Peers = field(default_factory=Peers)
 
     @property
     def visible(self) -> Models:

@@ -42,10 +42,14 @@ def request_id(given: str | bytes | None) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people."""
+    """A line for people.
 
-    def __init__(self) -> None:
-        super().__init__(TEXT)
+    Args:
+        worker: number of the process, where the server has several.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__(TEXT if worker is None else TEXT.replace("%(name)s", f"worker {worker} %(name)s"))
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, with the request at its end."""
@@ -56,6 +60,10 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """A line for machines: an object with time (RFC 3339), level, logger, message and what the event has besides."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
+
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         value = {
@@ -63,6 +71,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._worker,
             **getattr(record, "fields", {}),
         }
         if identifier := CURRENT.get():
@@ -113,15 +122,18 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         super().close()
 
 
-def configure(log_format: str = LogFormat.TEXT, level: str = "info", *, access_log: bool = False) -> None:
+def configure(
+    log_format: str = LogFormat.TEXT, level: str = "info", *, access_log: bool = False, worker: int | None = None
+) -> None:
     """Have the process log to stderr.
 
     Args:
         level: of the server's own lines; libraries say nothing below info.
         access_log: a line for each request, which otherwise comes with the level debug.
+        worker: number of this process, where the server has several.
     """
     handler = LimitedHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == LogFormat.JSON else TextFormatter())
+    handler.setFormatter(JsonFormatter(worker) if log_format == LogFormat.JSON else TextFormatter(worker))
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)
     logging.getLogger("headwise_server").setLevel(number)

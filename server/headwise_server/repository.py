@@ -11,7 +11,7 @@ fails is tried again until its files have been the same for two polls.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -105,11 +105,19 @@ class Repository:
         self._unloaded: set[str] = set()  # by hand
         self._said: set[str] = set()
         self._first = True
-        self._first = True
 
     def index(self) -> list[VersionState]:
         """The state of every version, by name and number."""
         return [state for _, state in sorted(self._states.copy().items())]
+
+    @property
+    def unloaded(self) -> list[str]:
+        """Names of the models that were unloaded by request."""
+        return sorted(self._unloaded)
+
+    def hold_back(self, names: Iterable[str]) -> None:
+        """Serve none of these models until `load`; to be called before `start`."""
+        self._unloaded.update(names)
 
     async def start(self) -> None:
         """Load what is there.
@@ -119,7 +127,7 @@ class Repository:
             BundleError, EngineError: `strict`, and one cannot be served.
         """
         await self.look()
-        if not self.models and not self._settings.reload_seconds:
+        if not (self.models or self._unloaded or self._settings.reload_seconds):
             raise RepositoryError(self._nothing_to_serve())
 
     async def look(self) -> None:

@@ -7,6 +7,7 @@ file, and that before the default.
 
 import difflib
 import json
+import sys
 import tomllib
 import types
 from collections.abc import Mapping
@@ -77,6 +78,9 @@ class Settings(BaseModel):
         "Of Classify: f32, or auto for bf16 where the processor has it and the golden set passes.", "auto"
     )
     streams: int = setting("Batches at a time; 0 for one for each core.", 0, "batches", ge=0)
+    workers: int = setting(
+        "That share the port, streams, calls and memory; more than one on Linux only.", 1, "processes", ge=1, le=1024
+    )
     max_batch: int = setting("Images in a batch.", 8, "images", ge=1)
     max_queue: int = setting("Images that may wait.", 1024, "images", ge=1)
     max_calls: int = setting("Calls in hand; more are refused.", 2048, "calls", ge=1)
@@ -127,6 +131,23 @@ class Settings(BaseModel):
     def _is_address(cls, text: str) -> str:
         addresses.parse(text)
         return text
+
+    @model_validator(mode="after")
+    def _workers_can_share(self) -> Self:
+        if self.workers == 1:
+            return self
+        if not sys.platform.startswith("linux"):
+            raise ValueError(f"expected workers = 1, found {self.workers}: only Linux shares a port between processes.")
+        if not isinstance(addresses.parse(self.listen), addresses.TcpAddress):
+            raise ValueError(f"expected host:port to listen on with several workers, found {self.listen}.")
+        return self
+
+    @property
+    def share(self) -> "Settings":
+        """What each worker gets: a part of what is stated for the server as a whole."""
+        names = ("streams", "max_calls", "memory_mib", "decoding_mib")
+        parts = {name: max(1, getattr(self, name) // self.workers) for name in names}
+        return self.model_copy(update={**parts, "workers": 1})
 
     @property
     def tls(self) -> TlsFiles | None:

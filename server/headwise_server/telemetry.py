@@ -7,10 +7,11 @@ The values of labels are bounded: methods that the server has, models that it ha
 from fixed lists. Nothing that a request says becomes a label.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from headwise_server.tracing import Tracing
@@ -107,3 +108,29 @@ class Telemetry:
     def exposition(self) -> bytes:
         """All metrics as text; to be called where what `read` takes may be read."""
         return generate_latest(self.registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def merged(expositions: Mapping[str, str]) -> bytes:
+    """The metrics of several processes as one text, in which each number has the process in its label `worker`.
+
+    Sums are Prometheus' to make: it knows that a counter which begins anew is that of another process.
+
+    Args:
+        expositions: by the name of the process.
+    """
+    families: dict[str, Metric] = {}
+    for worker, text in expositions.items():
+        for part in text_string_to_metric_families(text):
+            whole = families.setdefault(part.name, Metric(part.name, part.documentation, part.type))
+            whole.samples += [sample._replace(labels={"worker": worker, **sample.labels}) for sample in part.samples]
+    registry = CollectorRegistry()
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)

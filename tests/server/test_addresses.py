@@ -1,14 +1,24 @@
 """Addresses to listen on."""
 
 import ipaddress
+import re
 import socket
+import sys
 from pathlib import Path
 
 import processes
 import pytest
 import support
 from headwise import Client
-from headwise_server.addresses import MAX_PATH_BYTES, AddressError, TcpAddress, UnixAddress, parse
+from headwise_server.addresses import (
+    MAX_PATH_BYTES,
+    AddressError,
+    ListenError,
+    TcpAddress,
+    UnixAddress,
+    parse,
+    reserved,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,3 +124,32 @@ def test_clients_reach_a_socket_in_the_file_system(repository: Path, tmp_path: P
             assert second.returncode == 1
             assert "another server listens" in second.stderr
             assert client.list_models()
+
+
+def shared(address: TcpAddress) -> socket.socket:
+    """A socket that listens there and would share the port."""
+    return socket.create_server((address.host, address.port), reuse_port=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone shares ports between processes")
+def test_reserved_address_is_shared_by_those_who_ask_and_by_no_other_server() -> None:
+    """Before they listen there, and while they do; it is free afterwards, also with connections that still fade."""
+    with reserved(TcpAddress("127.0.0.1", 0)) as address:
+        assert address.port
+        with pytest.raises(ListenError, match="is the port in use"), reserved(address):
+            pass
+        with shared(address) as listener, shared(address), socket.create_connection((address.host, address.port)):
+            with pytest.raises(ListenError), reserved(address):
+                pass
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server((address.host, address.port))
+            del listener
+    with reserved(address) as again, shared(again):
+        pass
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone shares ports between processes")
+def test_address_of_another_machine_cannot_be_reserved() -> None:
+    """The message says where."""
+    with pytest.raises(ListenError, match=re.escape("192.0.2.1:0")), reserved(TcpAddress("192.0.2.1", 0)):
+        pass

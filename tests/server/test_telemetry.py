@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from headwise_server.telemetry import Telemetry
+from headwise_server.telemetry import Telemetry, merged
 from prometheus_client.parser import text_string_to_metric_families
 
 
@@ -60,3 +60,27 @@ def test_no_gauge_twice(telemetry: Telemetry) -> None:
     telemetry.read("headwise_calls_in_flight", "Calls.", read)
     with pytest.raises(ValueError, match="Duplicated"):
         telemetry.read("headwise_calls_in_flight", "Calls.", read)
+
+
+def test_merged_metrics_have_every_number_of_every_worker(telemetry: Telemetry) -> None:
+    """Under its label, each family once, with what it is."""
+    other = Telemetry()
+    telemetry.refusals.labels("OVERLOADED").inc(3)
+    other.refusals.labels("OVERLOADED").inc(4)
+    other.batch_images.observe(8)
+    for one in (telemetry, other):
+        one.read("headwise_queue_images", "Images that wait.", lambda: 5)
+    text = merged({str(number): one.exposition().decode() for number, one in enumerate((telemetry, other))}).decode()
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(set(names)) == len(names)
+    types = {family.name: family.type for family in text_string_to_metric_families(text)}
+    assert types == {family.name: family.type for family in text_string_to_metric_families(other.exposition().decode())}
+    values = {
+        (sample.labels.pop("worker"), sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert values["0", "headwise_refusals_total", "OVERLOADED"] == 3
+    assert values["1", "headwise_refusals_total", "OVERLOADED"] == 4
+    assert values["1", "headwise_batch_images_bucket", "8.0"] == 1
+    assert [values[worker, "headwise_queue_images"] for worker in "01"] == [5, 5]

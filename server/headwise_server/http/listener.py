@@ -42,10 +42,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bound(address: TcpAddress) -> socket.socket:
+def _bound(address: TcpAddress, *, shares_port: bool) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        place = (address.host, address.port)
+        return socket.create_server(place, family=family, backlog=BACKLOG, reuse_port=shares_port)
     except OSError as error:
         raise ListenError(
             f"cannot listen on {address}: is the port in use, or the address not this machine's? ({error}). "
@@ -86,7 +87,7 @@ def http_server(
     config.load()
     if settings.tls:
         config.ssl = ServerContexts(settings.tls).listening()
-    listening = _bound(address)
+    listening = _bound(address, shares_port=state.peers.are_possible)
     task = asyncio.ensure_future(_Server(config).serve(sockets=[listening]))
     on_listening(f"http{'s' * bool(settings.tls)}://{address.bound(listening.getsockname()[1])}")
     return task

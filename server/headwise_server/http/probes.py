@@ -1,5 +1,7 @@
 """Paths for those who run the server: metrics, whether the process answers, whether it should be sent requests."""
 
+import asyncio
+
 from grpc_health.v1 import health, health_pb2
 from starlette.responses import Response
 
@@ -8,12 +10,20 @@ from headwise_server.http.reception import Handler, Received
 from headwise_server.http.replies import json_response
 from headwise_server.inference import State
 from headwise_server.model_descriptions import served
-from headwise_server.telemetry import CONTENT_TYPE
+from headwise_server.telemetry import CONTENT_TYPE, merged
+
+PEER_SECONDS = 5.0  # for another worker to say its metrics; Prometheus waits for 10
 
 
 async def metrics(state: State, received: Received) -> Response:
-    """GET /metrics."""
-    return Response(state.telemetry.exposition(), media_type=CONTENT_TYPE)
+    """GET /metrics: of all workers, but for one that hangs; health says so of it."""
+    own, peers = state.telemetry.exposition(), state.peers
+    if not peers.are_possible:
+        return Response(own, media_type=CONTENT_TYPE)
+    others = await peers.ask("metrics", timeout_seconds=PEER_SECONDS)
+    texts = {worker: text for worker, text in others.items() if isinstance(text, str)}
+    whole = await asyncio.to_thread(merged, dict(sorted({**texts, str(peers.number): own.decode()}.items())))
+    return Response(whole, media_type=CONTENT_TYPE)
 
 
 async def alive(state: State, received: Received) -> Response:

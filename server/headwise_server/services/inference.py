@@ -20,6 +20,7 @@ from headwise_server.inference import Caller, Context, State, check_reply, run
 from headwise_server.model_descriptions import Served, all_served, config, index, metadata, served, statistics
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference import service_pb2_grpc
+from headwise_server.peers import PeerError
 from headwise_server.reception import as_service_error
 from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
 from headwise_server.repository import Repository, RepositoryError
@@ -226,21 +227,23 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
         """Load a model's versions as they lie in the repository, where the server allows that."""
-        await self._change(request, self._repository.load)
+        await self._change(request, "load", self._repository.load)
         return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
         """Serve no version of a model until it is loaded again, where the server allows that."""
-        await self._change(request, self._repository.unload)
+        await self._change(request, "unload", self._repository.unload)
         return oip.RepositoryModelUnloadResponse()
 
     async def _change(
         self,
         request: oip.RepositoryModelLoadRequest | oip.RepositoryModelUnloadRequest,
+        question: str,
         change: Callable[[str], Awaitable[None]],
     ) -> None:
+        """Have every worker do it, this one by `change` and the others by `question`."""
         if not self._is_controlled:
             raise NotAllowed(NO_CONTROL)
         identity, name = self._state.identity(), request.model_name
@@ -250,7 +253,15 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
             raise InvalidArgument("repository_name", "expected none: this server has one repository.")
         if unknown := sorted(set(request.parameters) - {UNLOAD_DEPENDENTS}):
             raise InvalidArgument("parameters", f"expected none, found {unknown[0][:SHOWN_CHARACTERS]!r}.")
-        work = asyncio.ensure_future(change(name))  # goes on where its caller leaves: a load is not left half done
+
+        async def changed() -> None:
+            others = asyncio.ensure_future(self._state.peers.ask(question, name))
+            await change(name)
+            for worker, answer in (await others).items():
+                if isinstance(answer, PeerError):
+                    raise RepositoryError(f"worker {worker}: {answer}")
+
+        work = asyncio.ensure_future(changed())  # goes on where its caller leaves: a load is not left half done
         self._changes.add(work)
         work.add_done_callback(self._changes.discard)
         work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ask for it
