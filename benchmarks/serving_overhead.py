@@ -18,7 +18,7 @@ Load comes from `headwise load` in a process of its own, engine and server run o
 the client has no cores of its own, the cases over gRPC pay for it too: `cpu_ms_per_image` is of the server alone.
 
     python benchmarks/serving_overhead.py models/digits/1 [--rounds 5] [--seconds 10] [--engine onnxruntime]
-        [--server-cores 0] [--client-cores 1] [--record results/digits/serving_overhead.json] [--json]
+        [--workers 2] [--server-cores 0] [--client-cores 1] [--record results/digits/serving_overhead.json] [--json]
 """
 
 import json
@@ -64,6 +64,7 @@ class Settings:
     engine: str
     batch: int
     streams: int
+    workers: int  # processes of the server
     rounds: int
     seconds: float  # of each case
     server_cores: tuple[int, ...]
@@ -96,6 +97,8 @@ def serving(repository: Path, settings: Settings) -> Iterator[tuple[str, int]]:
     """Address and process id of a server that is ready."""
     arguments = ["--repository", str(repository), "--listen", "127.0.0.1:0", "--engine", settings.engine]
     sizes = ["--streams", str(settings.streams), "--max-batch", str(settings.batch)]
+    if settings.workers > 1:
+        sizes += ["--workers", str(settings.workers)]
     command = [sys.executable, "-m", "headwise_server", *arguments, *sizes]
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -117,12 +120,13 @@ def serving(repository: Path, settings: Settings) -> Iterator[tuple[str, int]]:
 
 
 def cpu_seconds(process: int) -> float:
-    """Time that a process has spent on cores so far, in all its threads; nan where the system does not say."""
-    path = Path(f"/proc/{process}/stat")
-    if not path.is_file():
+    """Time that a process and its children have spent on cores so far; nan where the system does not say."""
+    path = Path(f"/proc/{process}")
+    if not path.is_dir():
         return float("nan")
-    fields = path.read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+    fields = (path / "stat").read_text("ascii").rpartition(")")[2].split()
+    children = (path / "task" / str(process) / "children").read_text("ascii").split()
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS + sum(cpu_seconds(int(child)) for child in children)
 
 
 def bare(session: Session, images_NYXC: NDArray[np.uint8], threads: int, seconds: float) -> Values:
@@ -302,8 +306,9 @@ def report(record: dict[str, Any]) -> list[Table]:
     settings, model = record["settings"], record["model"]
     title = (
         f"{model['name']} version {model['version']} on {model['engine']} in {model['precision']}, batch "
-        f"{settings['batch']}, {settings['streams']} streams, n = {settings['rounds']} rounds of "
-        f"{settings['seconds']:g} s, server on cores {settings['server_cores']}, client on {settings['client_cores']}"
+        f"{settings['batch']}, {settings['streams']} streams, {settings['workers']} workers, n = {settings['rounds']} "
+        f"rounds of {settings['seconds']:g} s, server on cores {settings['server_cores']}, client on "
+        f"{settings['client_cores']}"
     )
     cases = Table(title=title, title_justify="left")
     columns = (
@@ -337,6 +342,7 @@ def main(
     engine: Annotated[str, typer.Option(help="Of the server, and bare.")] = AUTO,
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch, and in a call that is to fill one.")] = 8,
     streams: Annotated[int, typer.Option(min=0, help="Batches at a time; 0 for one for each core of the server.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the server.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each case.")] = 10.0,
     server_cores: CoresOption = None,
@@ -346,7 +352,9 @@ def main(
 ) -> None:
     """Measure, print and record."""
     serving_cores, loading_cores = (tuple(cores or _usable_cores()) for cores in (server_cores, client_cores))
-    settings = Settings(engine, batch, streams or len(serving_cores), rounds, seconds, serving_cores, loading_cores)
+    settings = Settings(
+        engine, batch, streams or len(serving_cores), workers, rounds, seconds, serving_cores, loading_cores
+    )
     result = measure(bundle, settings)
     if record:
         write_json(record, result)

@@ -25,7 +25,6 @@ from typing import Any
 import grpc
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from headwise.bundle import BundleError
 from headwise.v1 import service_pb2, service_pb2_grpc
 
@@ -51,6 +50,7 @@ from headwise_server.repository import Repository, RepositoryError, RepositorySe
 from headwise_server.services.headwise import HeadwiseService
 from headwise_server.services.inference import SERVICE as OPEN_INFERENCE
 from headwise_server.services.inference import GRPCInferenceService
+from headwise_server.services.reflection import enable_reflection
 from headwise_server.settings import Settings
 from headwise_server.telemetry import Telemetry
 from headwise_server.tls import TlsError, server_credentials
@@ -262,7 +262,7 @@ async def serve(settings: Settings, engine: Engine, host: Host) -> None:
     )
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
-    reflection.enable_server_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    enable_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME), server)
     if settings.channelz:
         channelz.add_channelz_servicer(server)
 

@@ -16,7 +16,9 @@ import processes
 import pytest
 import support
 from gated import Gates, accepted, gated_server, wait_until_draining
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from headwise import Client, Unavailable
 from headwise.bundle import FORMAT_VERSION
@@ -69,6 +71,29 @@ def test_reflection_lists_and_describes_the_services(server: support.ServerProce
         file = database.FindFileContainingSymbol(SERVICE)
         methods = [method.name for method in file.service[0].method]
     assert methods == ["Classify", "ClassifyStream", "Explain", "GetModel", "ListModels"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_has_both_of_its_versions(server: support.ServerProcess, version: str) -> None:
+    """Each lists and describes both; a client may know either."""
+    names = {f"grpc.reflection.{name}.ServerReflection" for name in ("v1", "v1alpha")}
+    with grpc.insecure_channel(server.address) as channel:
+        reflect = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        questions = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in sorted(names)),
+        ]
+        listed, *described = reflect(iter(questions), timeout=SECONDS)
+    assert names <= {service.name for service in listed.list_services_response.service}
+    for name, reply in zip(sorted(names), described, strict=True):
+        [content] = reply.file_descriptor_response.file_descriptor_proto
+        file = FileDescriptorProto.FromString(content)
+        assert f"{file.package}.{file.service[0].name}" == name
+        assert file.service[0].method[0].input_type == f".{file.package}.ServerReflectionRequest"
 
 
 @pytest.mark.parametrize("service", ["", "digits", SERVICE])

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from headwise_server.peers import PeerError, Peers, socket_name
 
-
 Worker = Callable[..., Peers]
 
 
