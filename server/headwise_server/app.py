@@ -197,7 +197,7 @@ async def serve(
         return batcher.longest_running_seconds > settings.stuck_seconds
 
     async def publish() -> None:
-        state.models = repository.models
+        state.models, state.is_loading = repository.models, False
         await _set_health(health_servicer, repository, names, is_stuck())
 
     repository = Repository(

@@ -59,7 +59,7 @@ def served(state: State, name: str, version: str) -> Served:
     """The model that a request names; a model that is itself called NAME.explain goes first.
 
     Raises:
-        NotReady: no model is loaded yet.
+        NotReady: no model is loaded yet, or none any more.
         NotAllowed: the caller may not use it.
         NotFound: it is not served.
     """

@@ -199,7 +199,7 @@ def test_health_and_replies_follow_models_that_come_and_go(copy: Path) -> None:
 
         support.wait_until(lambda: any("serving nothing yet" in line for line in running.log))
         assert (status(""), status("digits")) == ("NOT_SERVING", "NOT_FOUND")
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="this server serves no model now"):
             client.classify([IMAGES_NYXC[0]])
         bundle.rename(copy / "digits")
         support.wait_until(lambda: (status(""), status("digits")) == ("SERVING", "SERVING"))
