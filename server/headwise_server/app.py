@@ -232,7 +232,7 @@ async def serve(settings: Settings, engine: Engine, host: Host) -> None:
         return batcher.longest_running_seconds > settings.stuck_seconds
 
     async def publish() -> None:
-        state.models = repository.models
+        state.models, state.is_loading = repository.models, False
         await readiness.publish()
 
     repository = Repository(

@@ -6,7 +6,7 @@
     ├── Overloaded         RESOURCE_EXHAUSTED   RetryInfo: when to try again
     ├── RateLimited        RESOURCE_EXHAUSTED   RetryInfo: when this client may send again
     ├── DeadlineUnmet      DEADLINE_EXCEEDED
-    ├── NotReady           UNAVAILABLE          still loading, or draining
+    ├── NotReady           UNAVAILABLE          still loading, nothing served, or draining
     ├── NotLoadable        FAILED_PRECONDITION  a model of the repository cannot be served
     ├── Unauthenticated    UNAUTHENTICATED      no token that is known
     ├── NotAllowed         PERMISSION_DENIED    this server does not do that for this client
@@ -128,7 +128,7 @@ class DeadlineUnmet(ServiceError):
 
 
 class NotReady(ServiceError):
-    """Models are still loading, or the server is draining."""
+    """Models are still loading, none is served, or the server is draining."""
 
     code, reason = code_pb2.UNAVAILABLE, "NOT_READY"
 

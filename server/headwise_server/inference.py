@@ -34,6 +34,11 @@ from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
 
 Context = grpc.aio.ServicerContext[Any, Any]
+STILL_LOADING = "the models are still loading; wait until the health service says SERVING."
+NOTHING_SERVED = (
+    "this server serves no model now: each was unloaded or removed, or cannot be served, as the repository's index and "
+    "the server's log say. Send the request to another server, or have a model loaded here."
+)
 
 
 @dataclass
@@ -45,6 +50,7 @@ class State:
     memory: Memory
     max_reply_bytes: int = 4 * 2**20
     models: Models = field(default_factory=dict)
+    is_loading: bool = True  # until the repository has been looked at for the first time
     in_flight: InFlight = field(default_factory=InFlight)
     statistics: Statistics = field(default_factory=Statistics)
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -67,12 +73,12 @@ class State:
         """The model that a request names.
 
         Raises:
-            NotReady: no model is loaded yet.
+            NotReady: no model is loaded yet, or none any more.
             NotAllowed: the caller may not use it, whether or not it is served.
             NotFound: it is not served.
         """
         if not self.models:
-            raise NotReady("the models are still loading; wait until the health service says SERVING.")
+            raise NotReady(STILL_LOADING if self.is_loading else NOTHING_SERVED)
         if name:
             self.identity().require_model(name)
         return resolve(self.visible, name, version)

@@ -35,6 +35,11 @@ class Served:
         return self.model.explain if self.explains else self.model.classify
 
     @property
+    def graph(self) -> str:
+        """Which of the model's graphs that is."""
+        return "explain" if self.explains else "classify"
+
+    @property
     def outputs(self) -> dict[str, Output]:
         """What it gives, by name."""
         manifest = self.model.manifest
@@ -59,7 +64,7 @@ def served(state: State, name: str, version: str) -> Served:
     """The model that a request names; a model that is itself called NAME.explain goes first.
 
     Raises:
-        NotReady: no model is loaded yet.
+        NotReady: no model is loaded yet, or none any more.
         NotAllowed: the caller may not use it.
         NotFound: it is not served.
     """
@@ -117,8 +122,8 @@ def config(state: State, asked: Served) -> oip.ModelConfig:
 
 
 def statistics(state: State, asked: Served) -> oip.ModelStatistics:
-    """What the model was asked so far."""
-    measured = state.statistics.of(asked.name, asked.model.manifest.version)
+    """What the model was asked so far, by both services."""
+    measured = state.statistics.of(asked.model.manifest.name, asked.model.manifest.version, asked.graph)
 
     def duration(value: Duration) -> oip.StatisticDuration:
         return oip.StatisticDuration(count=value.count, ns=value.nanoseconds)

@@ -1,12 +1,15 @@
 """How many requests each model was asked to answer since the server started, how they ended, and what that took.
 
-Belongs to one event loop. Kept by the name and version of a model, so bounded by the models that were served.
+Whichever service and port they came by. Belongs to one event loop. Kept by the name and version of a model and by its
+graph, so bounded by the models that were served.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from headwise_server.batching import Answer
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Duration:
 
 @dataclass
 class ModelStatistics:
-    """What one version of a model was asked. Every request is a success or a failure; only successes have the rest."""
+    """What one graph of a version was asked. Every request is a success or a failure; only successes have the rest."""
 
     success: Duration = field(default_factory=Duration)  # from arrival to answer
     fail: Duration = field(default_factory=Duration)
@@ -42,22 +45,27 @@ class Measured:
     queue_seconds: float = 0.0
     inference_seconds: float = 0.0
 
+    def ran(self, images: int, answer: Answer) -> None:
+        """Its images have been run."""
+        self.images = images
+        self.queue_seconds, self.inference_seconds = answer.queue_seconds, answer.inference_seconds
+
 
 class Statistics:
     """The statistics of all models."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str], ModelStatistics] = {}
+        self._models: dict[tuple[str, str, str], ModelStatistics] = {}
 
-    def of(self, name: str, version: str) -> ModelStatistics:
-        """Those of one version of a model; all zero where nobody has asked it."""
-        return self._models.get((name, version), ModelStatistics())
+    def of(self, name: str, version: str, graph: str) -> ModelStatistics:
+        """Those of one graph, "classify" or "explain", of a version of a model; all zero where nobody has asked it."""
+        return self._models.get((name, version, graph), ModelStatistics())
 
     @contextmanager
-    def request(self, name: str, version: str) -> Iterator[Measured]:
+    def request(self, name: str, version: str, graph: str) -> Iterator[Measured]:
         """Measure a request: an exception makes it a failure, a cancellation too."""
         measured, began = Measured(), time.monotonic()
-        model = self._models.setdefault((name, version), ModelStatistics())
+        model = self._models.setdefault((name, version, graph), ModelStatistics())
         try:
             yield measured
         except BaseException:

@@ -90,7 +90,7 @@ class Repository:
     """Models that come and go. Belongs to one event loop.
 
     Args:
-        publish: called on the loop after every change of `models` or of the states.
+        publish: called on the loop after the first look, and after every change of `models` or of the states.
     """
 
     def __init__(
@@ -198,9 +198,9 @@ class Repository:
 
     async def _update(self, only: str | None) -> None:
         """Bring the models in line with the folder; where one is named, that one, and what fails is final."""
-        before = (self.models, self._states.copy())
+        was_first, before = self._first, (self.models, self._states.copy())
         self.models = await asyncio.to_thread(self._updated, only)
-        if before != (self.models, self._states):
+        if was_first or before != (self.models, self._states):
             await self._publish()
 
     def _updated(self, only: str | None) -> Models:

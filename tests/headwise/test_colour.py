@@ -1,12 +1,17 @@
 """Colours as an ICC profile means them."""
 
 import io
-from typing import Any
+import sys
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import processes
 import pytest
-from headwise.colour import to_srgb
+from headwise.colour import ENTRY_BYTES, TABLE_BYTES, UNPACKED, Conversion, Conversions, to_srgb
 from headwise.decoding import decode
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
@@ -52,3 +57,54 @@ def test_profile_that_does_not_fit_is_ignored(profile: bytes, mode: str) -> None
     """Damaged, or of other channels: the image is as without it."""
     image = Image.new("RGB", (8, 8), (200, 100, 50)).convert(mode)
     assert to_srgb(image, profile).convert("RGB").getpixel((0, 0)) == image.convert("RGB").getpixel((0, 0))
+
+
+SIZES = st.integers(0, 3 * TABLE_BYTES)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=40), st.lists(SIZES, min_size=6, max_size=6), SIZES
+)
+def test_conversions_that_are_kept_stay_within_their_bytes(
+    asked: list[tuple[int, bool]], sizes: list[int], limit_bytes: int
+) -> None:
+    """Whichever profiles come in whichever order; the one that was asked for last is there, if it fits at all."""
+    made: list[str] = []
+
+    def make(profile: bytes | None, mode: str) -> Conversion:
+        made.append(mode)
+        return None if mode == "L" else cast(Any, object())
+
+    conversions = Conversions(limit_bytes, make)
+    for number, changes_nothing in asked:
+        profile, mode = bytes([number]) * (sizes[number] + 1), "L" if changes_nothing else "RGB"
+        size_bytes = ENTRY_BYTES if changes_nothing else TABLE_BYTES + UNPACKED * len(profile)
+        first, count = conversions.get(profile, mode), len(made)
+        assert conversions.kept_bytes <= limit_bytes
+        again = conversions.get(profile, mode)
+        assert again is first or size_bytes > limit_bytes
+        assert len(made) - count == (size_bytes > limit_bytes)
+
+
+MANY_PROFILES = """
+import sys
+from headwise.colour import to_srgb
+from PIL import Image
+
+def resident_mib():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
+
+profile, image = bytes.fromhex(sys.argv[1]), Image.new("RGB", (8, 8), (255, 0, 0))
+before = resident_mib()
+for number in range(32):
+    assert to_srgb(image, profile + bytes([number]) * 2**23).getpixel((0, 0))[2] > 200
+print(resident_mib() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
+def test_many_large_profiles_take_no_memory_for_long() -> None:
+    """32 of 8 MiB each leave a tenth of that behind, in a process of its own."""
+    command = [sys.executable, "-c", MANY_PROFILES, swapped_primaries().hex()]
+    assert float(processes.run(command, check=True).stdout) < 64

@@ -11,7 +11,7 @@ import pytest
 import support
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from headwise import Client, InvalidRequest
+from headwise import Client, InvalidRequest, Unavailable
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference.service_pb2_grpc import GRPCInferenceServiceStub
 from headwise_server.reception import COPIES
@@ -70,6 +70,24 @@ def test_least_memory_holds_the_largest_message(repository: Path) -> None:
         client.wait_until_ready(SECONDS)
         with pytest.raises(InvalidRequest, match=r"images\[0\]"):
             client.classify([bytes(2**20 - 100)])
+
+
+def test_server_whose_models_are_all_unloaded_says_so(repository: Path) -> None:
+    """Rather than that they are still loading; a client may ask another server."""
+    options = [*ENGINE, "--repository-control"]
+    with (
+        support.running_server(repository, options) as server,
+        grpc.insecure_channel(server.address) as channel,
+        Client(server.address) as client,
+    ):
+        client.wait_until_ready(SECONDS)
+        stub: Any = GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"), timeout=SECONDS)
+        with pytest.raises(Unavailable, match="serves no model now: each was unloaded"):
+            client.classify([bytes(64)])
+        stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"), timeout=SECONDS)
+        with pytest.raises(InvalidRequest):
+            client.classify([bytes(64)])
 
 
 def test_models_are_loaded_and_unloaded_on_request(bundle: Path, tmp_path: Path) -> None:

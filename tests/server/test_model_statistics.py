@@ -14,14 +14,14 @@ def test_every_request_is_a_success_or_a_failure(requests: list[tuple[bool, int,
     statistics = Statistics()
     for succeeds, images, queue_seconds, inference_seconds in requests:
         try:
-            with statistics.request("digits", "1") as measured:
+            with statistics.request("digits", "1", "classify") as measured:
                 measured.images = images
                 measured.queue_seconds, measured.inference_seconds = queue_seconds, inference_seconds
                 if not succeeds:
                     raise ValueError
         except ValueError:
             assert not succeeds
-    model, successes = statistics.of("digits", "1"), [request for request in requests if request[0]]
+    model, successes = statistics.of("digits", "1", "classify"), [request for request in requests if request[0]]
     assert model.success.count == model.queue.count == model.inference.count == len(successes)
     assert model.fail.count == len(requests) - len(successes)
     assert model.images == sum(images for _, images, _, _ in successes)
@@ -33,16 +33,17 @@ def test_every_request_is_a_success_or_a_failure(requests: list[tuple[bool, int,
 def test_cancelled_request_is_a_failure() -> None:
     """And is cancelled all the same."""
     statistics = Statistics()
-    with pytest.raises(asyncio.CancelledError), statistics.request("digits", "1"):
+    with pytest.raises(asyncio.CancelledError), statistics.request("digits", "1", "classify"):
         raise asyncio.CancelledError
-    assert statistics.of("digits", "1").fail.count == 1
+    assert statistics.of("digits", "1", "classify").fail.count == 1
 
 
-def test_versions_are_counted_apart() -> None:
+def test_versions_and_graphs_are_counted_apart() -> None:
     """And one that nobody has asked has zeros, which asking does not change."""
     statistics = Statistics()
-    with statistics.request("digits", "1"):
+    with statistics.request("digits", "1", "classify"):
         pass
-    assert statistics.of("digits", "2") == ModelStatistics()
-    assert statistics.of("digits", "1").success.count == 1
-    assert Duration() == statistics.of("digits", "2").success
+    assert statistics.of("digits", "2", "classify") == ModelStatistics()
+    assert statistics.of("digits", "1", "classify").success.count == 1
+    assert statistics.of("digits", "1", "explain") == ModelStatistics()
+    assert Duration() == statistics.of("digits", "2", "classify").success

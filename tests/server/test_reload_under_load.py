@@ -2,27 +2,17 @@
 
 import os
 import shutil
-import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import support
+from clients_at_work import IMAGES_NYXC, SECONDS, TOLERANCE, expected_logits, load
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headwise import Client, NotFound, Unavailable
 from headwise.bundle import read_manifest
-from headwise_exporter.export.graphs import run_graph
 
-SECONDS = support.LONG_SECONDS
-CLIENTS = 4
-IMAGES_NYXC = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
-TOLERANCE = 1e-4
 DAMAGED = ["manifest.json", "classify.onnx", "weights.bin", "golden.npz"]
 # The limit of the slowdown is beside the point here.
 ARGUMENTS = ["--engine", "onnxruntime", "--reload-seconds", "0.05", "--max-slowdown", "0"]
@@ -32,47 +22,6 @@ ARGUMENTS = ["--engine", "onnxruntime", "--reload-seconds", "0.05", "--max-slowd
 def copy(repository: Path, tmp_path: Path) -> Path:
     """A repository to change."""
     return Path(shutil.copytree(repository, tmp_path / "models"))
-
-
-def expected_logits(folder: Path) -> np.ndarray:
-    """What a bundle gives for the images, without a server."""
-    return run_graph(folder / "classify.onnx", IMAGES_NYXC)["logits"]
-
-
-@dataclass
-class Load:
-    """Clients that ask all the time, and compare each answer with the logits of the version that it names."""
-
-    address: str
-    expected: Mapping[str, np.ndarray]  # logits by version
-    stopped: threading.Event = field(default_factory=threading.Event)
-    answers: Counter[str] = field(default_factory=Counter)  # by version
-
-    def ask(self, seed: int) -> None:
-        """Ask until stopped; raises at the first wrong or missing answer."""
-        generator = np.random.default_rng(seed)
-        with Client(self.address, timeout_seconds=SECONDS) as client:
-            while not self.stopped.is_set():
-                index = int(generator.integers(len(IMAGES_NYXC)))
-                call = client.explain if generator.integers(4) == 0 else client.classify
-                [result] = call([IMAGES_NYXC[index]])
-                version = result.model.version
-                np.testing.assert_allclose(result.logits_K, self.expected[version][index], atol=TOLERANCE)
-                self.answers[version] += 1
-
-
-@contextmanager
-def load(address: str, expected: Mapping[str, np.ndarray]) -> Iterator[Load]:
-    """Clients at work; at the end each of them must have got every answer, and the right one."""
-    running = Load(address, expected)
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        asking: list[Future[None]] = [pool.submit(running.ask, seed) for seed in range(CLIENTS)]
-        try:
-            yield running
-        finally:
-            running.stopped.set()
-        for future in asking:
-            future.result(SECONDS)
 
 
 def versions(client: Client) -> list[int]:
@@ -199,7 +148,7 @@ def test_health_and_replies_follow_models_that_come_and_go(copy: Path) -> None:
 
         support.wait_until(lambda: any("serving nothing yet" in line for line in running.log))
         assert (status(""), status("digits")) == ("NOT_SERVING", "NOT_FOUND")
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="this server serves no model now"):
             client.classify([IMAGES_NYXC[0]])
         bundle.rename(copy / "digits")
         support.wait_until(lambda: (status(""), status("digits")) == ("SERVING", "SERVING"))

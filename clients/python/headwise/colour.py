@@ -8,18 +8,25 @@ other channels than the image has (CMYK in an RGB file) says nothing about the i
 Needs Pillow with LittleCMS, as its wheels have it.
 """
 
+import hashlib
 import io
-from functools import lru_cache
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageCms
 
 CHANNELS = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # a profile's colour space, by the mode of an image
 SAME = 1  # grey levels that two conversions of the same colours differ by
-CACHED = 32  # conversions; a folder of photos has a few profiles
 MAX_PROFILE_BYTES = 16 * 2**20  # the largest in use, of printers, have 3 MB
+KEPT_BYTES = 32 * 2**20  # of conversions, for the next image; a folder of photos has a few profiles
+TABLE_BYTES = 2**20  # of a conversion: LittleCMS makes tables of half of that at most, whatever the profile
+UNPACKED = 2  # bytes for one of a profile, where a conversion goes on with the profile's own tables
+ENTRY_BYTES = 2**10  # of a profile that is known to change nothing
 
 SRGB = ImageCms.createProfile("sRGB")
+Conversion = ImageCms.ImageCmsTransform | None  # None where nothing is to be done
 
 
 def _probe(mode: str) -> Image.Image:
@@ -30,9 +37,8 @@ def _probe(mode: str) -> Image.Image:
     return Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3))
 
 
-@lru_cache(CACHED)
-def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile's colours to sRGB; from CIE L*a*b* where there is no profile. None where nothing is to be done."""
+def _conversion(profile: bytes | None, mode: str) -> Conversion:
+    """From a profile's colours to sRGB; from CIE L*a*b* where there is no profile."""
     try:
         if profile is None:
             source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
@@ -58,6 +64,39 @@ def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform 
     return conversion
 
 
+class Conversions:
+    """The conversions that were used last, as many as fit into so many bytes. Safe to use by several threads.
+
+    Profiles are known by their sha256 and are not kept themselves.
+    """
+
+    def __init__(self, limit_bytes: int, make: Callable[[bytes | None, str], Conversion] = _conversion) -> None:
+        self.kept_bytes = 0
+        self._limit_bytes, self._make = limit_bytes, make
+        self._kept: OrderedDict[tuple[bytes, str], tuple[Conversion, int]] = OrderedDict()  # the latest come last
+        self._lock = threading.Lock()
+
+    def get(self, profile: bytes | None, mode: str) -> Conversion:
+        """The conversion of images of that mode with that profile."""
+        key = (hashlib.sha256(profile or b"").digest(), mode)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][0]
+        conversion = self._make(profile, mode)
+        size_bytes = ENTRY_BYTES if conversion is None else TABLE_BYTES + UNPACKED * len(profile or b"")
+        with self._lock:
+            if key not in self._kept and size_bytes <= self._limit_bytes:
+                self._kept[key] = conversion, size_bytes
+                self.kept_bytes += size_bytes
+            while self.kept_bytes > self._limit_bytes:
+                self.kept_bytes -= self._kept.popitem(last=False)[1][1]
+        return conversion
+
+
+_conversions = Conversions(KEPT_BYTES)
+
+
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """An image of mode L, RGB, CMYK, YCbCr or LAB as sRGB: as RGB, or as it is if its values are sRGB already."""
     if image.mode == "LAB":
@@ -66,5 +105,5 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         image = image.convert("RGB")
     if image.mode != "LAB" and (not isinstance(profile, bytes) or not 0 < len(profile) <= MAX_PROFILE_BYTES):
         return image
-    conversion = _conversion(profile, image.mode)
+    conversion = _conversions.get(profile, image.mode)
     return image if conversion is None else conversion.apply(image)

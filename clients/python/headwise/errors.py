@@ -7,7 +7,7 @@ HeadwiseError
 ├── PermissionDenied    the token does not permit that
 ├── Overloaded          the server's queue is full: try again later
 ├── DeadlineExceeded    the answer did not come in time, or could not have
-├── Unavailable         no server there, still loading, or draining: try again, or another
+├── Unavailable         no server there, nothing served (yet), or draining: try again, or another
 └── ServerFailure       the server could not do its work; its log says why
 """
 
@@ -49,7 +49,7 @@ class DeadlineExceeded(HeadwiseError):
 
 
 class Unavailable(HeadwiseError):
-    """No server there, still loading, or draining."""
+    """No server there, no model served or not yet, or draining."""
 
 
 class ServerFailure(HeadwiseError):

@@ -13,7 +13,7 @@ from grpc_health.v1 import health
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from headwise_server.addresses import ListenError, TcpAddress, parse
-from headwise_server.http.certificates import ServerContexts
+from headwise_server.http.certificates import ListeningContext
 from headwise_server.http.routes import application
 from headwise_server.inference import State
 from headwise_server.reception import Reception
@@ -86,7 +86,7 @@ def http_server(
     )
     config.load()
     if settings.tls:
-        config.ssl = ServerContexts(settings.tls).listening()
+        config.ssl = ListeningContext(settings.tls)
     listening = _bound(address, shares_port=state.peers.are_possible)
     task = asyncio.ensure_future(_Server(config).serve(sockets=[listening]))
     on_listening(f"http{'s' * bool(settings.tls)}://{address.bound(listening.getsockname()[1])}")

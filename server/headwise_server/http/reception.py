@@ -126,12 +126,12 @@ class Endpoint:
         if task and self._admits:
             self._state.in_flight.add(task)
         request = Request(scope, receive)
-        client = _peer(request)
+        peer = _peer(request)
         identifier = logs.request_id(request.headers.get(logs.REQUEST_ID_HEADER))
-        arrived = Call(SERVICE, self._name, client, identifier, request.headers, CLIENT_CLOSED)
+        arrived = Call(SERVICE, self._name, peer, identifier, request.headers, CLIENT_CLOSED)
         with observed(self._reception.telemetry, arrived) as call:
             try:
-                response = await self._response(request, client, call)
+                client, response = await self._response(request, peer, call)
                 response.headers[logs.REQUEST_ID_HEADER] = identifier
                 self._reception.hold_until_sent(client, len(response.body))
                 await response(scope, receive, send)
@@ -140,9 +140,12 @@ class Endpoint:
                 if task:
                     task.uncancel()
 
-    async def _response(self, request: Request, client: str, call: Call) -> Response:
+    async def _response(self, request: Request, peer: str, call: Call) -> tuple[str, Response]:
+        """Whose reply it is, and the reply."""
+        client = peer
         try:
-            return await self._answered(request, client)
+            client = self._entered(request, peer)
+            return client, await self._answered(request, client)
         except ClientDisconnect:
             raise
         except (Exception, asyncio.CancelledError) as error:
@@ -152,13 +155,17 @@ class Endpoint:
                 error = NotReady(SHUTTING_DOWN)
             refusal = as_service_error(error)
             call.reason = refusal.reason
-            return error_response(refusal, self._path)
+            return client, error_response(refusal, self._path)
+
+    def _entered(self, request: Request, peer: str) -> str:
+        """Whose turn and whose memory it is, where the request may be answered."""
+        if self._admits:
+            return self._reception.admit(self._name, request.headers.items(), peer).client
+        if self._path == METRICS and (refusal := self._reception.gate.refusal(self._name, request.headers.items())):
+            raise refusal  # they name the models
+        return peer
 
     async def _answered(self, request: Request, client: str) -> Response:
-        if self._admits:
-            client = self._reception.admit(self._name, request.headers.items(), client).client
-        elif self._path == METRICS and (refusal := self._reception.gate.refusal(self._name, request.headers.items())):
-            raise refusal  # they name the models
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         caller = Caller(client, _deadline(request.query_params))
         received = Received(request.path_params, request.query_params, request.headers, media_type, b"", caller)

@@ -38,9 +38,11 @@ async def classify(state: State, request: pb.ClassifyRequest, caller: Caller) ->
     arrived = time.monotonic()
     state.identity().require(Action.CLASSIFY)
     model = state.model(request.model, request.version)
-    check_reply(state, classify_reply_bytes(model, len(request.images), request.top_k))
-    answer = await run(state, model, model.classify, request.images, caller)
-    return classify_response(model, answer, request.top_k, arrived)
+    with state.statistics.request(model.manifest.name, model.manifest.version, "classify") as measured:
+        check_reply(state, classify_reply_bytes(model, len(request.images), request.top_k))
+        answer = await run(state, model, model.classify, request.images, caller)
+        measured.ran(len(request.images), answer)
+        return classify_response(model, answer, request.top_k, arrived)
 
 
 async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> pb.ExplainResponse:
@@ -52,11 +54,13 @@ async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> p
     arrived = time.monotonic()
     state.identity().require(Action.EXPLAIN)
     model = state.model(request.model, request.version)
-    asked = target_indices(request.labels, model)
-    check_reply(state, explain_reply_bytes(model, len(request.images), len(asked) or request.top_k))
-    answer = await run(state, model, model.explain, request.images, caller)
-    respond = partial(explain_response, model, answer, asked, request.top_k, arrived)
-    return await asyncio.to_thread(respond) if len(request.images) > LARGE_REPLY_IMAGES else respond()
+    with state.statistics.request(model.manifest.name, model.manifest.version, "explain") as measured:
+        asked = target_indices(request.labels, model)
+        check_reply(state, explain_reply_bytes(model, len(request.images), len(asked) or request.top_k))
+        answer = await run(state, model, model.explain, request.images, caller)
+        measured.ran(len(request.images), answer)
+        respond = partial(explain_response, model, answer, asked, request.top_k, arrived)
+        return await asyncio.to_thread(respond) if len(request.images) > LARGE_REPLY_IMAGES else respond()
 
 
 def list_models(state: State) -> pb.ListModelsResponse:

@@ -97,14 +97,15 @@ async def model_infer(state: State, request: oip.ModelInferRequest, caller: Call
     """
     asked = served(state, request.model_name, request.model_version)
     state.identity().require(Action.EXPLAIN if asked.explains else Action.CLASSIFY)
-    with state.statistics.request(asked.name, asked.model.manifest.version) as measured:
+    manifest = asked.model.manifest
+    with state.statistics.request(manifest.name, manifest.version, asked.graph) as measured:
         check_parameters(request.parameters, PARAMETERS, "parameters")
         if priority := whole_number(request.parameters, "priority", "parameters"):
             description = f"expected 0, found {priority}: requests take their turn as they come."
             raise InvalidArgument("parameters[priority]", description)
         caller = replace(caller, deadline=_deadline(request, caller.deadline))
         wanted = wanted_outputs(request, asked.outputs)
-        expected, limit = asked.model.manifest.input, state.batcher.max_queue
+        expected, limit = manifest.input, state.batcher.max_queue
         if request.ByteSize() > LARGE_BYTES:
             messages = await asyncio.to_thread(images_of, request, expected, limit)
         else:
@@ -112,8 +113,7 @@ async def model_infer(state: State, request: oip.ModelInferRequest, caller: Call
         size_bytes = reply_bytes(asked, wanted, len(messages), len(request.id))
         check_reply(state, size_bytes)
         answer = await run(state, asked.model, asked.session, messages, caller)
-        measured.images = len(messages)
-        measured.queue_seconds, measured.inference_seconds = answer.queue_seconds, answer.inference_seconds
+        measured.ran(len(messages), answer)
         if size_bytes > LARGE_BYTES:
             return await asyncio.to_thread(_response, asked, wanted, answer, request)
         return _response(asked, wanted, answer, request)

@@ -1,15 +1,28 @@
 """The limits of the server hold for HTTP as for gRPC, and a client that leaves costs nothing."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 import support
+from headwise_server.errors import NotFound
+from headwise_server.gate import Gate
+from headwise_server.http.reception import Endpoint, Received
+from headwise_server.identity import Limits
+from headwise_server.inference import State
+from headwise_server.memory import Memory
+from headwise_server.reception import Reception
+from headwise_server.tokens import Tokens, sha256
 from http_support import PNG, SECONDS, HttpServer, running_http_server, status_of
+from starlette.responses import Response
+from starlette.types import Message
 
 CLASSIFY = "/v1/models/digits:classify"
 
@@ -84,6 +97,33 @@ def test_memory_is_bounded(repository: Path, tmp_path: Path) -> None:
             assert held.result(SECONDS).status_code == 200
         assert http.classify(large).status_code == 200
         assert http.metrics()["headwise_memory_used_bytes"] == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_reply_is_charged_to_whom_the_token_names(tmp_path: Path, fails: bool) -> None:
+    """Not to its connection: whoever has a token has one share of the memory, also for what is not read yet."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(f"[tokens.alice]\nsha256='{sha256('a')}'\nmodels=['*']\nactions=['classify']\n")
+    memory = Memory(10_000)
+    state = State(cast(Any, None), cast(Any, None), memory)
+    limits = {"max_calls": 8, "max_message_bytes": 100, "max_fields": 8}
+    reception = Reception((), state.in_flight, memory, Gate(Tokens(file, Limits())), **limits)
+
+    async def handler(_: State, received: Received) -> Response:
+        if fails:
+            raise NotFound("digits", "x" * 6000)
+        return Response(b"x" * 6000)
+
+    async def send(_: Message) -> None:
+        assert memory.used_bytes >= 6000
+        assert (memory.has_room("alice", 3000), memory.has_room("ipv4:127.0.0.1:5", 3000)) == (False, True)
+
+    headers = [(b"authorization", b"Bearer a")]
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": headers, "client": ("127.0.0.1", 5)}
+    endpoint = Endpoint(state, reception, "GET", "/x", handler)
+    await asyncio.create_task(endpoint({**scope, "query_string": b""}, cast(Any, None), send))
+    await asyncio.sleep(0)
+    assert memory.used_bytes == 0
 
 
 def test_slow_upload_counts_with_the_largest_size(repository: Path) -> None:

@@ -18,6 +18,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from headwise.bundle import read_manifest
+from headwise.v1 import service_pb2 as pb
+from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from headwise_server.batching import Batcher
 from headwise_server.engines import Outputs, create
 from headwise_server.errors import Internal
@@ -289,7 +291,7 @@ async def test_split_that_misses_the_logit_is_withheld(bundle: Path, monkeypatch
         monkeypatch.setattr(session, "run", tampered)
         with pytest.raises(Internal, match=r"miss the logit by 0\.5, tolerance 0\.0001; the explanation is withheld"):
             await model_infer(state, request, Caller("", None))
-        statistics = state.statistics.of("digits.explain", "1")
+        statistics = state.statistics.of("digits", "1", "explain")
         assert (statistics.success.count, statistics.fail.count) == (1, 1)
         assert (await model_infer(state, infer_request(), Caller("", None))).outputs
         await state.batcher.close()
@@ -360,6 +362,26 @@ def test_statistics_count_what_was_asked(stub: GRPCInferenceServiceStub) -> None
     assert statistics("digits") == other_before
     everything = stub.ModelStatistics(oip.ModelStatisticsRequest(), timeout=SECONDS).model_stats
     assert [(model.name, model.version) for model in everything] == [("digits", "1"), ("digits.explain", "1")]
+
+
+def test_statistics_count_classify_and_explain(channel: grpc.Channel, stub: GRPCInferenceServiceStub) -> None:
+    """Calls and requests of a stream, successes and failures, under the names of this protocol."""
+
+    def counts(name: str) -> tuple[int, int, int]:
+        [model] = stub.ModelStatistics(oip.ModelStatisticsRequest(name=name), timeout=SECONDS).model_stats
+        return model.inference_count, model.inference_stats.success.count, model.inference_stats.fail.count
+
+    images = [pb.Image(encoded=png(image_YXC)) for image_YXC in IMAGES[:3]]
+    right, wrong = pb.ClassifyRequest(images=images), pb.ClassifyRequest(images=[pb.Image(encoded=b"no image")])
+    before, service = {name: counts(name) for name in ("digits", "digits.explain")}, HeadwiseServiceStub(channel)
+    service.Classify(right, timeout=SECONDS)
+    stream = iter([pb.ClassifyStreamRequest(request=request) for request in (right, wrong)])
+    assert len(list(service.ClassifyStream(stream, timeout=SECONDS))) == 2
+    service.Explain(pb.ExplainRequest(images=images[:2]), timeout=SECONDS)
+    with pytest.raises(grpc.RpcError):
+        service.Explain(pb.ExplainRequest(images=images, labels=["unknown"]), timeout=SECONDS)
+    added = {name: tuple(np.subtract(counts(name), before[name]).tolist()) for name in before}
+    assert added == {"digits": (6, 2, 1), "digits.explain": (2, 1, 1)}
 
 
 def test_service_has_health_and_reflection(channel: grpc.Channel) -> None:
