@@ -42,9 +42,9 @@ from headwise_server.inference import State
 from headwise_server.loading import LoadSettings, remove_copies
 from headwise_server.memory import Memory
 from headwise_server.open_inference import service_pb2_grpc as oip_grpc
-from headwise_server.peers import Answers, Peers
+from headwise_server.peers import PEER_SECONDS, Answers, Peers
 from headwise_server.rate_limits import RateLimits
-from headwise_server.readiness import PEER_SECONDS, Readiness
+from headwise_server.readiness import Readiness
 from headwise_server.reception import Reception
 from headwise_server.repository import Repository, RepositoryError, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
@@ -169,7 +169,7 @@ async def _hold_back(repository: Repository, peers: Peers) -> None:
         repository.hold_back(json.loads(names) if isinstance(names, str) else ())
 
 
-def _answers(telemetry: Telemetry, repository: Repository, readiness: Readiness) -> Answers:
+def _answers(state: State, repository: Repository, readiness: Readiness) -> Answers:
     """What this worker says to the others."""
 
     async def changed(change: Callable[[str], Awaitable[None]], name: str) -> str:
@@ -182,7 +182,8 @@ def _answers(telemetry: Telemetry, repository: Repository, readiness: Readiness)
     return {
         "served": partial(said, lambda: json.dumps(sorted(readiness.own()))),
         "unloaded": partial(said, lambda: json.dumps(repository.unloaded)),
-        "metrics": partial(said, lambda: telemetry.exposition().decode()),
+        "metrics": partial(said, lambda: state.telemetry.exposition().decode()),
+        "statistics": partial(said, state.statistics.text),
         "load": partial(changed, repository.load),
         "unload": partial(changed, repository.unload),
     }
@@ -277,7 +278,7 @@ async def serve(settings: Settings, engine: Engine, host: Host) -> None:
         if not await _loaded(repository.start(), stopping):
             host.end()
     bound = _bind(server, parse(settings.listen), credentials)
-    await host.peers.listen(_answers(telemetry, repository, readiness))  # who listens is there for the others
+    await host.peers.listen(_answers(state, repository, readiness))  # who listens is there for the others
     host.listening(bound)
     http = http_server(settings, state, reception, readiness.servicer, host.listening) if settings.http_listen else None
     await server.start()

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from headwise_server.inference import State
-from headwise_server.model_statistics import Duration
+from headwise_server.model_statistics import Duration, Statistics
 from headwise_server.models import Model
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.replies import DEFAULT_CLASSIFY_TOP
@@ -121,9 +121,9 @@ def config(state: State, asked: Served) -> oip.ModelConfig:
     return response
 
 
-def statistics(state: State, asked: Served) -> oip.ModelStatistics:
+def statistics(known: Statistics, asked: Served) -> oip.ModelStatistics:
     """What the model was asked so far, by both services."""
-    measured = state.statistics.of(asked.model.manifest.name, asked.model.manifest.version, asked.graph)
+    measured = known.of(asked.model.manifest.name, asked.model.manifest.version, asked.graph)
 
     def duration(value: Duration) -> oip.StatisticDuration:
         return oip.StatisticDuration(count=value.count, ns=value.nanoseconds)

@@ -4,12 +4,15 @@ Whichever service and port they came by. Belongs to one event loop. Kept by the 
 graph, so bounded by the models that were served.
 """
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from headwise_server.batching import Answer
+
+Key = tuple[str, str, str]  # name, version and graph
 
 
 @dataclass
@@ -18,6 +21,10 @@ class Duration:
 
     count: int = 0
     nanoseconds: int = 0
+
+    def __add__(self, other: "Duration") -> "Duration":
+        """Both."""
+        return Duration(self.count + other.count, self.nanoseconds + other.nanoseconds)
 
     def add(self, seconds: float) -> None:
         """Count one more."""
@@ -35,6 +42,17 @@ class ModelStatistics:
     inference: Duration = field(default_factory=Duration)  # longest engine run with an image of a request
     images: int = 0
     last_success: float = 0.0  # seconds since 1970; 0 before the first
+
+    def __add__(self, other: "ModelStatistics") -> "ModelStatistics":
+        """What two processes were asked."""
+        return ModelStatistics(
+            self.success + other.success,
+            self.fail + other.fail,
+            self.queue + other.queue,
+            self.inference + other.inference,
+            self.images + other.images,
+            max(self.last_success, other.last_success),
+        )
 
 
 @dataclass
@@ -54,8 +72,8 @@ class Measured:
 class Statistics:
     """The statistics of all models."""
 
-    def __init__(self) -> None:
-        self._models: dict[tuple[str, str, str], ModelStatistics] = {}
+    def __init__(self, models: dict[Key, ModelStatistics] | None = None) -> None:
+        self._models = models or {}
 
     def of(self, name: str, version: str, graph: str) -> ModelStatistics:
         """Those of one graph, "classify" or "explain", of a version of a model; all zero where nobody has asked it."""
@@ -76,3 +94,18 @@ class Statistics:
         model.inference.add(measured.inference_seconds)
         model.images += measured.images
         model.last_success = time.time()
+
+    def text(self) -> str:
+        """All of it, for another process."""
+        return json.dumps([(*key, asdict(model)) for key, model in self._models.items()])
+
+    def with_others(self, texts: Iterable[str]) -> "Statistics":
+        """Those of this process and of others together."""
+        whole = dict(self._models)
+        for text in texts:
+            for *key, values in json.loads(text):
+                durations = {name: Duration(**value) for name, value in values.items() if isinstance(value, dict)}
+                name, version, graph = key
+                own = whole.get((name, version, graph), ModelStatistics())
+                whole[name, version, graph] = own + ModelStatistics(**{**values, **durations})
+        return Statistics(whole)

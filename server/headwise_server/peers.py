@@ -15,6 +15,7 @@ from pathlib import Path
 
 Answers = Mapping[str, Callable[[str], Awaitable[str]]]  # by question; from its argument
 SUFFIX = ".sock"
+PEER_SECONDS = 5.0  # for what others can say at once; Prometheus waits for 10
 
 
 def socket_name(number: int, generation: int) -> str:

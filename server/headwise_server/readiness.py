@@ -16,7 +16,7 @@ from headwise_server.repository import Repository
 
 logger = logging.getLogger(__name__)
 WATCH_SECONDS = 0.5
-PEER_SECONDS = 10.0  # a worker whose event loop has stood still for so long hangs
+HANGING_SECONDS = 10.0  # a worker whose event loop has stood still for so long hangs
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -56,7 +56,7 @@ class Readiness:
 
     async def look(self) -> None:
         """Ask the other workers, and publish what has changed."""
-        answers = await self._peers.ask("served", timeout_seconds=PEER_SECONDS)
+        answers = await self._peers.ask("served", timeout_seconds=HANGING_SECONDS)
         others = [set(json.loads(answer)) if isinstance(answer, str) else set[str]() for answer in answers.values()]
         if others != self._others:
             self._others = others

@@ -1,6 +1,7 @@
 """Counts and times of requests."""
 
 import asyncio
+from contextlib import suppress
 
 import hypothesis.strategies as st
 import pytest
@@ -47,3 +48,22 @@ def test_versions_and_graphs_are_counted_apart() -> None:
     assert statistics.of("digits", "1", "classify").success.count == 1
     assert statistics.of("digits", "1", "explain") == ModelStatistics()
     assert Duration() == statistics.of("digits", "2", "classify").success
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9), st.booleans()), max_size=5), max_size=4))
+def test_statistics_of_processes_add_up(processes: list[list[tuple[str, int, bool]]]) -> None:
+    """Whoever adds those of the others to its own, as if one process had been asked everything."""
+    each, whole = [Statistics() for _ in processes], Statistics()
+    for own, requests in zip(each, processes, strict=True):
+        for name, images, succeeds in requests:
+            for statistics in (own, whole):
+                with suppress(ValueError), statistics.request(name, "1", "classify") as measured:
+                    measured.images = images
+                    if not succeeds:
+                        raise ValueError
+    for own in each:
+        added = own.with_others(other.text() for other in each if other is not own)
+        for name in "ab":
+            expected, together = whole.of(name, "1", "classify"), added.of(name, "1", "classify")
+            assert together.images == expected.images
+            assert (together.success.count, together.fail.count) == (expected.success.count, expected.fail.count)

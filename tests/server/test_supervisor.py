@@ -75,6 +75,10 @@ def test_all_workers_answer_and_are_measured_as_one(
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         calls = [pool.submit(answer, HeadwiseServiceStub(channel).Classify, known, 3, 5) for channel in channels]
         assert {call.result(SECONDS) for call in calls} == {Outcome("OK")}
+    counted = GRPCInferenceServiceStub(channels[0]).ModelStatistics(
+        oip.ModelStatisticsRequest(name="digits"), timeout=SECONDS
+    )
+    assert [model.inference_count for model in counted.model_stats] == [2 * CONNECTIONS]
     url = port_of(server)
     for _ in range(4):
         text = requests.get(f"{url}/metrics", timeout=SECONDS).text

@@ -10,9 +10,8 @@ from headwise_server.http.reception import Handler, Received
 from headwise_server.http.replies import json_response
 from headwise_server.inference import State
 from headwise_server.model_descriptions import served
+from headwise_server.peers import PEER_SECONDS
 from headwise_server.telemetry import CONTENT_TYPE, merged
-
-PEER_SECONDS = 5.0  # for another worker to say its metrics; Prometheus waits for 10
 
 
 async def metrics(state: State, received: Received) -> Response:

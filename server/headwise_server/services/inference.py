@@ -20,7 +20,7 @@ from headwise_server.inference import Caller, Context, State, check_reply, run
 from headwise_server.model_descriptions import Served, all_served, config, index, metadata, served, statistics
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference import service_pb2_grpc
-from headwise_server.peers import PeerError
+from headwise_server.peers import PEER_SECONDS, PeerError
 from headwise_server.reception import as_service_error
 from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
 from headwise_server.repository import Repository, RepositoryError
@@ -185,9 +185,11 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStatistics(
         self, request: oip.ModelStatisticsRequest, context: Context
     ) -> oip.ModelStatisticsResponse:
-        """Counts and times of one model, or of all."""
+        """Counts and times of one model, or of all, in all workers but for one that hangs."""
         models = [served(self._state, request.name, request.version)] if request.name else all_served(self._state)
-        return oip.ModelStatisticsResponse(model_stats=[statistics(self._state, asked) for asked in models])
+        others = await self._state.peers.ask("statistics", timeout_seconds=PEER_SECONDS)
+        known = self._state.statistics.with_others(text for text in others.values() if isinstance(text, str))
+        return oip.ModelStatisticsResponse(model_stats=[statistics(known, asked) for asked in models])
 
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
         """The tensors that a model gives for images."""
