@@ -9,9 +9,12 @@ listens, is a worker. Each connection is one question, which ends with its half,
 
 import asyncio
 import json
+import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+
+from headwise_server.listening import ListeningSocket
 
 Answers = Mapping[str, Callable[[str], Awaitable[str]]]  # by question; from its argument
 SUFFIX = ".sock"
@@ -70,7 +73,9 @@ class Peers:
                 writer.close()
 
         path = self._folder / self._name
-        self._server = await asyncio.start_unix_server(answer, path)
+        listening = ListeningSocket(socket.AF_UNIX)
+        listening.bind(str(path))
+        self._server = await asyncio.start_unix_server(answer, sock=listening)
         path.chmod(stat.S_IRUSR | stat.S_IWUSR)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -170,12 +171,15 @@ def test_file_descriptors_that_run_out_under_load(copy: Path, tmp_path: Path) ->
             clients.wait_for_more()
             limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+            began = time.monotonic()
             late = pool.submit(http.classify)  # a new connection
             staged.rename(copy / "digits" / "2")
             support.wait_until(lambda: any("Too many open files" in line for line in http.running.log))
             clients.wait_for_more()
             assert [classify() for _ in range(10)] == [200] * 10
             assert set(clients.answers) == {"1"}
+            said = sum("out of system resource" in line for line in http.running.log)
+            assert said < 2 + time.monotonic() - began  # once a second
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
             assert late.result(SECONDS).status_code == 200
             support.wait_until(lambda: clients.answers["2"] or clients.stopped.is_set())

@@ -16,6 +16,7 @@ from headwise_server.addresses import ListenError, TcpAddress, parse
 from headwise_server.http.certificates import ListeningContext
 from headwise_server.http.routes import application
 from headwise_server.inference import State
+from headwise_server.listening import ListeningSocket
 from headwise_server.reception import Reception
 from headwise_server.settings import Settings
 
@@ -46,7 +47,8 @@ def _bound(address: TcpAddress, *, shares_port: bool) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         place = (address.host, address.port)
-        return socket.create_server(place, family=family, backlog=BACKLOG, reuse_port=shares_port)
+        bound = socket.create_server(place, family=family, backlog=BACKLOG, reuse_port=shares_port)
+        return ListeningSocket(fileno=bound.detach())
     except OSError as error:
         raise ListenError(
             f"cannot listen on {address}: is the port in use, or the address not this machine's? ({error}). "
