@@ -18,11 +18,12 @@ from headwise_server.errors import Internal, NotFound, NotReady
 from headwise_server.gate import Gate
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
-from headwise_server.reception import COPIES, Context, Reception, as_service_error
+from headwise_server.receiving import COPIES, Receiving
+from headwise_server.reception import Context, Reception, as_service_error
 
 CLASSIFY = "/headwise.v1.HeadwiseService/Classify"
 MAX_MESSAGE_BYTES = 1000
-SLOW_BYTES = COPIES * MAX_MESSAGE_BYTES
+BUDGET_BYTES = (COPIES + 1) * MAX_MESSAGE_BYTES  # of which slow uploads leave two thirds of what one may need
 MAX_FIELDS = 50
 
 
@@ -66,15 +67,14 @@ class Running:
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
-    """A server with room for one slow upload and a half, and for four calls."""
-    service, in_flight, memory = Service(), InFlight(), Memory(SLOW_BYTES * 3 // 2)
+    """A server with room for one slow upload of a client, with two turns, and for four calls."""
+    service, in_flight, memory = Service(), InFlight(), Memory(BUDGET_BYTES)
     received = Reception(
         ("headwise.v1.HeadwiseService",),
         in_flight,
-        memory,
+        Receiving(memory, 2, MAX_MESSAGE_BYTES),
         Gate(),
         max_calls=4,
-        max_message_bytes=MAX_MESSAGE_BYTES,
         max_fields=MAX_FIELDS,
     )
     server = grpc.aio.server(interceptors=[received])
@@ -114,7 +114,7 @@ async def refusal(call: grpc.aio.Call) -> tuple[grpc.StatusCode, str, list[type[
 async def test_slow_upload_is_charged_with_its_largest_size(running: Running) -> None:
     """As long as it lasts, and answered when it is complete; then nothing is charged any more."""
     call = running.open()
-    await until(running, SLOW_BYTES)
+    await until(running, MAX_MESSAGE_BYTES)
     await call.write(request("late"))
     assert pb.ClassifyResponse.FromString(await call).model.name == "late"
     await until(running, 0)
@@ -123,7 +123,7 @@ async def test_slow_upload_is_charged_with_its_largest_size(running: Running) ->
 async def test_slow_upload_is_refused_where_there_is_no_room(running: Running) -> None:
     """With a time to try again, while the one that has room goes on and a fast one is served."""
     slow = running.open()
-    await until(running, SLOW_BYTES)
+    await until(running, MAX_MESSAGE_BYTES)
     expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", [error_details_pb2.RetryInfo])
     assert await refusal(running.open()) == expected
     await running.classify(request())
@@ -143,7 +143,7 @@ async def test_slow_upload_is_ended_after_its_time(running: Running, monkeypatch
 async def test_upload_that_its_client_gives_up_is_charged_no_more(running: Running) -> None:
     """Nobody is told."""
     call = running.open()
-    await until(running, SLOW_BYTES)
+    await until(running, MAX_MESSAGE_BYTES)
     call.cancel()
     await until(running, 0)
     await running.in_flight.drain()

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from headwise_server.errors import SHUTTING_DOWN, NotReady
 from headwise_server.inference import Caller, State
-from headwise_server.reception import COPIES
+from headwise_server.receiving import COPIES
 
 WINDOW_BATCHES = 4  # of the images of one stream that are worked on at a time
 

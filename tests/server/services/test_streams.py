@@ -11,7 +11,7 @@ from headwise_server.errors import NotReady
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
 from headwise_server.memory import Memory
-from headwise_server.reception import COPIES
+from headwise_server.receiving import COPIES
 from headwise_server.services.streams import WINDOW_BATCHES, in_order
 
 MAX_BATCH, REQUEST_BYTES = 4, 100
