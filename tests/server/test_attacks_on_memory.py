@@ -1,9 +1,7 @@
 """Uploads and photos that are meant to take memory: it stays within what the options state.
 
 The most that a server takes beside its models is `--memory-mib`, and `--decoding-mib` where images are decoded, and
-what is counted nowhere: SLACK_MIB that gRPC and the allocator keep in reserve, and what uploads bring in their first
-moment, before they are known to be large. That was up to 5 MiB for each of 40 or 80 uploads at once of 31 MiB on two
-busy cores.
+what gRPC and the allocator keep in reserve: RESERVE_MIB, or SLACK_MIB where many threads decode.
 """
 
 import io
@@ -33,8 +31,7 @@ from hostile import (
 )
 from PIL import Image
 
-SLACK_MIB = 160
-FIRST_MOMENT_MIB = 8  # of each upload
+SLACK_MIB, RESERVE_MIB = 160, 96
 UPLOADS = 40
 LARGEST_MIB = 31  # of a message that is still taken
 
@@ -67,7 +64,7 @@ def test_large_junk_from_many_clients_stays_within_the_budget(repository: Path, 
     arguments = ("--engine", "onnxruntime", "--memory-mib", "256", "--decoding-mib", "64")
     with support.running_server(repository, arguments) as running, ThreadPoolExecutor(UPLOADS) as pool:
         ready(running)
-        with growth_below(running, 256 + 64 + UPLOADS * FIRST_MOMENT_MIB):
+        with growth_below(running, 256 + RESERVE_MIB):
             attacks = [pool.submit(classify, running.address, junk) for _ in range(UPLOADS)]
             assert {item.code for item in in_time(running.address, known) if not item.is_refusal} == {"OK"}
             for attack in attacks:
@@ -78,28 +75,32 @@ def test_large_junk_from_many_clients_stays_within_the_budget(repository: Path, 
 
 
 def test_half_uploaded_requests_stay_within_the_budget(repository: Path, known: Known) -> None:
-    """Of 40 clients that stop after 30 MiB, as many as there is room for are waited for; others are answered."""
+    """Of 40 clients that stop after 30 MiB, as many as there is room for are waited for; others are answered.
+
+    Of 256 MiB 96 are kept for what comes in its turn, and slow uploads leave 64 for what one of them needs when it is
+    there. One that is complete while another has these is refused as late as that.
+    """
+    waited_for = (256 - 96 - 64) // 32
     file = padded(support.png(np.full((8, 8, 1), 7, np.uint8)), LARGEST_MIB * MIB)
     request = pb.ClassifyRequest(images=[pb.Image(encoded=file)])
     arguments = ("--engine", "onnxruntime", "--memory-mib", "256", "--decoding-mib", "128")
     with support.running_server(repository, arguments) as running, ThreadPoolExecutor(UPLOADS) as pool:
         ready(running)
-        with growth_below(running, 256 + 128 + UPLOADS * FIRST_MOMENT_MIB), stalling_proxy(running, 30 * MIB) as proxy:
+        with growth_below(running, 256 + RESERVE_MIB), stalling_proxy(running, 30 * MIB) as proxy:
             attacks = [pool.submit(classify, proxy.address, request) for _ in range(UPLOADS)]
-            support.wait_until(lambda: proxy.stalled + sum(attack.done() for attack in attacks) >= UPLOADS)
-            refused = [attack.result() for attack in attacks if attack.done()]
-            assert len(refused) >= UPLOADS - 2  # 96 MiB each may take, of 256
-            assert all(isinstance(item, Outcome) and item.is_refusal for item in refused)
+            support.wait_until(lambda: sum(attack.done() for attack in attacks) == UPLOADS - waited_for)
+            slow = [attack for attack in attacks if not attack.done()]
             assert in_time(running.address, known) == [Outcome("OK")] * 10
             proxy.release()
-            answers = [attack.result(SECONDS) for attack in attacks]
+            refused = [attack.result(SECONDS) for attack in attacks if attack not in slow]
+            answers = [attack.result(SECONDS) for attack in slow]
         plain = pb.ClassifyRequest(images=[pb.Image(encoded=support.png(np.full((8, 8, 1), 7, np.uint8)))])
         expected = classify(running.address, plain)
     assert isinstance(expected, pb.ClassifyResponse)
-    others = [item for item in answers if item not in refused]
-    assert [item.classifications for item in others if isinstance(item, pb.ClassifyResponse)] == [
-        expected.classifications
-    ] * (UPLOADS - len(refused)), others
+    right = [item.classifications for item in answers if isinstance(item, pb.ClassifyResponse)]
+    refused += [item for item in answers if isinstance(item, Outcome)]
+    assert right in ([expected.classifications] * count for count in range(1, waited_for + 1))
+    assert all(isinstance(item, Outcome) and item.is_refusal for item in refused)
 
 
 def photo(side: int, kind: str) -> bytes:

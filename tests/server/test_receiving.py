@@ -127,6 +127,23 @@ async def test_slow_upload_without_room_is_refused_after_its_turn() -> None:
     await receiving.turns.take("b")
 
 
+async def test_slow_uploads_of_one_client_do_not_hold_up_another() -> None:
+    """Of 20 that are refused, one at a time, another's message waits for two at most."""
+    memory, sender = Memory(0), Sender()
+    receiving = Receiving(memory, 1, LARGEST_BYTES)
+    slow = [asyncio.create_task(receiving.received(sender.read, "greedy")) for _ in range(20)]
+    await pass_rounds()
+
+    async def prompt() -> bytes:
+        return MESSAGE
+
+    assert await receiving.received(prompt, "modest") == MESSAGE
+    assert sum(call.done() for call in slow) <= 2
+    for call in slow:
+        call.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
 async def test_room_that_comes_in_the_turn_is_taken() -> None:
     """The upload stays."""
     memory, sender = Memory(ROOM_BYTES), Sender()
@@ -152,7 +169,7 @@ async def test_server_that_is_held_up_refuses_nobody_for_it(holds: int) -> None:
     """The loop stands still for longer than a turn lasts, and the message, there all the time, comes afterwards."""
     memory, sender = Memory(0), Sender()
     call = asyncio.create_task(Receiving(memory, 1, LARGEST_BYTES).received(sender.read, "a"))
-    await until(lambda: bool(sender.asked))
+    await pass_rounds()
     for _ in range(holds):
         time.sleep(2 * TICKS * TICK_SECONDS)  # noqa: ASYNC251  # it is to stand still
         await pass_rounds(2)

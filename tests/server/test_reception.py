@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from headwise_server.reception import Context, Reception, as_service_error
 CLASSIFY = "/headwise.v1.HeadwiseService/Classify"
 MAX_MESSAGE_BYTES = 1000
 BUDGET_BYTES = (COPIES + 1) * MAX_MESSAGE_BYTES  # of which slow uploads leave two thirds of what one may need
-MAX_FIELDS = 50
+MAX_FIELDS, TURNS = 50, 2
 
 
 class Service(service_pb2_grpc.HeadwiseServiceServicer):
@@ -53,6 +54,8 @@ class Running:
     service: Service
     in_flight: InFlight
     memory: Memory
+    receiving: Receiving
+    address: str
     channel: grpc.aio.Channel
 
     def open(self) -> grpc.aio.StreamUnaryCall:
@@ -69,20 +72,21 @@ class Running:
 async def running() -> AsyncIterator[Running]:
     """A server with room for one slow upload of a client, with two turns, and for four calls."""
     service, in_flight, memory = Service(), InFlight(), Memory(BUDGET_BYTES)
+    receiving = Receiving(memory, TURNS, MAX_MESSAGE_BYTES)
     received = Reception(
         ("headwise.v1.HeadwiseService",),
         in_flight,
-        Receiving(memory, 2, MAX_MESSAGE_BYTES),
+        receiving,
         Gate(),
         max_calls=4,
         max_fields=MAX_FIELDS,
     )
     server = grpc.aio.server(interceptors=[received])
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(service, in_flight, memory, channel)
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Running(service, in_flight, memory, receiving, address, channel)
     await server.stop(None)
 
 
@@ -146,6 +150,62 @@ async def test_upload_that_its_client_gives_up_is_charged_no_more(running: Runni
     await until(running, MAX_MESSAGE_BYTES)
     call.cancel()
     await until(running, 0)
+    await running.in_flight.drain()
+
+
+async def test_server_that_was_held_up_answers_a_small_call_all_the_same(running: Running) -> None:
+    """Though there is no room for a slow upload, and the event loop stood still as often as the call went on."""
+    running.memory.take("others", BUDGET_BYTES - 500)
+
+    def classify() -> bytes:
+        with grpc.insecure_channel(running.address) as channel:
+            reply: bytes = channel.unary_unary(CLASSIFY)(request("small"), timeout=support.LONG_SECONDS)
+        return reply
+
+    call = asyncio.ensure_future(asyncio.to_thread(classify))
+    for _ in range(20):
+        time.sleep(0.06)  # noqa: ASYNC251  # it is to stand still
+        await asyncio.sleep(0)
+    assert pb.ClassifyResponse.FromString(await call).model.name == "small"
+
+
+async def until_waiting(running: Running, calls: int) -> None:
+    """Wait until so many calls wait for their turn."""
+    await asyncio.to_thread(support.wait_until, lambda: running.receiving.turns.waiting == calls)
+
+
+async def test_calls_that_wait_for_their_turn_are_answered_by_a_server_that_drains(running: Running) -> None:
+    """They came before; the drain ends with them."""
+    for _ in range(TURNS):
+        await running.receiving.turns.take("others")
+    calls = [asyncio.ensure_future(running.classify(request(str(number)))) for number in range(3)]
+    await until_waiting(running, 3)
+    drained = asyncio.ensure_future(running.in_flight.drain())
+    await asyncio.sleep(0)
+    running.receiving.turns.give_back()
+    names = [pb.ClassifyResponse.FromString(reply).model.name for reply in await asyncio.gather(*calls)]
+    assert names == ["0", "1", "2"]
+    await drained
+
+
+async def test_calls_that_wait_for_their_turn_end_with_the_grace_time(running: Running) -> None:
+    """With UNAVAILABLE."""
+    for _ in range(TURNS):
+        await running.receiving.turns.take("others")
+    call = running.channel.unary_unary(CLASSIFY)(request())
+    await until_waiting(running, 1)
+    await running.in_flight.end()
+    assert await refusal(call) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY", [])
+    await until_waiting(running, 0)
+
+
+async def test_call_leaves_when_its_deadline_passes_while_it_waits_for_its_turn(running: Running) -> None:
+    """Its client is told by gRPC."""
+    for _ in range(TURNS):
+        await running.receiving.turns.take("others")
+    call = running.channel.unary_unary(CLASSIFY)(request(), timeout=0.2)
+    assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await until_waiting(running, 0)
     await running.in_flight.drain()
 
 

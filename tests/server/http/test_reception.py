@@ -87,7 +87,7 @@ def test_calls_in_hand_are_bounded(repository: Path, tmp_path: Path) -> None:
 def test_memory_is_bounded(repository: Path, tmp_path: Path) -> None:
     """A body for which there is no room is refused, and taken once there is."""
     large = support.png(np.random.default_rng(0).integers(0, 256, (1900, 1900, 1), np.uint8))  # noise is not compressed
-    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "24", gates=tmp_path) as http:
+    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "32", gates=tmp_path) as http:
         http.wait_until_ready()
         http.close("run")
         with ThreadPoolExecutor(1) as pool:
@@ -130,7 +130,7 @@ async def test_reply_is_charged_to_whom_the_token_names(tmp_path: Path, fails: b
 def test_slow_upload_counts_with_its_length(repository: Path) -> None:
     """As many as there is room for; one more is refused, a shorter one is not, and room comes back when they go."""
     length = 4 * 2**20
-    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "24") as http:
+    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "32") as http:
 
         def used_bytes() -> float:
             return http.metrics()["headwise_memory_used_bytes"]
@@ -151,7 +151,7 @@ def test_slow_upload_counts_with_its_length(repository: Path) -> None:
 def test_slow_upload_without_a_length_counts_with_the_largest(repository: Path) -> None:
     """As it may still become."""
     lines = ("host: a", "content-type: image/png", "transfer-encoding: chunked", "", "1\r\nx")
-    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "24") as http:
+    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "32") as http:
         http.wait_until_ready()
         with connected(http) as slow:
             slow.sendall("\r\n".join((f"POST {CLASSIFY} HTTP/1.1", *lines)).encode())
