@@ -12,8 +12,9 @@ has arrived meanwhile is read before the next.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from headwise_server.errors import DeadlineUnmet, Overloaded
 from headwise_server.fair import FairQueue
@@ -24,6 +25,15 @@ TICKS = 5  # that a message may take where there is no room for a slow upload
 UPLOAD_SECONDS = 60.0
 COPIES = 3  # of a message: as received, parsed, and of the image that is decoded
 Content = TypeVar("Content")
+
+
+@dataclass(frozen=True)
+class Arrived(Generic[Content]):
+    """A message that is there, and is not parsed yet."""
+
+    content_bytes: int
+    size_bytes: int  # that it takes in all, with what is made of it
+    parsed: Callable[[], Awaitable[Content]]
 
 
 class Turns:

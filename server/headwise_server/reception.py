@@ -31,7 +31,7 @@ from headwise_server.gate import Gate, Metadata
 from headwise_server.identity import CURRENT, Identity
 from headwise_server.in_flight import InFlight
 from headwise_server.parsing import parsing_bytes
-from headwise_server.receiving import COPIES, UPLOAD_SECONDS, Receiving
+from headwise_server.receiving import COPIES, UPLOAD_SECONDS, Arrived, Receiving
 from headwise_server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -160,17 +160,17 @@ class Reception(grpc.aio.ServerInterceptor):
 
     async def _reply(self, handler: Handler, client: str, context: Context) -> bytes:
         content = await self.receiving.received(partial(_message, context), client, seconds=UPLOAD_SECONDS)
-        parsed_bytes = self._parsed_bytes(handler, content)
-        with self.memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
+        with self.memory.hold(client, self._size_bytes(handler, content)):
             request = await _parsed(handler.request_deserializer, content)
             del content
             reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
         return reply
 
-    def _parsed_bytes(self, handler: Handler, content: bytes) -> int:
-        """What the message takes, parsed; an error where it has too many fields."""
+    def _size_bytes(self, handler: Handler, content: bytes) -> int:
+        """What the message takes with what is made of it; an error where it has too many fields."""
         message_class: Any = handler.request_deserializer.__self__  # whose class method FromString it is
-        return parsing_bytes(content, message_class.DESCRIPTOR, self._max_fields)
+        parsed_bytes = parsing_bytes(content, message_class.DESCRIPTOR, self._max_fields)
+        return (COPIES - 1) * len(content) + parsed_bytes
 
     def _ending(self, error: BaseException, context: Context, call: Call) -> Awaitable[None] | None:
         """What ends a call with a status; None where its client has left."""
@@ -190,25 +190,29 @@ class Reception(grpc.aio.ServerInterceptor):
         if call := asyncio.current_task():
             call.add_done_callback(lambda _: self.memory.give_back(client, size_bytes))
 
-    async def _requests(self, handler: Handler, contents: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        async for content in contents:
-            self._parsed_bytes(handler, content)
-            yield await _parsed(handler.request_deserializer, content)
+    async def _requests(self, handler: Handler, client: str, context: Context) -> AsyncIterator[Arrived[Message]]:
+        """The requests of a stream; one that waits for its next counts as a slow upload for as long."""
+        while (content := await self.receiving.received(context.read, client)) is not grpc.aio.EOF:
+            yield Arrived(
+                len(content),
+                self._size_bytes(handler, content),
+                partial(_parsed, handler.request_deserializer, content),
+            )
 
     async def _stream(
-        self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context
+        self, handler: Handler, method: str, _: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[Any]:
         with observed(self.telemetry, _call(method, context)) as call:
             try:
-                self.admit(method, context.invocation_metadata() or (), context.peer())
-                async for reply in handler.stream_stream(self._requests(handler, contents), context):
+                client = self.admit(method, context.invocation_metadata() or (), context.peer()).client
+                async for reply in handler.stream_stream(self._requests(handler, client, context), context):
                     yield reply
                 call.code = OK
                 return
             except (Exception, asyncio.CancelledError) as error:
                 if (ending := self._ending(error, context, call)) is None:
                     raise
-            del context, contents
+            del context
             await _ended(ending)
 
 

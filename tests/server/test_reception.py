@@ -19,10 +19,10 @@ from headwise_server.errors import Internal, NotFound, NotReady
 from headwise_server.gate import Gate
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
-from headwise_server.receiving import COPIES, Receiving
+from headwise_server.receiving import COPIES, Arrived, Receiving
 from headwise_server.reception import Context, Reception, as_service_error
 
-CLASSIFY = "/headwise.v1.HeadwiseService/Classify"
+CLASSIFY, STREAM = (f"/headwise.v1.HeadwiseService/{method}" for method in ("Classify", "ClassifyStream"))
 MAX_MESSAGE_BYTES = 1000
 BUDGET_BYTES = (COPIES + 1) * MAX_MESSAGE_BYTES  # of which slow uploads leave two thirds of what one may need
 MAX_FIELDS, TURNS = 50, 2
@@ -45,6 +45,13 @@ class Service(service_pb2_grpc.HeadwiseServiceServicer):
         if request.model == "broken":
             raise ZeroDivisionError
         return pb.ClassifyResponse(model=pb.ServedModel(name=request.model))
+
+    async def ClassifyStream(  # type: ignore[override]  # as reception has it
+        self, request_iterator: AsyncIterator[Arrived[pb.ClassifyStreamRequest]], context: Context
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        """The names of requests."""
+        async for arrived in request_iterator:
+            yield pb.ClassifyStreamResponse(request_id=(await arrived.parsed()).request_id)
 
 
 @dataclass
@@ -151,6 +158,25 @@ async def test_upload_that_its_client_gives_up_is_charged_no_more(running: Runni
     call.cancel()
     await until(running, 0)
     await running.in_flight.drain()
+
+
+async def test_stream_that_waits_for_its_client_counts_as_a_slow_upload(running: Running) -> None:
+    """For as long as it takes; each message is answered, and nothing is charged when the stream has ended."""
+    stream = running.channel.stream_stream(STREAM)()
+    for number in range(2):
+        await until(running, MAX_MESSAGE_BYTES)
+        await stream.write(pb.ClassifyStreamRequest(request_id=str(number)).SerializeToString())
+        assert pb.ClassifyStreamResponse.FromString(await stream.read()).request_id == str(number)
+    await stream.done_writing()
+    assert await stream.code() == grpc.StatusCode.OK
+    await until(running, 0)
+
+
+async def test_stream_that_waits_is_refused_where_there_is_no_room(running: Running) -> None:
+    """With a time to try again."""
+    running.memory.take("others", BUDGET_BYTES)
+    expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", [error_details_pb2.RetryInfo])
+    assert await refusal(running.channel.stream_stream(STREAM)()) == expected
 
 
 async def test_server_that_was_held_up_answers_a_small_call_all_the_same(running: Running) -> None:
