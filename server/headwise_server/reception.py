@@ -61,9 +61,9 @@ def as_service_error(error: BaseException) -> ServiceError:
 
 def _clear(error: BaseException | None) -> None:
     while error:
-        traceback.clear_frames(error.__traceback__)
-        for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-            traceback.clear_frames(inner.__traceback__)
+        for each in (error, *(error.exceptions if isinstance(error, BaseExceptionGroup) else ())):
+            traceback.clear_frames(each.__traceback__)
+            each.__traceback__ = None  # the frame that handles the error is still running, and keeps it in turn
         error = error.__context__
 
 
@@ -74,6 +74,18 @@ def _refusing(error: ServiceError) -> Handler:
         await context.abort_with_status(error.grpc_status())
 
     return grpc.stream_stream_rpc_method_handler(refuse, None, None)
+
+
+class _Requests(AsyncIterator[Arrived[Message]]):
+    """The requests of a stream; a generator would keep each until the next has come."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Arrived[Message] | None]]) -> None:
+        self._receive = receive
+
+    async def __anext__(self) -> Arrived[Message]:
+        if (arrived := await self._receive()) is None:
+            raise StopAsyncIteration
+        return arrived
 
 
 class Reception(grpc.aio.ServerInterceptor):
@@ -190,14 +202,13 @@ class Reception(grpc.aio.ServerInterceptor):
         if call := asyncio.current_task():
             call.add_done_callback(lambda _: self.memory.give_back(client, size_bytes))
 
-    async def _requests(self, handler: Handler, client: str, context: Context) -> AsyncIterator[Arrived[Message]]:
-        """The requests of a stream; one that waits for its next counts as a slow upload for as long."""
-        while (content := await self.receiving.received(context.read, client)) is not grpc.aio.EOF:
-            yield Arrived(
-                len(content),
-                self._size_bytes(handler, content),
-                partial(_parsed, handler.request_deserializer, content),
-            )
+    async def _next(self, handler: Handler, client: str, context: Context) -> Arrived[Message] | None:
+        """The next request of a stream, or None at its end; while it is waited for it counts as a slow upload."""
+        content = await self.receiving.received(context.read, client)
+        if content is grpc.aio.EOF:
+            return None
+        parsed = partial(_parsed, handler.request_deserializer, content)
+        return Arrived(len(content), self._size_bytes(handler, content), parsed)
 
     async def _stream(
         self, handler: Handler, method: str, _: AsyncIterator[bytes], context: Context
@@ -205,7 +216,8 @@ class Reception(grpc.aio.ServerInterceptor):
         with observed(self.telemetry, _call(method, context)) as call:
             try:
                 client = self.admit(method, context.invocation_metadata() or (), context.peer()).client
-                async for reply in handler.stream_stream(self._requests(handler, client, context), context):
+                requests = _Requests(partial(self._next, handler, client, context))
+                async for reply in handler.stream_stream(requests, context):
                     yield reply
                 call.code = OK
                 return

@@ -5,6 +5,7 @@ what gRPC and the allocator keep in reserve: RESERVE_MIB, or SLACK_MIB where man
 """
 
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import support
 from gated import Gates, gated_server
+from google.rpc import code_pb2
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from hostile import (
@@ -52,20 +54,35 @@ def classify(address: str, request: pb.ClassifyRequest) -> Outcome | pb.Classify
     return reply
 
 
+def classify_in_stream(address: str, request: pb.ClassifyRequest) -> Outcome:
+    """The error in which a stream of one request ends, or with which it answers that, over a connection of its own."""
+    requests = iter([pb.ClassifyStreamRequest(request=request)])
+    with own_channel(address) as channel:
+        try:
+            [reply] = HeadwiseServiceStub(channel).ClassifyStream(requests, timeout=SECONDS)
+        except grpc.RpcError as error:
+            return outcome(error)
+    name = code_pb2.Code.Name(reply.error.code)
+    return Outcome(name, "OVERLOADED", 0) if name == "RESOURCE_EXHAUSTED" else Outcome(name)
+
+
 def in_time(address: str, known: Known, times: int = 10) -> list[Outcome]:
     """What another client gets."""
     with own_channel(address) as channel:
         return [answer(HeadwiseServiceStub(channel).Classify, known, number) for number in range(times)]
 
 
-def test_large_junk_from_many_clients_stays_within_the_budget(repository: Path, known: Known) -> None:
+@pytest.mark.parametrize("send", [classify, classify_in_stream])
+def test_large_junk_from_many_clients_stays_within_the_budget(
+    repository: Path, known: Known, send: Callable[[str, pb.ClassifyRequest], object]
+) -> None:
     """40 times 31 MiB at once: refused for want of room or as no image, while another client is answered."""
     junk = pb.ClassifyRequest(images=[pb.Image(encoded=np.random.default_rng(0).bytes(LARGEST_MIB * MIB))])
     arguments = ("--engine", "onnxruntime", "--memory-mib", "256", "--decoding-mib", "64")
     with support.running_server(repository, arguments) as running, ThreadPoolExecutor(UPLOADS) as pool:
         ready(running)
         with growth_below(running, 256 + RESERVE_MIB):
-            attacks = [pool.submit(classify, running.address, junk) for _ in range(UPLOADS)]
+            attacks = [pool.submit(send, running.address, junk) for _ in range(UPLOADS)]
             assert {item.code for item in in_time(running.address, known) if not item.is_refusal} == {"OK"}
             for attack in attacks:
                 refused = attack.result(SECONDS)

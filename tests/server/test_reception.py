@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -339,3 +340,25 @@ def test_unforeseen_error_is_internal_and_logged(caplog: pytest.LogCaptureFixtur
     assert "secret" in caplog.text
     known = NotReady("wait.")
     assert as_service_error(known) is known
+
+
+def test_error_keeps_nothing_of_the_frame_that_handles_it() -> None:
+    """Though that frame still runs, and goes on for as long as a stream."""
+
+    class Large:
+        pass
+
+    def handle() -> tuple[BaseException, weakref.ref[Large]]:
+        large = Large()
+        try:
+            raise NotReady("wait.")
+        except NotReady as error:
+            refusal = as_service_error(error)
+        return refusal, weakref.ref(large)
+
+    gc.disable()
+    try:
+        _, large = handle()
+        assert large() is None
+    finally:
+        gc.enable()

@@ -43,23 +43,15 @@ async def in_order(
     in_hand, answered = 0, asyncio.Event()
     window = WINDOW_BATCHES * state.batcher.max_batch
 
-    async def until_room(size_bytes: int) -> None:
-        while in_hand and (in_hand >= window or not state.memory.has_room(client, size_bytes)):
-            answered.clear()
-            await answered.wait()
-
-    async def receive() -> None:
-        nonlocal in_hand
-        async for arrived in requests:
-            if in_hand:
-                with state.memory.hold_beyond_share(client, arrived.content_bytes):
-                    await until_room(arrived.size_bytes - arrived.content_bytes)
-            state.memory.check(client, arrived.size_bytes)
-            state.memory.take(client, arrived.size_bytes)
-            request = await parsed(arrived)
-            size = max(1, images(request))
-            in_hand += size
-            tasks.put_nowait((asyncio.ensure_future(answer(request)), size, arrived.size_bytes))
+    async def take_memory(content_bytes: int, size_bytes: int) -> None:
+        more_bytes = size_bytes - content_bytes
+        if in_hand:
+            with state.memory.hold_beyond_share(client, content_bytes):
+                while in_hand and (in_hand >= window or not state.memory.has_room(client, more_bytes)):
+                    answered.clear()
+                    await answered.wait()
+        state.memory.check(client, size_bytes)
+        state.memory.take(client, size_bytes)
 
     async def parsed(arrived: Arrived[Request]) -> Request:
         try:
@@ -67,6 +59,19 @@ async def in_order(
         except BaseException:
             state.memory.give_back(client, arrived.size_bytes)
             raise
+
+    async def receive() -> None:
+        nonlocal in_hand
+        async for arrived in requests:
+            try:
+                await take_memory(arrived.content_bytes, arrived.size_bytes)
+                request = await parsed(arrived)
+                size = max(1, images(request))
+                in_hand += size
+                tasks.put_nowait((asyncio.ensure_future(answer(request)), size, arrived.size_bytes))
+                del request
+            finally:
+                del arrived  # neither an error nor a stream that waits for its client keeps it
 
     receiver = asyncio.create_task(receive())
     receiver.add_done_callback(lambda _: tasks.put_nowait(None))  # also where it is cancelled before it starts
