@@ -45,6 +45,7 @@ from headwise_server.open_inference import service_pb2_grpc as oip_grpc
 from headwise_server.peers import PEER_SECONDS, Answers, Peers
 from headwise_server.rate_limits import RateLimits
 from headwise_server.readiness import Readiness
+from headwise_server.receiving import Receiving
 from headwise_server.reception import Reception
 from headwise_server.repository import Repository, RepositoryError, RepositorySettings
 from headwise_server.services.headwise import HeadwiseService
@@ -64,6 +65,7 @@ REPLY_SLACK_BYTES = 2**16  # ours is the limit that says what to do
 FIELDS_PER_IMAGE = 8  # of a request: more than an image has in any form
 OTHER_FIELDS = 2**14  # labels to explain, above all
 UNLIMITED = 2**31 - 1
+WINDOW_BYTES = 2**16
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
 
@@ -111,6 +113,9 @@ def _options(settings: Settings, *, shares_port: bool) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests", UNLIMITED),
         ("grpc.server.max_pending_requests_hard_limit", UNLIMITED),
         ("grpc.compression_enabled_algorithms_bitset", 1),  # identity: a compressed message may unpack to anything
+        # What arrives of a message before it is asked for; probing would let that grow to MiB for each call.
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -221,7 +226,7 @@ async def serve(settings: Settings, engine: Engine, host: Host) -> None:
     state = State(
         batcher,
         decoders,
-        Memory(settings.memory_mib * 2**20),
+        Memory(settings.counted_bytes),
         settings.max_reply_mib * 2**20,
         telemetry=telemetry,
         identity=CURRENT.get,
@@ -249,10 +254,9 @@ async def serve(settings: Settings, engine: Engine, host: Host) -> None:
     reception = Reception(
         (SERVICE, OPEN_INFERENCE),
         state.in_flight,
-        state.memory,
+        Receiving(state.memory, settings.turns, settings.max_message_mib * 2**20),
         Gate(tokens, rates),
         max_calls=settings.max_calls,
-        max_message_bytes=settings.max_message_mib * 2**20,
         max_fields=FIELDS_PER_IMAGE * settings.max_queue + OTHER_FIELDS,
         telemetry=telemetry,
     )

@@ -7,7 +7,7 @@ come here, so they never wait behind photos.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -72,27 +72,36 @@ class Decoders:
             raise Overloaded(f"{self.waiting_images} images wait to be decoded", seconds)
 
     async def run(
-        self, client: str, work: Callable[[], Result], memory_bytes: int, deadline: float | None = None
-    ) -> Result:
-        """What `work` gives, from a thread.
+        self, client: str, jobs: Sequence[tuple[Callable[[], Result], int]], deadline: float | None = None
+    ) -> list[Result]:
+        """What each job gives, from a thread. All enter the queue in one step, or none does.
 
         Args:
-            memory_bytes: that it takes, `self.memory_bytes` at most.
-            deadline: when it is of no more use, on `time.monotonic`'s clock.
+            jobs: of a client, each with the memory that it takes, `self.memory_bytes` at most.
+            deadline: when they are of no more use, on `time.monotonic`'s clock.
 
         Raises:
-            DeadlineUnmet: the deadline passed before its turn came.
-            Exception: whatever `work` raises.
+            Overloaded: there is no room for them.
+            DeadlineUnmet: the deadline passed before the turn of one came.
+            Exception: whatever the first that fails raises; those that have not begun are not run then.
         """
+        self.check_room(client, len(jobs))
+        futures = [self._enqueue(client, work, memory_bytes, deadline) for work, memory_bytes in jobs]
+        self._start_jobs()
+        try:
+            return await asyncio.gather(*futures)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _enqueue(
+        self, client: str, work: Callable[[], Result], memory_bytes: int, deadline: float | None
+    ) -> asyncio.Future[Result]:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         job = _Job(client, work, memory_bytes, deadline, future)
         self._waiting.push(client, job, 1)
         future.add_done_callback(lambda _: self._waiting.discard(client, job))
-        self._start_jobs()
-        try:
-            return await future
-        finally:
-            future.cancel()
+        return future
 
     def _start_jobs(self) -> None:
         while self._free_threads:

@@ -148,25 +148,16 @@ async def _decode(
     caller: Caller,
 ) -> None:
     """Decode files into their places; nothing is decoded where one is refused by its header."""
-    state.decoders.check_room(caller.client, len(files))
+    state.decoders.check_room(caller.client, len(files))  # others may still come first while the headers are read
 
-    def sizes_bytes() -> dict[int, int]:
+    def size_bytes(position: int) -> int:
         limit_bytes = state.decoders.memory_bytes
-        return {
-            position: decoding_bytes(content, expected, f"images[{position}].encoded", limit_bytes)
-            for position, content in files.items()
-        }
+        return decoding_bytes(files[position], expected, f"images[{position}].encoded", limit_bytes)
 
-    sizes = await asyncio.to_thread(sizes_bytes)  # a header that is meant to cost something costs half a second
-    state.decoders.check_room(caller.client, len(files))  # others may have come meanwhile
+    def decode(position: int) -> None:
+        images_NYXC[position] = decoded(files[position], expected, f"images[{position}].encoded")
 
-    async def decode_one(position: int) -> None:
-        work = partial(decoded, files[position], expected, f"images[{position}].encoded")
-        images_NYXC[position] = await state.decoders.run(caller.client, work, sizes[position], caller.deadline)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for position in files:
-                group.create_task(decode_one(position))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    # A header that is meant to cost something costs half a second.
+    sizes_bytes = await asyncio.to_thread(lambda: [size_bytes(position) for position in files])
+    jobs = [(partial(decode, position), size) for position, size in zip(files, sizes_bytes, strict=True)]
+    await state.decoders.run(caller.client, jobs, caller.deadline)

@@ -45,8 +45,11 @@ class Memory:
             Overloaded: there is no room for it, or none for this client.
         """
         if not self.has_room(client, size_bytes):
-            used_mib, need_mib = self.used_bytes / 2**20, size_bytes / 2**20
-            raise Overloaded(f"requests take {used_mib:.0f} MiB, and this one {need_mib:.1f} MiB more", RETRY_SECONDS)
+            raise self._no_room(size_bytes)
+
+    def _no_room(self, size_bytes: int) -> Overloaded:
+        used_mib, need_mib = self.used_bytes / 2**20, size_bytes / 2**20
+        return Overloaded(f"requests take {used_mib:.0f} MiB, and this one {need_mib:.1f} MiB more", RETRY_SECONDS)
 
     @contextmanager
     def hold(self, client: str, size_bytes: int) -> Iterator[None]:
@@ -56,6 +59,23 @@ class Memory:
             Overloaded: there is no room for it, or none for this client.
         """
         self.check(client, size_bytes)
+        with self._taken(client, size_bytes):
+            yield
+
+    @contextmanager
+    def hold_beyond_share(self, client: str, size_bytes: int) -> Iterator[None]:
+        """Take so much for a while, though the client may have its share already.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        if self.used_bytes + size_bytes > self.limit_bytes:
+            raise self._no_room(size_bytes)
+        with self._taken(client, size_bytes):
+            yield
+
+    @contextmanager
+    def _taken(self, client: str, size_bytes: int) -> Iterator[None]:
         self.take(client, size_bytes)
         try:
             yield

@@ -1,11 +1,8 @@
 """What happens to every call of our services before and after its handler: in one place, so that none is left out.
 
-A call is counted, refused while the server drains or is full, received, parsed, handled and answered; whatever goes
-wrong on the way ends it with a google.rpc.Status of ours. To decide before a message is received, unary calls are
-taken as streams of one message, which look the same on the wire.
-
-A message that has not arrived after `FAST_SECONDS` is a slow upload, which counts in the memory budget with the
-largest size it may have, and has `UPLOAD_SECONDS` to arrive.
+A call is counted, refused while the server drains or is full, received (`receiving`), parsed, handled and answered;
+whatever goes wrong on the way ends it with a google.rpc.Status of ours. To decide before a message is received, unary
+calls are taken as streams of one message, which look the same on the wire.
 """
 
 import asyncio
@@ -33,14 +30,11 @@ from headwise_server.errors import (
 from headwise_server.gate import Gate, Metadata
 from headwise_server.identity import CURRENT, Identity
 from headwise_server.in_flight import InFlight
-from headwise_server.memory import Memory
 from headwise_server.parsing import parsing_bytes
+from headwise_server.receiving import COPIES, UPLOAD_SECONDS, Arrived, Receiving
 from headwise_server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
-FAST_SECONDS = 0.05
-UPLOAD_SECONDS = 60.0
-COPIES = 3  # of a message: as received, parsed, and of the image that is decoded
 OFF_LOOP_BYTES = 2**20  # a message larger than this is parsed in a thread
 FULL_RETRY_SECONDS = 0.1
 
@@ -67,9 +61,9 @@ def as_service_error(error: BaseException) -> ServiceError:
 
 def _clear(error: BaseException | None) -> None:
     while error:
-        traceback.clear_frames(error.__traceback__)
-        for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-            traceback.clear_frames(inner.__traceback__)
+        for each in (error, *(error.exceptions if isinstance(error, BaseExceptionGroup) else ())):
+            traceback.clear_frames(each.__traceback__)
+            each.__traceback__ = None  # the frame that handles the error is still running, and keeps it in turn
         error = error.__context__
 
 
@@ -82,15 +76,27 @@ def _refusing(error: ServiceError) -> Handler:
     return grpc.stream_stream_rpc_method_handler(refuse, None, None)
 
 
+class _Requests(AsyncIterator[Arrived[Message]]):
+    """The requests of a stream; a generator would keep each until the next has come."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Arrived[Message] | None]]) -> None:
+        self._receive = receive
+
+    async def __anext__(self) -> Arrived[Message]:
+        if (arrived := await self._receive()) is None:
+            raise StopAsyncIteration
+        return arrived
+
+
 class Reception(grpc.aio.ServerInterceptor):
     """The calls of our services, from their arrival to their end. Belongs to one event loop.
 
     Args:
         services: full names of those that are ours; of others (health, reflection) unary calls are counted only, and
             let in or not.
+        receiving: receives messages.
         gate: lets calls in.
         max_calls: that may be in hand at a time.
-        max_message_bytes: of one message.
         max_fields: of one message, those of the messages inside included.
         telemetry: where calls are measured.
     """
@@ -99,17 +105,16 @@ class Reception(grpc.aio.ServerInterceptor):
         self,
         services: tuple[str, ...],
         in_flight: InFlight,
-        memory: Memory,
+        receiving: Receiving,
         gate: Gate,
         *,
         max_calls: int,
-        max_message_bytes: int,
         max_fields: int,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.telemetry = telemetry or Telemetry()
         self._prefixes = tuple(f"/{service}/" for service in services)
-        self.in_flight, self.memory, self.gate, self.max_message_bytes = in_flight, memory, gate, max_message_bytes
+        self.in_flight, self.receiving, self.memory, self.gate = in_flight, receiving, receiving.memory, gate
         self._max_calls, self._max_fields = max_calls, max_fields
 
     async def intercept_service(
@@ -166,18 +171,18 @@ class Reception(grpc.aio.ServerInterceptor):
         raise AssertionError("abort_with_status raises")
 
     async def _reply(self, handler: Handler, client: str, context: Context) -> bytes:
-        content = await self.received(_message(context), client)
-        parsed_bytes = self._parsed_bytes(handler, content)
-        with self.memory.hold(client, (COPIES - 1) * len(content) + parsed_bytes):
+        content = await self.receiving.received(partial(_message, context), client, seconds=UPLOAD_SECONDS)
+        with self.memory.hold(client, self._size_bytes(handler, content)):
             request = await _parsed(handler.request_deserializer, content)
             del content
             reply: bytes = (await handler.unary_unary(request, context)).SerializeToString()
         return reply
 
-    def _parsed_bytes(self, handler: Handler, content: bytes) -> int:
-        """What the message takes, parsed; an error where it has too many fields."""
+    def _size_bytes(self, handler: Handler, content: bytes) -> int:
+        """What the message takes with what is made of it; an error where it has too many fields."""
         message_class: Any = handler.request_deserializer.__self__  # whose class method FromString it is
-        return parsing_bytes(content, message_class.DESCRIPTOR, self._max_fields)
+        parsed_bytes = parsing_bytes(content, message_class.DESCRIPTOR, self._max_fields)
+        return (COPIES - 1) * len(content) + parsed_bytes
 
     def _ending(self, error: BaseException, context: Context, call: Call) -> Awaitable[None] | None:
         """What ends a call with a status; None where its client has left."""
@@ -197,68 +202,29 @@ class Reception(grpc.aio.ServerInterceptor):
         if call := asyncio.current_task():
             call.add_done_callback(lambda _: self.memory.give_back(client, size_bytes))
 
-    async def received(self, message: Awaitable[bytes], client: str) -> bytes:
-        """The message of the call that this task answers.
-
-        Raises:
-            DeadlineUnmet: it did not arrive in time.
-            Overloaded: it is slow, and there is no memory for one more such message.
-        """
-        loop, call = asyncio.get_running_loop(), asyncio.current_task()
-        refusal: ServiceError | None = None
-        slow_bytes = 0
-        timer: asyncio.TimerHandle
-
-        def end(error: ServiceError) -> None:
-            nonlocal refusal
-            refusal = error
-            if call:
-                call.cancel()
-
-        def become_slow() -> None:
-            nonlocal slow_bytes, timer
-            try:
-                self.memory.check(client, COPIES * self.max_message_bytes)
-            except Overloaded as error:
-                end(error)
-                return
-            slow_bytes = COPIES * self.max_message_bytes
-            self.memory.take(client, slow_bytes)
-            late = DeadlineUnmet(f"expected the request within {UPLOAD_SECONDS:.0f} s, found a part of it.")
-            timer = loop.call_later(UPLOAD_SECONDS, end, late)
-
-        timer = loop.call_later(FAST_SECONDS, become_slow)
-        try:
-            return await message
-        except asyncio.CancelledError:
-            if refusal and call:
-                call.uncancel()
-                raise refusal from None
-            raise
-        finally:
-            timer.cancel()
-            if slow_bytes:
-                self.memory.give_back(client, slow_bytes)
-
-    async def _requests(self, handler: Handler, contents: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        async for content in contents:
-            self._parsed_bytes(handler, content)
-            yield await _parsed(handler.request_deserializer, content)
+    async def _next(self, handler: Handler, client: str, context: Context) -> Arrived[Message] | None:
+        """The next request of a stream, or None at its end; while it is waited for it counts as a slow upload."""
+        content = await self.receiving.received(context.read, client)
+        if content is grpc.aio.EOF:
+            return None
+        parsed = partial(_parsed, handler.request_deserializer, content)
+        return Arrived(len(content), self._size_bytes(handler, content), parsed)
 
     async def _stream(
-        self, handler: Handler, method: str, contents: AsyncIterator[bytes], context: Context
+        self, handler: Handler, method: str, _: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[Any]:
         with observed(self.telemetry, _call(method, context)) as call:
             try:
-                self.admit(method, context.invocation_metadata() or (), context.peer())
-                async for reply in handler.stream_stream(self._requests(handler, contents), context):
+                client = self.admit(method, context.invocation_metadata() or (), context.peer()).client
+                requests = _Requests(partial(self._next, handler, client, context))
+                async for reply in handler.stream_stream(requests, context):
                     yield reply
                 call.code = OK
                 return
             except (Exception, asyncio.CancelledError) as error:
                 if (ending := self._ending(error, context, call)) is None:
                     raise
-            del context, contents
+            del context
             await _ended(ending)
 
 

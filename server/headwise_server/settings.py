@@ -23,11 +23,13 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from headwise_server import addresses
 from headwise_server.engines import AUTO, MODULES
 from headwise_server.identity import Limits
-from headwise_server.reception import COPIES
+from headwise_server.receiving import COPIES
 from headwise_server.tls import TlsFiles
 
 PREFIX = "HEADWISE_"
 MAX_FILE_BYTES = 2**20
+RECEIVING_SHARE = 0.25  # of the memory of requests, for messages on their way; more where it holds too few [our choice]
+HANDED_OVER = 2  # copies more of a message while gRPC hands it over, which it does one after another
 PARTS_MIB = 8  # of a message: the objects that its fields become, and the image made of it
 EXPECTED = {  # by pydantic's name for what is wrong
     "int_parsing": "a whole number",
@@ -184,14 +186,26 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _messages_fit(self) -> Self:
-        least = COPIES * self.max_message_mib + PARTS_MIB
+        largest, kept = self.max_message_mib, (self.turns + HANDED_OVER) * self.max_message_mib
+        least = kept + COPIES * largest + PARTS_MIB
         if self.memory_mib < least:
             raise ValueError(
-                f"expected memory_mib to hold at least one message of max_message_mib = {self.max_message_mib}, which "
-                f"is charged {COPIES} times, and {PARTS_MIB} MiB for its parts, so {least} or more; found "
-                f"{self.memory_mib}: none could be answered."
+                f"expected memory_mib to hold at least one message of max_message_mib = {largest}, which is charged "
+                f"{COPIES} times, {kept} MiB for those that are on their way, and {PARTS_MIB} MiB for its parts, so "
+                f"{least} or more; found {self.memory_mib}: none could be answered. Set a larger memory_mib, or a "
+                "smaller max_message_mib."
             )
         return self
+
+    @property
+    def turns(self) -> int:
+        """Messages that may be received at a time before they are counted."""
+        return max(1, int(RECEIVING_SHARE * self.memory_mib) // self.max_message_mib - HANDED_OVER)
+
+    @property
+    def counted_bytes(self) -> int:
+        """Memory for what is counted of requests and replies: all but what is kept for messages on their way."""
+        return (self.memory_mib - (self.turns + HANDED_OVER) * self.max_message_mib) * 2**20
 
 
 def option(name: str) -> str:

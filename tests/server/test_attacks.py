@@ -15,7 +15,7 @@ from headwise.v1 import service_pb2 as pb
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from hostile import MIB, SECONDS, Known, Outcome, answer, golden_set, growth_below, outcome, own_channel, ready
 
-MEMORY_MIB = 128
+MEMORY_MIB = 200  # the least for messages of 32 MiB
 
 
 @pytest.fixture(scope="module")

@@ -71,12 +71,13 @@ def test_half_uploaded_request_that_is_completed_in_the_grace_time_is_answered(r
         own_channel(proxy.address) as slow,
     ):
         ready(running)
-        expected = HeadwiseServiceStub(channel).Classify(requests[0], timeout=SECONDS).classifications
 
         def is_full() -> bool:
             call = HeadwiseServiceStub(channel).Classify.future(requests[0], timeout=SECONDS)
             return call.exception(SECONDS) is not None and outcome(call.exception()).is_refusal
 
+        support.wait_until(lambda: not is_full())  # whoever asked whether it serves has left
+        expected = HeadwiseServiceStub(channel).Classify(requests[0], timeout=SECONDS).classifications
         uploading = HeadwiseServiceStub(slow).Classify.future(requests[1], timeout=SECONDS)
         support.wait_until(lambda: proxy.stalled == 1)
         support.wait_until(is_full)  # so it has arrived

@@ -36,7 +36,7 @@ def test_options_become_settings(started: list[tuple[Settings, Engine]]) -> None
     """Options arrive, and the address is announced on stdout for whoever started the server."""
     arguments = (
         "--repository m --listen 0.0.0.0:1 --engine onnxruntime --precision f32 --streams 3 --max-batch 4 "
-        "--max-queue 5 --max-calls 6 --max-message-mib 7 --max-reply-mib 7 --memory-mib 29 --decoding-mib 9 "
+        "--max-queue 5 --max-calls 6 --max-message-mib 7 --max-reply-mib 7 --memory-mib 50 --decoding-mib 9 "
         "--stuck-seconds 10 --lame-duck-seconds 11 --grace-seconds 12 --strict --keep-versions 13 "
         "--reload-seconds 14 --max-slowdown 15"
     )
@@ -73,7 +73,7 @@ def test_options_may_come_from_the_environment(started: list[tuple[Settings, Eng
         ((), 2, "expected repository, found none: give --repository"),
         (("--repository", "m", "--precision", "int4"), 2, "--precision: expected 'auto' or 'f32', found 'int4'"),
         (("--repository", "m", "--max-batch", "0"), 2, "--max-batch: expected at least 1, found '0'"),
-        (("--repository", "m", "--memory-mib", "103"), 2, "8 MiB for its parts, so 104 or more; found 103"),
+        (("--repository", "m", "--memory-mib", "199"), 2, "8 MiB for its parts, so 200 or more; found 199"),
         (("--config", "/nonexistent"), 2, "/nonexistent cannot be read"),
         (("--repository", "m", "--engine", "tvm"), 1, "unknown engine 'tvm'; expected one of: auto"),
         (("--repository", "/nonexistent", "--listen", "127.0.0.1:0"), 1, "found no such folder"),

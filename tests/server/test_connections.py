@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headwise import Client, InvalidRequest, Unavailable
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference.service_pb2_grpc import GRPCInferenceServiceStub
-from headwise_server.reception import COPIES
-from headwise_server.settings import PARTS_MIB
+from headwise_server.receiving import COPIES
+from headwise_server.settings import HANDED_OVER, PARTS_MIB
 from headwise_server.tokens import sha256
 
 SECONDS = support.LONG_SECONDS
@@ -65,7 +65,7 @@ def test_channelz_is_there_on_request(repository: Path, server: support.ServerPr
 
 def test_least_memory_holds_the_largest_message(repository: Path) -> None:
     """A message as large as any may be is refused for what it is, not for want of memory."""
-    options = [*ENGINE, "--max-message-mib", "1", "--memory-mib", str(COPIES + PARTS_MIB)]
+    options = [*ENGINE, "--max-message-mib", "1", "--memory-mib", str(COPIES + HANDED_OVER + 1 + PARTS_MIB)]
     with support.running_server(repository, options) as server, Client(server.address) as client:
         client.wait_until_ready(SECONDS)
         with pytest.raises(InvalidRequest, match=r"images\[0\]"):

@@ -67,7 +67,11 @@ def begin(
     made: Decoders, work: Work, name: object, *, client: str = "somebody", memory_bytes: int = 1
 ) -> "asyncio.Task[object]":
     """Hand a job in."""
-    return asyncio.ensure_future(made.run(client, work.job(name, memory_bytes), memory_bytes))
+
+    async def result() -> object:
+        return (await made.run(client, [(work.job(name, memory_bytes), memory_bytes)]))[0]
+
+    return asyncio.ensure_future(result())
 
 
 async def turns(count: int = 20) -> None:
@@ -156,7 +160,7 @@ async def test_expired_job_never_runs(made: Decoders, monkeypatch: pytest.Monkey
     work, deadline = Work(), time.monotonic() + 1000
     running = [begin(made, work, "running") for _ in range(THREADS)]
     await work.has_begun(THREADS)
-    late = asyncio.ensure_future(made.run("somebody", work.job("late"), 1, deadline))
+    late = asyncio.ensure_future(made.run("somebody", [(work.job("late"), 1)], deadline))
     await turns()
     monkeypatch.setattr(decoders, "time", SimpleNamespace(monotonic=lambda: deadline))
     work.gate.set()
@@ -187,13 +191,13 @@ async def test_errors_reach_their_caller_and_nobody_else(made: Decoders) -> None
 
     work = Work()
     work.gate.set()
-    jobs = [made.run("somebody", broken, LIMIT_BYTES), made.run("somebody", work.job("fine"), LIMIT_BYTES)]
+    jobs = [made.run("somebody", [(job, LIMIT_BYTES)]) for job in (broken, work.job("fine"))]
     failed, fine = await asyncio.gather(*jobs, return_exceptions=True)
     assert isinstance(failed, ZeroDivisionError)
-    assert fine == "fine"
+    assert fine == ["fine"]
     with pytest.raises(ZeroDivisionError, match="of this image"):
-        await made.run("somebody", broken, LIMIT_BYTES)
-    assert await made.run("somebody", work.job("after"), LIMIT_BYTES) == "after"
+        await made.run("somebody", [(broken, LIMIT_BYTES)])
+    assert await begin(made, work, "after", memory_bytes=LIMIT_BYTES) == "after"
 
 
 async def test_clients_take_turns(pool: ThreadPoolExecutor) -> None:
@@ -209,6 +213,35 @@ async def test_clients_take_turns(pool: ThreadPoolExecutor) -> None:
     await asyncio.wait_for(asyncio.gather(running, *greedy, *modest), SECONDS)
     expected = ["greedy 0", "modest 0", "greedy 1", "modest 1", "greedy 2", "greedy 3"]
     assert work.begun == ["running", *expected]
+
+
+async def test_images_of_a_request_enter_together_or_not_at_all(made: Decoders) -> None:
+    """However many requests come in the same moment, no more wait than may."""
+    work = Work()
+    requests = [made.run(str(number), [(work.job(number), 1)] * 8) for number in range(5)]
+    calls = [asyncio.ensure_future(request) for request in requests]
+    await work.has_begun(THREADS)
+    assert [call.done() for call in calls] == [False, False, True, True, True]
+    assert made.waiting_images == 2 * 8 - THREADS
+    work.gate.set()
+    results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), SECONDS)
+    assert results[:2] == [[0] * 8, [1] * 8]
+    assert all(isinstance(result, Overloaded) for result in results[2:])
+
+
+async def test_images_of_a_request_leave_with_the_first_that_fails(made: Decoders) -> None:
+    """Those that have not begun are never decoded, and the queue is free."""
+
+    def broken() -> object:
+        raise ZeroDivisionError
+
+    work = Work()
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(made.run("somebody", [(broken, 1)] + [(work.job(1), 1)] * 10), SECONDS)
+    assert made.waiting_images == 0
+    work.gate.set()
+    assert await begin(made, work, "after") == "after"
+    assert work.begun.count(1) <= THREADS
 
 
 async def test_full_queue_refuses_with_a_time_to_retry(made: Decoders) -> None:

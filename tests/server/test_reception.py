@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import time
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -18,12 +20,13 @@ from headwise_server.errors import Internal, NotFound, NotReady
 from headwise_server.gate import Gate
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
-from headwise_server.reception import COPIES, Context, Reception, as_service_error
+from headwise_server.receiving import COPIES, Arrived, Receiving
+from headwise_server.reception import Context, Reception, as_service_error
 
-CLASSIFY = "/headwise.v1.HeadwiseService/Classify"
+CLASSIFY, STREAM = (f"/headwise.v1.HeadwiseService/{method}" for method in ("Classify", "ClassifyStream"))
 MAX_MESSAGE_BYTES = 1000
-SLOW_BYTES = COPIES * MAX_MESSAGE_BYTES
-MAX_FIELDS = 50
+BUDGET_BYTES = (COPIES + 1) * MAX_MESSAGE_BYTES  # of which slow uploads leave two thirds of what one may need
+MAX_FIELDS, TURNS = 50, 2
 
 
 class Service(service_pb2_grpc.HeadwiseServiceServicer):
@@ -44,6 +47,13 @@ class Service(service_pb2_grpc.HeadwiseServiceServicer):
             raise ZeroDivisionError
         return pb.ClassifyResponse(model=pb.ServedModel(name=request.model))
 
+    async def ClassifyStream(  # type: ignore[override]  # as reception has it
+        self, request_iterator: AsyncIterator[Arrived[pb.ClassifyStreamRequest]], context: Context
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        """The names of requests."""
+        async for arrived in request_iterator:
+            yield pb.ClassifyStreamResponse(request_id=(await arrived.parsed()).request_id)
+
 
 @dataclass
 class Running:
@@ -52,6 +62,8 @@ class Running:
     service: Service
     in_flight: InFlight
     memory: Memory
+    receiving: Receiving
+    address: str
     channel: grpc.aio.Channel
 
     def open(self) -> grpc.aio.StreamUnaryCall:
@@ -66,23 +78,23 @@ class Running:
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
-    """A server with room for one slow upload and a half, and for four calls."""
-    service, in_flight, memory = Service(), InFlight(), Memory(SLOW_BYTES * 3 // 2)
+    """A server with room for one slow upload of a client, with two turns, and for four calls."""
+    service, in_flight, memory = Service(), InFlight(), Memory(BUDGET_BYTES)
+    receiving = Receiving(memory, TURNS, MAX_MESSAGE_BYTES)
     received = Reception(
         ("headwise.v1.HeadwiseService",),
         in_flight,
-        memory,
+        receiving,
         Gate(),
         max_calls=4,
-        max_message_bytes=MAX_MESSAGE_BYTES,
         max_fields=MAX_FIELDS,
     )
     server = grpc.aio.server(interceptors=[received])
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(service, in_flight, memory, channel)
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Running(service, in_flight, memory, receiving, address, channel)
     await server.stop(None)
 
 
@@ -114,7 +126,7 @@ async def refusal(call: grpc.aio.Call) -> tuple[grpc.StatusCode, str, list[type[
 async def test_slow_upload_is_charged_with_its_largest_size(running: Running) -> None:
     """As long as it lasts, and answered when it is complete; then nothing is charged any more."""
     call = running.open()
-    await until(running, SLOW_BYTES)
+    await until(running, MAX_MESSAGE_BYTES)
     await call.write(request("late"))
     assert pb.ClassifyResponse.FromString(await call).model.name == "late"
     await until(running, 0)
@@ -123,7 +135,7 @@ async def test_slow_upload_is_charged_with_its_largest_size(running: Running) ->
 async def test_slow_upload_is_refused_where_there_is_no_room(running: Running) -> None:
     """With a time to try again, while the one that has room goes on and a fast one is served."""
     slow = running.open()
-    await until(running, SLOW_BYTES)
+    await until(running, MAX_MESSAGE_BYTES)
     expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", [error_details_pb2.RetryInfo])
     assert await refusal(running.open()) == expected
     await running.classify(request())
@@ -143,9 +155,84 @@ async def test_slow_upload_is_ended_after_its_time(running: Running, monkeypatch
 async def test_upload_that_its_client_gives_up_is_charged_no_more(running: Running) -> None:
     """Nobody is told."""
     call = running.open()
-    await until(running, SLOW_BYTES)
+    await until(running, MAX_MESSAGE_BYTES)
     call.cancel()
     await until(running, 0)
+    await running.in_flight.drain()
+
+
+async def test_stream_that_waits_for_its_client_counts_as_a_slow_upload(running: Running) -> None:
+    """For as long as it takes; each message is answered, and nothing is charged when the stream has ended."""
+    stream = running.channel.stream_stream(STREAM)()
+    for number in range(2):
+        await until(running, MAX_MESSAGE_BYTES)
+        await stream.write(pb.ClassifyStreamRequest(request_id=str(number)).SerializeToString())
+        assert pb.ClassifyStreamResponse.FromString(await stream.read()).request_id == str(number)
+    await stream.done_writing()
+    assert await stream.code() == grpc.StatusCode.OK
+    await until(running, 0)
+
+
+async def test_stream_that_waits_is_refused_where_there_is_no_room(running: Running) -> None:
+    """With a time to try again."""
+    running.memory.take("others", BUDGET_BYTES)
+    expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", [error_details_pb2.RetryInfo])
+    assert await refusal(running.channel.stream_stream(STREAM)()) == expected
+
+
+async def test_server_that_was_held_up_answers_a_small_call_all_the_same(running: Running) -> None:
+    """Though there is no room for a slow upload, and the event loop stood still as often as the call went on."""
+    running.memory.take("others", BUDGET_BYTES - 500)
+
+    def classify() -> bytes:
+        with grpc.insecure_channel(running.address) as channel:
+            reply: bytes = channel.unary_unary(CLASSIFY)(request("small"), timeout=support.LONG_SECONDS)
+        return reply
+
+    call = asyncio.ensure_future(asyncio.to_thread(classify))
+    for _ in range(20):
+        time.sleep(0.06)  # noqa: ASYNC251  # it is to stand still
+        await asyncio.sleep(0)
+    assert pb.ClassifyResponse.FromString(await call).model.name == "small"
+
+
+async def until_waiting(running: Running, calls: int) -> None:
+    """Wait until so many calls wait for their turn."""
+    await asyncio.to_thread(support.wait_until, lambda: running.receiving.turns.waiting == calls)
+
+
+async def test_calls_that_wait_for_their_turn_are_answered_by_a_server_that_drains(running: Running) -> None:
+    """They came before; the drain ends with them."""
+    for _ in range(TURNS):
+        await running.receiving.turns.take("others")
+    calls = [asyncio.ensure_future(running.classify(request(str(number)))) for number in range(3)]
+    await until_waiting(running, 3)
+    drained = asyncio.ensure_future(running.in_flight.drain())
+    await asyncio.sleep(0)
+    running.receiving.turns.give_back()
+    names = [pb.ClassifyResponse.FromString(reply).model.name for reply in await asyncio.gather(*calls)]
+    assert names == ["0", "1", "2"]
+    await drained
+
+
+async def test_calls_that_wait_for_their_turn_end_with_the_grace_time(running: Running) -> None:
+    """With UNAVAILABLE."""
+    for _ in range(TURNS):
+        await running.receiving.turns.take("others")
+    call = running.channel.unary_unary(CLASSIFY)(request())
+    await until_waiting(running, 1)
+    await running.in_flight.end()
+    assert await refusal(call) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY", [])
+    await until_waiting(running, 0)
+
+
+async def test_call_leaves_when_its_deadline_passes_while_it_waits_for_its_turn(running: Running) -> None:
+    """Its client is told by gRPC."""
+    for _ in range(TURNS):
+        await running.receiving.turns.take("others")
+    call = running.channel.unary_unary(CLASSIFY)(request(), timeout=0.2)
+    assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await until_waiting(running, 0)
     await running.in_flight.drain()
 
 
@@ -253,3 +340,25 @@ def test_unforeseen_error_is_internal_and_logged(caplog: pytest.LogCaptureFixtur
     assert "secret" in caplog.text
     known = NotReady("wait.")
     assert as_service_error(known) is known
+
+
+def test_error_keeps_nothing_of_the_frame_that_handles_it() -> None:
+    """Though that frame still runs, and goes on for as long as a stream."""
+
+    class Large:
+        pass
+
+    def handle() -> tuple[BaseException, weakref.ref[Large]]:
+        large = Large()
+        try:
+            raise NotReady("wait.")
+        except NotReady as error:
+            refusal = as_service_error(error)
+        return refusal, weakref.ref(large)
+
+    gc.disable()
+    try:
+        _, large = handle()
+        assert large() is None
+    finally:
+        gc.enable()

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headwise_server.reception import COPIES
+from headwise_server.receiving import COPIES
 from headwise_server.settings import (
+    HANDED_OVER,
     KINDS,
     PARTS_MIB,
     Settings,
@@ -71,7 +72,7 @@ def test_no_value_is_an_unforeseen_error(name: str, value: str) -> None:
 def test_memory_holds_a_message(message_mib: int, memory_mib: int) -> None:
     """Settings with which the largest message could never be answered are refused, and no others."""
     options = {"repository": "m", "max_message_mib": message_mib, "memory_mib": memory_mib}
-    least_mib = COPIES * message_mib + PARTS_MIB
+    least_mib = (COPIES + HANDED_OVER + 1) * message_mib + PARTS_MIB
     if memory_mib >= least_mib:
         resolve(options, {}, {}, None)
     else:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +22,8 @@ from headwise_server.calls import Call, observed
 from headwise_server.errors import SHUTTING_DOWN, InvalidArgument, NotReady
 from headwise_server.http.replies import JSON, BodyTooLarge, error_response
 from headwise_server.inference import Caller, State
-from headwise_server.reception import COPIES, Reception, as_service_error
+from headwise_server.receiving import COPIES, UPLOAD_SECONDS
+from headwise_server.reception import Reception, as_service_error
 
 SERVICE = "http"
 JSON_COPIES = 32  # 26 were measured, of a body of empty objects
@@ -67,9 +69,11 @@ def _peer(request: Request) -> str:
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
-def _length(headers: Headers) -> int:
-    text = headers.get("content-length", "0")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+def _length(headers: Headers) -> int | None:
+    """What a request says of its body, which the parser of HTTP then holds it to."""
+    text = headers.get("content-length", "")
+    is_number = text.isascii() and text.isdecimal() and len(text) < 20
+    return int(text) if is_number and "transfer-encoding" not in headers else None
 
 
 async def _body(receive: Receive, limit_bytes: int, too_large: BodyTooLarge) -> bytes:
@@ -171,20 +175,26 @@ class Endpoint:
         received = Received(request.path_params, request.query_params, request.headers, media_type, b"", caller)
         if self._method != "POST":
             return await self._handler(self._state, received)
-        content = await self._reception.received(self._content(request, media_type == JSON), client)
+        largest_bytes, read = self._content(request, media_type == JSON)
+        receiving = self._reception.receiving
+        content = await receiving.received(read, client, largest_bytes=largest_bytes, seconds=UPLOAD_SECONDS)
         size_bytes = (JSON_COPIES if media_type == JSON else COPIES) * len(content)
         with self._reception.memory.hold(client, size_bytes):
             async with _cancelled_when_left(request.receive):
                 return await self._handler(self._state, replace(received, content=content))
 
-    def _content(self, request: Request, is_json: bool) -> Awaitable[bytes]:
+    def _content(self, request: Request, is_json: bool) -> tuple[int, Callable[[], Awaitable[bytes]]]:
+        """How large the body may be, and what reads it."""
+        max_message_bytes = self._reception.receiving.max_message_bytes
         memory_bytes = self._reception.memory.limit_bytes // JSON_COPIES  # more would never have room
-        limit_bytes = min(MAX_JSON_BYTES, self._reception.max_message_bytes, memory_bytes)
+        limit_bytes = min(MAX_JSON_BYTES, max_message_bytes, memory_bytes)
         advice = "Send the image itself rather than JSON, or fewer images in a call."
         if not is_json:
-            limit_bytes = self._reception.max_message_bytes
+            limit_bytes = max_message_bytes
             advice = "Send fewer or smaller images in a call, or start the server with --max-message-mib."
         too_large = BodyTooLarge("body", f"expected at most {limit_bytes / 2**20:.1f} MiB, found more. {advice}")
-        if _length(request.headers) > limit_bytes:
+        length = _length(request.headers)
+        if length is not None and length > limit_bytes:
             raise too_large
-        return _body(request.receive, limit_bytes, too_large)
+        largest_bytes = limit_bytes if length is None else length
+        return largest_bytes, partial(_body, request.receive, limit_bytes, too_large)

@@ -16,6 +16,7 @@ from headwise.v1 import service_pb2_grpc
 from headwise_server.errors import ServiceError
 from headwise_server.identity import Action
 from headwise_server.inference import Caller, Context, State, check_reply, run
+from headwise_server.receiving import Arrived
 from headwise_server.reception import as_service_error
 from headwise_server.replies import (
     classify_reply_bytes,
@@ -93,8 +94,8 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
         """Labels, and what each head contributed to them."""
         return await explain(self._state, request, self._state.caller(context))
 
-    async def ClassifyStream(
-        self, request_iterator: AsyncIterator[pb.ClassifyStreamRequest], context: Context
+    async def ClassifyStream(  # type: ignore[override]  # requests are parsed once there is memory for them
+        self, request_iterator: AsyncIterator[Arrived[pb.ClassifyStreamRequest]], context: Context
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
         """Classify, request by request, in order; several are worked on at a time.
 

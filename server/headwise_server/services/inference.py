@@ -21,6 +21,7 @@ from headwise_server.model_descriptions import Served, all_served, config, index
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference import service_pb2_grpc
 from headwise_server.peers import PEER_SECONDS, PeerError
+from headwise_server.receiving import Arrived
 from headwise_server.reception import as_service_error
 from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
 from headwise_server.repository import Repository, RepositoryError
@@ -195,8 +196,8 @@ class GRPCInferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
         """The tensors that a model gives for images."""
         return await model_infer(self._state, request, self._state.caller(context))
 
-    async def ModelStreamInfer(
-        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
+    async def ModelStreamInfer(  # type: ignore[override]  # requests are parsed once there is memory for them
+        self, request_iterator: AsyncIterator[Arrived[oip.ModelInferRequest]], context: Context
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         """The same, request by request, in order; an error is answered in the stream and does not end it."""
 

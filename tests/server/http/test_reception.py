@@ -18,6 +18,7 @@ from headwise_server.http.reception import Endpoint, Received
 from headwise_server.identity import Limits
 from headwise_server.inference import State
 from headwise_server.memory import Memory
+from headwise_server.receiving import Receiving
 from headwise_server.reception import Reception
 from headwise_server.tokens import Tokens, sha256
 from http_support import PNG, SECONDS, HttpServer, running_http_server, status_of
@@ -86,7 +87,7 @@ def test_calls_in_hand_are_bounded(repository: Path, tmp_path: Path) -> None:
 def test_memory_is_bounded(repository: Path, tmp_path: Path) -> None:
     """A body for which there is no room is refused, and taken once there is."""
     large = support.png(np.random.default_rng(0).integers(0, 256, (1900, 1900, 1), np.uint8))  # noise is not compressed
-    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "20", gates=tmp_path) as http:
+    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "32", gates=tmp_path) as http:
         http.wait_until_ready()
         http.close("run")
         with ThreadPoolExecutor(1) as pool:
@@ -106,8 +107,8 @@ async def test_reply_is_charged_to_whom_the_token_names(tmp_path: Path, fails: b
     file.write_text(f"[tokens.alice]\nsha256='{sha256('a')}'\nmodels=['*']\nactions=['classify']\n")
     memory = Memory(10_000)
     state = State(cast(Any, None), cast(Any, None), memory)
-    limits = {"max_calls": 8, "max_message_bytes": 100, "max_fields": 8}
-    reception = Reception((), state.in_flight, memory, Gate(Tokens(file, Limits())), **limits)
+    gate = Gate(Tokens(file, Limits()))
+    reception = Reception((), state.in_flight, Receiving(memory, 1, 100), gate, max_calls=8, max_fields=8)
 
     async def handler(_: State, received: Received) -> Response:
         if fails:
@@ -126,17 +127,35 @@ async def test_reply_is_charged_to_whom_the_token_names(tmp_path: Path, fails: b
     assert memory.used_bytes == 0
 
 
-def test_slow_upload_counts_with_the_largest_size(repository: Path) -> None:
-    """As many as there is room for; the next one is refused, and room comes back when they go."""
-    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "20") as http:
+def test_slow_upload_counts_with_its_length(repository: Path) -> None:
+    """As many as there is room for; one more is refused, a shorter one is not, and room comes back when they go."""
+    length = 4 * 2**20
+    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "32") as http:
+
+        def used_bytes() -> float:
+            return http.metrics()["headwise_memory_used_bytes"]
+
+        http.wait_until_ready()
+        with connected(http) as first, connected(http) as second, connected(http) as short:
+            for number, slow in enumerate((first, second), 1):
+                slow.sendall(head(length) + b"x")
+                support.wait_until(lambda number=number: used_bytes() == number * length)  # type: ignore[misc]
+            short.sendall(head(1000) + b"x")
+            support.wait_until(lambda: used_bytes() == 2 * length + 1000)
+            with connected(http) as third:
+                third.sendall(head(length) + b"x")
+                assert third.recv(100).startswith(b"HTTP/1.1 429 ")
+        support.wait_until(lambda: used_bytes() == 0)
+
+
+def test_slow_upload_without_a_length_counts_with_the_largest(repository: Path) -> None:
+    """As it may still become."""
+    lines = ("host: a", "content-type: image/png", "transfer-encoding: chunked", "", "1\r\nx")
+    with running_http_server(repository, "--max-message-mib", "4", "--memory-mib", "32") as http:
         http.wait_until_ready()
         with connected(http) as slow:
-            slow.sendall(head(1000) + b"x")
-            support.wait_until(lambda: http.metrics()["headwise_memory_used_bytes"] == 3 * 4 * 2**20)
-            with connected(http) as second:
-                second.sendall(head(1000) + b"x")
-                assert second.recv(100).startswith(b"HTTP/1.1 429 ")
-        support.wait_until(lambda: http.metrics()["headwise_memory_used_bytes"] == 0)
+            slow.sendall("\r\n".join((f"POST {CLASSIFY} HTTP/1.1", *lines)).encode())
+            support.wait_until(lambda: http.metrics()["headwise_memory_used_bytes"] == 4 * 2**20)
 
 
 def test_deadline_that_passes_in_the_queue_is_504(repository: Path, tmp_path: Path) -> None:

@@ -7,33 +7,34 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from headwise_server.errors import NotReady
+from headwise_server.errors import InvalidArgument, NotReady, Overloaded
 from headwise_server.in_flight import InFlight
 from headwise_server.inference import State
 from headwise_server.memory import Memory
-from headwise_server.reception import COPIES
+from headwise_server.receiving import Arrived
 from headwise_server.services.streams import WINDOW_BATCHES, in_order
 
-MAX_BATCH, REQUEST_BYTES = 4, 100
+MAX_BATCH, CONTENT_BYTES, REQUEST_BYTES = 4, 100, 300
 WINDOW = WINDOW_BATCHES * MAX_BATCH
 
 
-class Number(int):
+def arrived(number: int) -> Arrived[int]:
     """A request."""
 
-    def ByteSize(self) -> int:
-        """As a message has it."""
-        return REQUEST_BYTES
+    async def parsed() -> int:
+        return number
+
+    return Arrived(CONTENT_BYTES, REQUEST_BYTES, parsed)
 
 
-async def numbers(count: int) -> AsyncIterator[Number]:
+async def numbers(count: int) -> AsyncIterator[Arrived[int]]:
     """Requests, all there at once."""
     for number in range(count):
-        yield Number(number)
+        yield arrived(number)
 
 
 def answers(
-    requests: AsyncIterator[Number],
+    requests: AsyncIterator[Arrived[int]],
     answer: Callable[[int], Awaitable[int]],
     *,
     in_flight: InFlight | None = None,
@@ -81,7 +82,7 @@ async def test_few_images_are_worked_on_at_a_time(images: int, at_a_time: int) -
 
 async def test_stream_waits_for_memory() -> None:
     """It is read as far as there is room for its requests, and all are answered."""
-    begun, go_on, memory = [], asyncio.Event(), Memory(5 * COPIES * REQUEST_BYTES)
+    begun, go_on, memory = [], asyncio.Event(), Memory(5 * REQUEST_BYTES)
 
     async def answer(number: int) -> int:
         begun.append(number)
@@ -98,13 +99,58 @@ async def test_stream_waits_for_memory() -> None:
     assert memory.used_bytes == 0
 
 
+async def test_message_without_any_room_ends_its_stream() -> None:
+    """Where nothing of the stream is in hand that could make room, or where not even the message itself has any."""
+    go_on, memory = asyncio.Event(), Memory(2 * REQUEST_BYTES)
+
+    async def answer(number: int) -> int:
+        await go_on.wait()
+        return number
+
+    memory.take("others", REQUEST_BYTES + 1)
+    with pytest.raises(Overloaded):
+        [reply async for reply in answers(numbers(1), answer, memory=memory)]
+    memory.give_back("others", CONTENT_BYTES)
+    async with aclosing(answers(numbers(2), answer, memory=memory)) as replies:
+        first = asyncio.ensure_future(anext(replies))
+        await asyncio.sleep(0)
+        memory.take("others", 1)
+        go_on.set()
+        assert await first == 0
+        with pytest.raises(Overloaded):
+            await anext(replies)
+    memory.give_back("others", memory.used_bytes)
+    assert memory.used_bytes == 0
+
+
+async def test_request_that_cannot_be_parsed_counts_no_more() -> None:
+    """What came before is answered."""
+
+    async def requests() -> AsyncIterator[Arrived[int]]:
+        async def parsed() -> int:
+            raise InvalidArgument("request", "no.")
+
+        yield arrived(1)
+        yield Arrived(CONTENT_BYTES, REQUEST_BYTES, parsed)
+
+    async def answer(number: int) -> int:
+        return number
+
+    memory, replies = Memory(10 * REQUEST_BYTES), []
+    with pytest.raises(InvalidArgument):
+        async for reply in answers(requests(), answer, memory=memory):
+            replies.append(reply)
+    assert replies == [1]
+    assert memory.used_bytes == 0
+
+
 async def test_server_that_drains_answers_what_it_has_received() -> None:
     """And then says that it goes."""
     in_flight, replies = InFlight(), []
 
-    async def requests() -> AsyncIterator[Number]:
-        yield Number(1)
-        yield Number(2)
+    async def requests() -> AsyncIterator[Arrived[int]]:
+        yield arrived(1)
+        yield arrived(2)
         await asyncio.Event().wait()  # a client that sends no more, and does not say so
 
     async def answer(number: int) -> int:
