@@ -188,23 +188,24 @@ class Settings(BaseModel):
     def _messages_fit(self) -> Self:
         largest, kept = self.max_message_mib, (self.turns + HANDED_OVER) * self.max_message_mib
         least = kept + COPIES * largest + PARTS_MIB
-        if self.memory_mib < least:
+        each = f" for each of {self.workers} workers" if self.workers > 1 else ""
+        if self.memory_mib // self.workers < least:
             raise ValueError(
                 f"expected memory_mib to hold at least one message of max_message_mib = {largest}, which is charged "
                 f"{COPIES} times, {kept} MiB for those that are on their way, and {PARTS_MIB} MiB for its parts, so "
-                f"{least} or more; found {self.memory_mib}: none could be answered. Set a larger memory_mib, or a "
-                "smaller max_message_mib."
+                f"{least} or more{each}; found {self.memory_mib}: none could be answered. Set a larger memory_mib, or "
+                "a smaller max_message_mib."
             )
         return self
 
     @property
     def turns(self) -> int:
-        """Messages that may be received at a time before they are counted."""
-        return max(1, int(RECEIVING_SHARE * self.memory_mib) // self.max_message_mib - HANDED_OVER)
+        """Messages that may be received at a time before they are counted, by each worker."""
+        return max(1, int(RECEIVING_SHARE * self.memory_mib / self.workers) // self.max_message_mib - HANDED_OVER)
 
     @property
     def counted_bytes(self) -> int:
-        """Memory for what is counted of requests and replies: all but what is kept for messages on their way."""
+        """Memory for what a lone worker counts of requests and replies: all but what is kept for those on their way."""
         return (self.memory_mib - (self.turns + HANDED_OVER) * self.max_message_mib) * 2**20
 
 

@@ -1,5 +1,6 @@
 """The declaration of the settings, and the sources that they come from."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,31 @@ def test_memory_holds_a_message(message_mib: int, memory_mib: int) -> None:
     else:
         with pytest.raises(SettingsError, match=f"{least_mib} or more; found {memory_mib}"):
             resolve(options, {}, {}, None)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone shares ports between processes")
+@given(st.integers(1, 64), st.integers(1, 4096), st.integers(2, 16), st.integers(1, 64))
+def test_workers_share_what_is_stated_in_all(message_mib: int, memory_mib: int, workers: int, streams: int) -> None:
+    """None gets more than its part, but for what each must have one of; what one cannot run with, many cannot share."""
+    options = {"repository": "m", "max_message_mib": message_mib, "memory_mib": memory_mib, "streams": streams}
+    try:
+        whole = resolve({**options, "workers": workers}, {}, {}, None).settings
+    except SettingsError:
+        with pytest.raises(SettingsError):
+            resolve({**options, "memory_mib": max(1, memory_mib // workers)}, {}, {}, None)
+        return
+    share = whole.share
+    assert share.workers == 1
+    assert resolve(share.model_dump(), {}, {}, None).settings == share
+    for name in ("streams", "max_calls", "memory_mib", "decoding_mib"):
+        assert getattr(share, name) == max(1, getattr(whole, name) // workers)
+
+
+@pytest.mark.parametrize("listen", ["unix:/tmp/headwise.sock"])
+def test_workers_need_a_port(listen: str) -> None:
+    """A socket in the file system cannot be shared."""
+    with pytest.raises(SettingsError, match=f"expected host:port to listen on with several workers, found {listen}"):
+        resolve({"repository": "m", "workers": 2, "listen": listen}, {}, {}, None)
 
 
 @pytest.mark.parametrize(
