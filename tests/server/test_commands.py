@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer
 from headwise_server import commands
+from headwise_server.app import Host
 from headwise_server.engines import Engine
 from headwise_server.settings import Settings
 from typer.testing import CliRunner
@@ -23,10 +24,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Engine]]:
     """What would have been served: settings and engine."""
     seen: list[tuple[Settings, Engine]] = []
 
-    async def serve(settings: Settings, engine: Engine, announce: Any, end: Any) -> None:
+    async def serve(settings: Settings, engine: Engine, host: Host) -> None:
         await asyncio.sleep(0)
         seen.append((settings, engine))
-        announce("127.0.0.1:1234")
+        host.listening("127.0.0.1:1234")
 
     monkeypatch.setattr(commands, "serve", serve)
     return seen

@@ -91,7 +91,7 @@ def test_all_workers_answer_and_are_measured_as_one(
         assert counts.keys() == {"0", "1"}
         assert sum(counts.values()) == CONNECTIONS
         limits_bytes = [sample.value for sample in families["headwise_memory_limit_bytes"].samples]
-        assert limits_bytes == [512 * 2**20] * 2
+        assert limits_bytes == [384 * 2**20] * 2  # half of it, but for the quarter of messages on their way
 
 
 def test_worker_that_dies_is_replaced_and_the_others_answer(
