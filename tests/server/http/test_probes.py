@@ -112,7 +112,7 @@ def test_metrics_count_what_was_done(repository: Path) -> None:
     assert counts["headwise_model_state digits READY 1"] == 1
     for graph in ("classify", "explain"):
         assert 0 < counts[f"headwise_expected_seconds {graph} digits 1"] < SECONDS
-    assert counts["headwise_memory_limit_bytes"] == 1024 * 2**20
+    assert counts["headwise_memory_limit_bytes"] == 768 * 2**20
     assert not [name for name in counts if "nobody" in name]
 
 
