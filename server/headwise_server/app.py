@@ -66,6 +66,7 @@ FIELDS_PER_IMAGE = 8  # of a request: more than an image has in any form
 OTHER_FIELDS = 2**14  # labels to explain, above all
 UNLIMITED = 2**31 - 1
 WINDOW_BYTES = 2**16
+SWITCH_SECONDS = 2e-4  # for which a thread whose batch is done may wait for a busy event loop; 4 % more images/s measured
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
 
@@ -204,6 +205,7 @@ async def serve(settings: Settings, engine: Engine, host: Host) -> None:
         RepositoryError, BundleError, EngineError: a model must not be served.
     """
     give_back_large_blocks()
+    sys.setswitchinterval(SWITCH_SECONDS)
     stopping, telemetry = asyncio.ensure_future(stop_event().wait()), Telemetry(tracing_of_environment())
     credentials = server_credentials(settings.tls) if settings.tls else None
     threads = max(settings.streams, 2)

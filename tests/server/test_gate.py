@@ -14,6 +14,7 @@ from headwise_server.identity import CURRENT, Limits
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.rate_limits import RateLimits
+from headwise_server.receiving import Receiving
 from headwise_server.reception import Reception
 from headwise_server.tokens import Tokens, sha256
 
@@ -60,7 +61,8 @@ async def test_what_a_client_holds_is_its_tokens(tokens: Tokens) -> None:
             return pb.ListModelsResponse()
 
     gate, services = Gate(tokens), ("headwise.v1.HeadwiseService",)
-    reception = Reception(services, InFlight(), Noted(2**20), gate, max_calls=9, max_message_bytes=2**10, max_fields=9)
+    receiving = Receiving(Noted(2**20), 1, 2**10)
+    reception = Reception(services, InFlight(), receiving, gate, max_calls=9, max_fields=9)
     server = grpc.aio.server(interceptors=[reception])
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(Service(), server)
     port = server.add_insecure_port("127.0.0.1:0")
