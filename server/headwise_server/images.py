@@ -6,6 +6,8 @@ pixels in both. Tensors must have the model's size already.
 Shape suffixes: N images, Y rows, X columns, C channels.
 """
 
+import math
+
 import numpy as np
 from headwise.decoding import Mode, Resampling, UnreadableImage, cost, decode
 from headwise.v1.bundle_pb2 import (
@@ -79,6 +81,6 @@ def view(message: ImageMessage, expected: ImageInput, field: str) -> NDArray[np.
     shape = (tensor.height, tensor.width, tensor.channels)
     if shape != expected_shape:
         raise InvalidArgument(f"{field}.tensor", f"expected height, width, channels {expected_shape}, found {shape}.")
-    if len(tensor.data) != (size := int(np.prod(expected_shape))):
+    if len(tensor.data) != (size := math.prod(expected_shape)):
         raise InvalidArgument(f"{field}.tensor.data", f"expected {size} bytes, found {len(tensor.data)}.")
     return np.frombuffer(tensor.data, np.uint8).reshape(expected_shape)

@@ -138,7 +138,7 @@ def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
             _write_copy(content.files, Path(name))
         except OSError as error:
             raise BundleError(
-                f"{folder}: no private copy could be written to {name}: {error.strerror}. "
+                f"{folder}: no private copy could be written to {Path(name).parent}: {error.strerror}. "
                 f"Make room there, or name another folder with TMPDIR."
             ) from error
         manifest, sha256 = content.manifest, content.sha256

@@ -46,13 +46,15 @@ class Readiness:
         return set() if self._is_stuck() else set(self._repository.models)
 
     async def publish(self) -> None:
-        """Say what is so now."""
-        served = self.own().intersection(*self._others)
+        """Say what is so now; each name is looked up when its turn comes, as another may publish in between."""
         self._names |= {state.name for state in self._repository.index()}
         for name in sorted(self._names):
-            await self.servicer.set(name, SERVING if name in served else NOT_SERVING)
+            await self.servicer.set(name, SERVING if name in self._served() else NOT_SERVING)
         for name in ("", *self._services):
-            await self.servicer.set(name, SERVING if served else NOT_SERVING)
+            await self.servicer.set(name, SERVING if self._served() else NOT_SERVING)
+
+    def _served(self) -> set[str]:
+        return self.own().intersection(*self._others)
 
     async def look(self) -> None:
         """Ask the other workers, and publish what has changed."""

@@ -9,6 +9,7 @@ fails is tried again until its files have been the same for two polls.
 """
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -27,6 +28,7 @@ from headwise_server.models import Model, Models
 from headwise_server.slowdown import check_slowdown
 
 logger = logging.getLogger(__name__)
+SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 REMEMBERED_LINES = 1000  # of the log, not to be repeated
 Key = tuple[str, int]  # name and version
 
@@ -86,6 +88,11 @@ def nothing_in(folder: Path) -> str:
     )
 
 
+def _may_pass(error: Exception) -> bool:
+    """Whether a bundle failed for want of something that the machine may have again at the next look."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES
+
+
 class Repository:
     """Models that come and go. Belongs to one event loop.
 
@@ -102,6 +109,7 @@ class Repository:
         self._states: dict[Key, VersionState] = {}
         self._seen: dict[Key, Signature] = {}  # at the last look
         self._tried: dict[Key, Signature] = {}  # those whose outcome is final
+        self._passing: set[Key] = set()  # but for these, which failed for a reason that may pass
         self._unloaded: set[str] = set()  # by hand
         self._said: set[str] = set()
         self._first = True
@@ -218,6 +226,7 @@ class Repository:
             if version not in versions.get(name, {}) and version not in models.get(name, {}):
                 for known in (self._states, self._seen, self._tried):
                     known.pop((name, version), None)
+                self._passing.discard((name, version))
         return MappingProxyType({name: MappingProxyType(loaded) for name, loaded in models.items() if loaded})
 
     def _updated_model(
@@ -269,7 +278,7 @@ class Repository:
             if settled:
                 self._retire(key, models, "its folder is gone")
             return not settled
-        if self._tried.get(key) == now and (is_loaded or not final):
+        if self._tried.get(key) == now and key not in self._passing and (is_loaded or not final):
             return is_loaded
         if settled or self._first:
             self._try_version(key, folder, models, settled)
@@ -282,6 +291,7 @@ class Repository:
         if not is_loaded:
             self._states[key] = VersionState(*key, State.LOADING)
         started = time.monotonic()
+        self._passing.discard(key)
         try:
             model = load(folder, self._loading)
             self._compare(model, key[1], models)
@@ -304,6 +314,10 @@ class Repository:
         self._tried[key] = self._seen[key]
         self._states[key] = VersionState(*key, State.READY if is_loaded else State.UNAVAILABLE, reason)
         goes_on = "; what was loaded before is served on" if is_loaded else ""
+        if _may_pass(error):
+            self._passing.add(key)
+            self._say(logging.ERROR, f"cannot serve {key[0]} version {key[1]} for now: {reason}{goes_on}")
+            return
         unforeseen = error if not isinstance(error, (BundleError, EngineError)) else None
         logger.error("cannot serve %s version %s: %s%s", *key, reason, goes_on, exc_info=unforeseen)
 

@@ -27,6 +27,7 @@ from headwise_server.receiving import COPIES
 from headwise_server.tls import TlsFiles
 
 PREFIX = "HEADWISE_"
+MAX_WORKERS = 1024
 MAX_FILE_BYTES = 2**20
 RECEIVING_SHARE = 0.25  # of the memory of requests, for messages on their way; more where it holds too few [our choice]
 HANDED_OVER = 2  # copies more of a message while gRPC hands it over, which it does one after another
@@ -81,7 +82,11 @@ class Settings(BaseModel):
     )
     streams: int = setting("Batches at a time; 0 for one for each core.", 0, "batches", ge=0)
     workers: int = setting(
-        "That share the port, streams, calls and memory; more than one on Linux only.", 1, "processes", ge=1, le=1024
+        "That share the port, streams, calls and memory; more than one on Linux only.",
+        1,
+        "processes",
+        ge=1,
+        le=MAX_WORKERS,
     )
     max_batch: int = setting("Images in a batch.", 8, "images", ge=1)
     max_queue: int = setting("Images that may wait.", 1024, "images", ge=1)

@@ -9,22 +9,24 @@ weights in a form of their own, which processes cannot share.
 import asyncio
 import json
 import logging
+import os
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from headwise_server.addresses import TcpAddress, parse, reserved
+from headwise_server.addresses import MAX_PATH_BYTES, ListenError, TcpAddress, parse, reserved
 from headwise_server.app import stop_event
 from headwise_server.peers import socket_name
-from headwise_server.settings import Settings
+from headwise_server.settings import MAX_WORKERS, Settings
 from headwise_server.worker import Task
 
 logger = logging.getLogger(__name__)
 RESTART_SECONDS, LONGEST_RESTART_SECONDS = 1.0, 60.0  # before another worker is started; doubles each time
 CALM_SECONDS = 60.0  # of a worker's life, after which its end is the first again
+MAX_EVENT_BYTES = 2**20
 END_SECONDS = 10.0  # for workers to end, beside the time to finish calls
 WORKER = (sys.executable, "-m", "headwise_server.worker")
 
@@ -39,7 +41,7 @@ class _Workers:
     def __init__(self, settings: Settings, folder: Path, on_listening: Callable[[str], None]) -> None:
         self._settings, self._folder, self._on_listening = settings, folder, on_listening
         self._running: dict[int, Process] = {}
-        self._addresses: list[list[str]] = [[] for _ in range(settings.workers)]  # where each of the first ones listens
+        self._addresses: list[list[str]] = [[] for _ in range(settings.workers)]  # where each listens, while they start
         self._stopping, self._may_load = asyncio.Event(), asyncio.Event()
 
     async def keep(self, number: int) -> None:
@@ -52,28 +54,33 @@ class _Workers:
         while not self._stopping.is_set():
             started = clock()
             task = Task(self._settings.share.model_dump(mode="json"), str(self._folder), number, generation)
-            status = await self._life(task)
+            try:
+                end = f"ended with status {await self._life(task)}"
+            except OSError as error:  # the machine has no process or file descriptor left
+                if not generation:
+                    raise WorkerError(f"a worker cannot be started: {error}.") from error
+                end = f"cannot be started: {error}"
             if self._stopping.is_set():
                 return
             if clock() - started > CALM_SECONDS:
                 pause_seconds = RESTART_SECONDS
-            logger.error("worker %d ended with status %d; another starts in %.0f s", number, status, pause_seconds)
+            logger.error("worker %d %s; another starts in %.0f s", number, end, pause_seconds)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_seconds)
             generation, pause_seconds = generation + 1, min(2 * pause_seconds, LONGEST_RESTART_SECONDS)
 
     async def _life(self, task: Task) -> int:
         """A worker from its start to its end; its status."""
-        process = await asyncio.create_subprocess_exec(*WORKER, stdin=PIPE, stdout=PIPE)
+        process = await asyncio.create_subprocess_exec(*WORKER, stdin=PIPE, stdout=PIPE, limit=MAX_EVENT_BYTES)
         self._running[task.number] = process
         if self._stopping.is_set():  # meanwhile
             process.terminate()
         loading = asyncio.ensure_future(self._instruct(process, task))
-        error = ""
+        error, self._addresses[task.number] = "", []
         while line := await process.stdout.readline():  # type: ignore[union-attr]  # it is a pipe
             event = json.loads(line)
             error = event.get("error", "")
-            if "listening" in event and not task.generation:
+            if "listening" in event:
                 self._listens(task.number, event["listening"])
         status = await process.wait()
         loading.cancel()
@@ -94,7 +101,7 @@ class _Workers:
                 await self._may_load.wait()
 
     def _listens(self, number: int, address: str) -> None:
-        """Take note of where one of the first workers listens; when all do everywhere, they may load models."""
+        """Take note of where a worker listens; once all do everywhere, they may load models."""
         self._addresses[number].append(address)
         ports = 1 + bool(self._settings.http_listen)
         if not self._may_load.is_set() and all(len(addresses) == ports for addresses in self._addresses):
@@ -118,6 +125,27 @@ class _Workers:
                     process.kill()
 
 
+@contextmanager
+def _folder_of_sockets() -> Iterator[str]:
+    """A folder that the user alone can enter, gone at the end.
+
+    Raises:
+        ListenError: there is none to be had, or its path is too long for a socket.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="headwise-server-")
+    except OSError as error:
+        raise ListenError(f"expected a folder for temporary files, found none that can be written: {error}.") from error
+    with folder as name:
+        size_bytes = len(os.fsencode(Path(name, socket_name(MAX_WORKERS, 10**6))))
+        if size_bytes > MAX_PATH_BYTES:
+            raise ListenError(
+                f"expected paths of at most {MAX_PATH_BYTES} bytes for the workers' sockets, found {size_bytes} in "
+                f"{name}. Set TMPDIR to a folder with a shorter path."
+            )
+        yield name
+
+
 async def supervise(settings: Settings, on_listening: Callable[[str], None]) -> None:
     """Serve with several workers until SIGTERM or SIGINT.
 
@@ -136,7 +164,7 @@ async def supervise(settings: Settings, on_listening: Callable[[str], None]) -> 
                 address = parse(text)
                 assert isinstance(address, TcpAddress)  # noqa: S101  # the settings are checked
                 ports[name] = str(stack.enter_context(reserved(address)))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headwise-server-")))
+        folder = Path(stack.enter_context(_folder_of_sockets()))
         workers = _Workers(settings.model_copy(update=ports), folder, on_listening)
         kept = [asyncio.ensure_future(workers.keep(number)) for number in range(settings.workers)]
         try:

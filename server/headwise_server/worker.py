@@ -12,10 +12,12 @@ import sys
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from headwise_server import logs
 from headwise_server.cli import handle_signals
+
+SHOWN_CHARACTERS = 10_000  # of an error; one that names every bundle has no end
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ class Task:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-def say(**event: str) -> None:
-    """Tell the supervisor."""
-    print(json.dumps(event), flush=True)
+def _to_supervisor() -> TextIO:
+    """What stdout was; whatever else is printed from now on, also by a runtime, goes to stderr."""
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return events
 
 
 def _follow(may_load: threading.Event) -> None:
@@ -52,6 +56,11 @@ def main() -> None:
     from headwise_server.engines import create
     from headwise_server.peers import Peers
     from headwise_server.settings import Settings
+
+    events = _to_supervisor()
+
+    def say(**event: str) -> None:
+        print(json.dumps(event), file=events, flush=True)
 
     task = Task(**json.loads(sys.stdin.readline()))
     settings = Settings.model_validate(task.settings)
@@ -72,7 +81,7 @@ def main() -> None:
     try:
         asyncio.run(serve(settings, create(settings.engine), host))
     except START_ERRORS as error:
-        say(error=str(error))
+        say(error=str(error)[:SHOWN_CHARACTERS])
         sys.exit(1)
 
 

@@ -14,6 +14,7 @@ import pytest
 import requests
 import support
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from headwise import Client
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference.service_pb2_grpc import GRPCInferenceServiceStub
@@ -37,12 +38,14 @@ def port_of(server: support.ServerProcess) -> str:
     return server.process.stdout.readline().removeprefix("listening on ").strip()
 
 
-def workers_of(server: support.ServerProcess) -> list[int]:
+def children_of(pid: int) -> list[int]:
     """Process ids."""
-    return [
-        int(pid)
-        for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text("ascii").split()
-    ]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+
+def workers_of(server: support.ServerProcess) -> list[int]:
+    """Their process ids."""
+    return children_of(server.process.pid)
 
 
 def health_of(channel: grpc.Channel) -> int:
@@ -199,21 +202,21 @@ def test_workers_drain_when_their_supervisor_is_killed(server: support.ServerPro
     support.wait_until(lambda: all(processes.is_gone(worker) for worker in workers))
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_port_belongs_to_one_server(server: support.ServerProcess, repository: Path, workers: str) -> None:
+def test_port_belongs_to_one_server(server: support.ServerProcess, repository: Path) -> None:
     """Another fails with one line, whether it has workers or not."""
     command = support.server_command(repository)
-    second = processes.run([*command, *ENGINE, "--listen", server.address, "--workers", workers])
-    assert second.returncode == 1
-    assert f"cannot listen on {server.address}" in second.stderr
-    assert "Traceback" not in second.stderr
+    for workers in ("1", "2"):
+        second = processes.run([*command, *ENGINE, "--listen", server.address, "--workers", workers])
+        assert second.returncode == 1
+        assert f"cannot listen on {server.address}" in second.stderr
+        assert "Traceback" not in second.stderr
 
 
 def test_workers_that_cannot_serve_say_so_once(tmp_path: Path) -> None:
     """The server ends with status 1 and the same message as without workers."""
     (tmp_path / "digits" / "1").mkdir(parents=True)
     command = [*support.server_command(tmp_path), *ENGINE, "--listen", "127.0.0.1:0"]
-    lone, several = processes.run(command), processes.run([*command, "--workers", "3"])
+    lone, several = processes.run(command), processes.run([*command, "--workers", "2"])
     assert (lone.returncode, several.returncode) == (1, 1)
     assert several.stderr.splitlines()[-1] == lone.stderr.splitlines()[-1]
     assert several.stderr.count("headwise-server: ") == 1
@@ -224,3 +227,31 @@ def test_signal_while_models_load_ends_the_server(repository: Path) -> None:
     """At any moment of its start."""
     with support.running_server(repository, (*ENGINE, "--workers", "2")) as starting:
         assert starting.stop() == 0
+
+
+def test_worker_that_dies_before_it_listens_is_replaced(repository: Path) -> None:
+    """The others wait for it, and the server begins."""
+    command = [*support.server_command(repository), *ENGINE, "--listen", "127.0.0.1:0", "--workers", "2"]
+    with processes.start(command, stdout=processes.PIPE, stderr=processes.PIPE) as process:
+        support.wait_until(lambda: len(children_of(process.pid)) == 2)
+        os.kill(children_of(process.pid)[0], signal.SIGKILL)
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("listening on ").strip()
+        with Client(address, timeout_seconds=SECONDS) as client:
+            client.wait_until_ready(SECONDS)
+        process.terminate()
+        _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert "ended with status -9; another starts in 1 s" in errors
+
+
+def test_folder_whose_path_is_too_long_for_sockets_is_refused(repository: Path, tmp_path: Path) -> None:
+    """With what to do about it."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    command = [*support.server_command(repository), *ENGINE, "--listen", "127.0.0.1:0", "--workers", "2"]
+    refused = processes.run(command, env={**os.environ, "TMPDIR": str(folder)})
+    assert refused.returncode == 1
+    assert "Set TMPDIR to a folder with a shorter path" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not list(folder.iterdir())

@@ -161,18 +161,19 @@ def read_files(folder: Path, bundle: Bundle, *, keep: bool = True) -> dict[str, 
     Raises:
         BundleError: names every missing, resized or altered file, and any path that leaves the folder.
     """
-    files, problems = dict[str, bytes](), list[str]()
+    files, problems, cause = dict[str, bytes](), list[str](), None
     for entry in bundle.files:
         try:
             content = _read_listed(folder, entry)
         except (BundleError, OSError, ValueError) as error:
             problems.append(f"{entry.path}: {_reason(error)}")
+            cause = error
         else:
             files[entry.path] = content if keep else b""
     listed = {entry.path for entry in bundle.files}
     problems += [f"{name}: not listed in the manifest" for name in REQUIRED_FILES if name not in listed]
     if problems:
-        raise BundleError(f"{folder} is damaged: {'; '.join(problems)}. Copy or export the bundle again.")
+        raise BundleError(f"{folder} is damaged: {'; '.join(problems)}. Copy or export the bundle again.") from cause
     return files
 
 
