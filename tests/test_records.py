@@ -166,3 +166,18 @@ def test_readme_shows_what_explain_prints() -> None:
     command = [sys.executable, str(ROOT / "experiments/explain_photo.py"), "--check"]
     process = processes.run(command)
     assert process.returncode == 0, process.stderr
+
+
+def test_documentation_of_serving_has_what_was_recorded() -> None:
+    """Ratios with their spread, calls of the soak and what memory they left."""
+    page = (ROOT / "docs/serving.md").read_text("utf-8")
+    overhead, soak = (
+        json.loads((ROOT / "results/cifar100" / f"{name}.json").read_text("utf-8"))
+        for name in ("serving_overhead", "soak")
+    )
+    for ratio in overhead["ratios"].values():
+        assert f"{ratio['median']:.3g} ({ratio['least']:.3g}-{ratio['largest']:.3g})" in page
+    assert f"n = {overhead['settings']['rounds']} rounds of {overhead['settings']['seconds']:g} s" in page
+    assert f"{soak['calls']['ok']:,} calls were answered" in page
+    assert f"{soak['resident_mib']['growth']:.1f} MiB more" in page
+    assert (soak["wrong_replies"], soak["calls"]["refused"], soak["calls"]["failed"]) == (0, 0, 0)
