@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TextIO
 
+import grpc
+
 LINES_PER_SECOND = 50
 MOST_KINDS = 1000  # of one second; all others are one kind
 REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces
+GRPC = "grpc._cython.cygrpc"
 ACCESS = logging.getLogger("headwise_server.access")
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CURRENT: ContextVar[str] = ContextVar("request_id", default="")  # of the request that is being answered
@@ -122,6 +125,12 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         super().close()
 
 
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Not where a client has left while its reply was being sent, of which grpc.aio makes an error with a traceback."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return not (record.name == GRPC and kind and issubclass(kind, grpc.aio.InternalError))
+
+
 def configure(
     log_format: str = LogFormat.TEXT, level: str = "info", *, access_log: bool = False, worker: int | None = None
 ) -> None:
@@ -133,6 +142,7 @@ def configure(
         worker: number of this process, where the server has several.
     """
     handler = LimitedHandler(sys.stderr)
+    handler.addFilter(_is_worth_a_line)
     handler.setFormatter(JsonFormatter(worker) if log_format == LogFormat.JSON else TextFormatter(worker))
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)

@@ -3,12 +3,14 @@
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import hypothesis.strategies as st
+import processes
 import pytest
 import support
 from headwise.v1 import service_pb2 as pb
@@ -167,3 +169,24 @@ def test_text_is_the_default_and_requests_are_not_logged(repository: Path) -> No
     with running_http_server(repository, "--log-level", "debug") as http:
         http.wait_until_ready()
     assert any("DEBUG headwise_server.access: http GET /readyz 200" in line for line in http.running.log)
+
+
+ERRORS = """
+import grpc, logging
+from headwise_server import logs
+
+logs.configure()
+for error in (grpc.aio.InternalError("the client has left"), ValueError("a fault of ours")):
+    try:
+        raise error
+    except Exception:
+        logging.getLogger("grpc._cython.cygrpc").exception("raised by servicer method")
+"""
+
+
+def test_client_that_leaves_while_its_reply_is_sent_is_no_error_of_the_server() -> None:
+    """What grpc.aio says of it is no line of the log; what it says of other errors is."""
+    log = processes.run([sys.executable, "-c", ERRORS]).stderr
+    assert log.count("Traceback") == 1
+    assert "a fault of ours" in log
+    assert "the client has left" not in log
