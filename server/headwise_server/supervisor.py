@@ -97,7 +97,7 @@ class _Workers:
         with suppress(ConnectionError):  # it has ended already
             for line in (task.line(), b"load\n"):
                 process.stdin.write(line)  # type: ignore[union-attr]  # it is a pipe
-                await process.stdin.drain()  # type: ignore[union-attr]
+                await process.stdin.drain()  # type: ignore[union-attr]  # it is a pipe
                 await self._may_load.wait()
 
     def _listens(self, number: int, address: str) -> None:

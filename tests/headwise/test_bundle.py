@@ -156,7 +156,7 @@ def test_manifest_and_golden_set_that_fit_pass() -> None:
 def test_manifest_that_cannot_be_is_refused(field: str, value: Any, message: str) -> None:
     """What was expected and what was found."""
     manifest, golden = consistent()
-    manifest.ClearField(field)  # type: ignore[arg-type]
+    manifest.ClearField(field)  # type: ignore[arg-type]  # any field's name
     if isinstance(value, float):
         setattr(manifest, field, value)
     elif isinstance(value, list):

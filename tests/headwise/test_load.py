@@ -71,7 +71,7 @@ def test_what_calls_are_does_not_change_when_they_come(
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, float], expected: str) -> None:
     """Before anything is sent."""
     with pytest.raises(ValueError, match=expected):
-        LoadSettings(seconds=10, **settings)  # type: ignore[arg-type]
+        LoadSettings(seconds=10, **settings)  # type: ignore[arg-type]  # of any kind
 
 
 @pytest.mark.parametrize("loop", [{"rate": 150.0}, {"callers": 4}], ids=["open", "closed"])
@@ -83,7 +83,7 @@ def test_every_call_is_counted_once(server: support.ServerProcess, loop: dict[st
         cancel_share=0.5,
         connections=2,
         verify=True,
-        **loop,  # type: ignore[arg-type]
+        **loop,  # type: ignore[arg-type]  # of any kind
     )
     measurement = load.run(server.address, digits(2), settings)
     samples, table = measurement.samples, columns(measurement.samples)

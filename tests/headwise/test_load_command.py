@@ -146,7 +146,7 @@ def test_what_cannot_be_run_is_said_before(
 
 def test_options_are_those_of_the_documentation() -> None:
     """The table of docs/load.md is made of the command's own help."""
-    command = typer.main.get_command(app).commands["load"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands["load"]  # type: ignore[attr-defined]  # it is a group
     rows = []
     for option in command.params:
         if option.name == "help":
@@ -166,7 +166,7 @@ def test_terminal_shows_how_far_the_run_is(server: support.ServerProcess, client
     for is_terminal in (True, False):
         err = Console(file=io.StringIO(), force_terminal=is_terminal)
         load_command.measure(Connection(server.address), requests, settings, None, Console(file=io.StringIO()), err)
-        shown[is_terminal] = err.file.getvalue()  # type: ignore[attr-defined]
+        shown[is_terminal] = err.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
     assert "0 of 1 s: 0 OK" in shown[True]
     assert " of 1 s: " not in shown[True].rpartition(load_command.CLEAR_LINE)[2]
     assert " of 1 s: " not in shown[False]

@@ -67,6 +67,6 @@ def test_line_under_way_counts_what_is_known() -> None:
     """Calls that came back, and those that are out."""
     samples = Samples()
     for group in ("ok", "ok", "refused", "failed", "not_sent"):
-        samples.add(0.0, Outcome(group), explain=False)  # type: ignore[arg-type]
+        samples.add(0.0, Outcome(group), explain=False)  # type: ignore[arg-type]  # one of the groups
     line = load_tables.so_far(3.0, 10.0, samples, 1234)
     assert line == "3 of 10 s: 2 OK, 1 refused, 0 cancelled, 2 others, 1,234 in flight"

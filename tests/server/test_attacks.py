@@ -56,7 +56,7 @@ def test_explanations_of_the_same_label_many_times_are_refused(
     stub = HeadwiseServiceStub(channel)
     with growth_below(attacked, MEMORY_MIB + 32), ThreadPoolExecutor(4) as pool, own_channel(attacked.address) as other:
         attacks = [
-            pool.submit(failed, lambda request=request: stub.Explain(request, timeout=SECONDS))  # type: ignore[misc]
+            pool.submit(failed, lambda request=request: stub.Explain(request, timeout=SECONDS))  # type: ignore[misc]  # untyped
             for request in requests * 3
         ]
         health = health_pb2_grpc.HealthStub(other).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
@@ -87,7 +87,7 @@ def test_junk_is_refused_with_the_field_and_without_a_word_in_the_log(
     call = channel.unary_unary("/headwise.v1.HeadwiseService/Classify")
     random, lines = np.random.default_rng(0), len(attacked.log)
     for size in [1, 7, 50] * 60 + [MIB, 4 * MIB]:
-        refused = failed(lambda size=size: call(random.bytes(size), timeout=SECONDS))  # type: ignore[misc]
+        refused = failed(lambda size=size: call(random.bytes(size), timeout=SECONDS))  # type: ignore[misc]  # untyped
         assert (refused.code, len(refused.fields)) == ("INVALID_ARGUMENT", 1)
     assert answer(HeadwiseServiceStub(channel).Classify, known, 0) == Outcome("OK")
     assert attacked.log[lines:] == []

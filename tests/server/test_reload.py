@@ -88,7 +88,7 @@ async def test_models_are_replaced_and_never_changed(copy: Path) -> None:
     await published.look()
     assert list(before["digits"]) == [1]
     with pytest.raises(TypeError):
-        published.repository.models["digits"][3] = before["digits"][1]  # type: ignore[index]
+        published.repository.models["digits"][3] = before["digits"][1]  # type: ignore[index]  # meant to fail
 
 
 async def test_look_at_an_unchanged_repository_reads_and_publishes_nothing(

@@ -31,7 +31,7 @@ def open_repository(folder: Path, **settings: object) -> Repository:
         pass
 
     how = LoadSettings(create("onnxruntime"), "f32", max_batch=4)
-    return Repository(RepositorySettings(folder, **settings), how, publish)  # type: ignore[arg-type]
+    return Repository(RepositorySettings(folder, **settings), how, publish)  # type: ignore[arg-type]  # of any kind
 
 
 def truncate(folder: Path) -> None:

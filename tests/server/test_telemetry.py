@@ -56,7 +56,7 @@ def test_counters_with_a_target_of_zero_say_zero(telemetry: Telemetry, name: str
 
 def test_no_gauge_twice(telemetry: Telemetry) -> None:
     """A second one of the same name is a mistake, and says so."""
-    read: Callable[[], float] = lambda: 0.0  # noqa: E731
+    read: Callable[[], float] = lambda: 0.0  # noqa: E731  # a function of one line
     telemetry.read("headwise_calls_in_flight", "Calls.", read)
     with pytest.raises(ValueError, match="Duplicated"):
         telemetry.read("headwise_calls_in_flight", "Calls.", read)

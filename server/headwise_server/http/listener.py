@@ -27,7 +27,7 @@ BACKLOG = 2048
 class _Protocol(H11Protocol):
     """Closes a connection whose request is not there in time; a part of the headers is no request."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it as well
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(HEADER_SECONDS, self.timeout_keep_alive_handler)
 

@@ -139,7 +139,7 @@ def test_slow_upload_counts_with_its_length(repository: Path) -> None:
         with connected(http) as first, connected(http) as second, connected(http) as short:
             for number, slow in enumerate((first, second), 1):
                 slow.sendall(head(length) + b"x")
-                support.wait_until(lambda number=number: used_bytes() == number * length)  # type: ignore[misc]
+                support.wait_until(lambda number=number: used_bytes() == number * length)  # type: ignore[misc]  # untyped
             short.sendall(head(1000) + b"x")
             support.wait_until(lambda: used_bytes() == 2 * length + 1000)
             with connected(http) as third:
