@@ -15,10 +15,12 @@ rounds, and a ratio the median of the ratios within the rounds, both with their 
 | explain | as `classify`, with Explain |
 
 Load comes from `headwise load` in a process of its own, engine and server run on the same cores. On a machine where
-the client has no cores of its own, the cases over gRPC pay for it too: `cpu_ms_per_image` is of the server alone.
+the client has no cores of its own, the cases over gRPC pay for it too: `cpu_ms_per_image` is of the server alone. From
+the server's metrics come `wasted_images` and, of the calls that it refused, `refused_in_10_ms_share`, timed there.
 
     python benchmarks/serving_overhead.py models/digits/1 [--rounds 5] [--seconds 10] [--engine onnxruntime]
-        [--workers 2] [--server-cores 0] [--client-cores 1] [--record results/digits/serving_overhead.json] [--json]
+        [--precision f32] [--workers 2] [--server-cores 0] [--client-cores 1]
+        [--record results/digits/serving_overhead.json] [--json]
 """
 
 import json
@@ -46,13 +48,13 @@ from headwise_server.engines import AUTO, Precision, Session, create
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from server_counts import counts, cpu_seconds
 
 MODERATE_SHARE, OVERLOAD_FACTOR, CANCEL_SHARE = 0.7, 3.0, 0.3
 CALLERS_PER_STREAM = 4  # of full batches: one that runs, and three that wait, are read or are written
 DEADLINE_SECONDS = 2.0  # under overload
 CANCEL_DEADLINE = 4.0  # medians of the latency without cancelling
 START_SECONDS = 600.0
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 Values = dict[str, float]
 
@@ -62,6 +64,7 @@ class Settings:
     """How to measure."""
 
     engine: str
+    precision: str
     batch: int
     streams: int
     workers: int  # processes of the server
@@ -93,9 +96,10 @@ def _on_cores(cores: Sequence[int]) -> Iterator[None]:
 
 
 @contextmanager
-def serving(repository: Path, settings: Settings) -> Iterator[tuple[str, int]]:
-    """Address and process id of a server that is ready."""
-    arguments = ["--repository", str(repository), "--listen", "127.0.0.1:0", "--engine", settings.engine]
+def serving(repository: Path, settings: Settings) -> Iterator[tuple[str, str, int]]:
+    """Address over gRPC, address over HTTP and process id of a server that is ready."""
+    arguments = ["--repository", str(repository), "--engine", settings.engine, "--precision", settings.precision]
+    arguments += ["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
     sizes = ["--streams", str(settings.streams), "--max-batch", str(settings.batch)]
     if settings.workers > 1:
         sizes += ["--workers", str(settings.workers)]
@@ -107,26 +111,16 @@ def serving(repository: Path, settings: Settings) -> Iterator[tuple[str, int]]:
         ) as process,
     ):
         try:
-            line = process.stdout.readline() if process.stdout else ""
-            if not line.startswith("listening on "):
+            lines = [process.stdout.readline() if process.stdout else "" for _ in range(2)]
+            if not all(line.startswith("listening on ") for line in lines):
                 log.seek(0)
                 raise SystemExit(f"the server did not start: {log.read()}")
-            address = line.removeprefix("listening on ").strip()
+            address, http_address = (line.removeprefix("listening on ").strip() for line in lines)
             with Client(address) as client:
                 client.wait_until_ready(START_SECONDS)
-            yield address, process.pid
+            yield address, http_address, process.pid
         finally:
             process.terminate()
-
-
-def cpu_seconds(process: int) -> float:
-    """Time that a process and its children have spent on cores so far; nan where the system does not say."""
-    path = Path(f"/proc/{process}")
-    if not path.is_dir():
-        return float("nan")
-    fields = (path / "stat").read_text("ascii").rpartition(")")[2].split()
-    children = (path / "task" / str(process) / "children").read_text("ascii").split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS + sum(cpu_seconds(int(child)) for child in children)
 
 
 def bare(session: Session, images_NYXC: NDArray[np.uint8], threads: int, seconds: float) -> Values:
@@ -159,6 +153,7 @@ class Load:
     """Runs `headwise load` against one server."""
 
     address: str
+    http_address: str
     server: int
     model: ServedModel
     settings: Settings
@@ -180,11 +175,11 @@ class Load:
                 "--json",
                 str(file),
             ]
-            before = cpu_seconds(self.server)
+            before, counted = cpu_seconds(self.server), counts(self.http_address)
             process = subprocess.run(
                 command, capture_output=True, text=True, preexec_fn=partial(_stay_on, self.settings.client_cores)
             )
-            cpu = cpu_seconds(self.server) - before
+            cpu, counted = cpu_seconds(self.server) - before, counts(self.http_address) - counted
             if not file.is_file():
                 raise SystemExit(f"{' '.join(command)} failed: {process.stderr}")
             figures = json.loads(file.read_text("utf-8"))
@@ -199,6 +194,8 @@ class Load:
             "not_sent_share": calls["not_sent"] / calls["scheduled"],
             "refused_p50_ms": refused.get("p50", float("nan")),
             "refused_p99_ms": refused.get("p99", float("nan")),
+            "refused_in_10_ms_share": counted.refused_in_10_ms / counted.refused if counted.refused else float("nan"),
+            "wasted_images": counted.wasted_images,
             "client_lag_p99_ms": lag.get("p99", float("nan")),
             "client_busy_share": figures["client_busy_share"],
             "cpu_ms_per_image": 1e3 * cpu / (images_per_call * max(1, calls["ok"])),
@@ -271,7 +268,7 @@ def measure(bundle: Path, settings: Settings) -> dict[str, Any]:
     images_NYXC = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     with (
         _on_cores(settings.server_cores),
-        serving(bundle.parent.parent, settings) as (address, process),
+        serving(bundle.parent.parent, settings) as (address, http_address, process),
         tempfile.TemporaryDirectory() as cache,
     ):
         with Client(address) as client:
@@ -283,7 +280,7 @@ def measure(bundle: Path, settings: Settings) -> dict[str, Any]:
             graph: engine.open_session(bundle / graph, cast(Precision, precision), settings.streams, Path(cache))
             for graph, precision in precisions.items()
         }
-        load = Load(address, process, model, settings)
+        load = Load(address, http_address, process, model, settings)
         rounds = [round_of_cases(sessions, images_NYXC, load, settings) for _ in range(settings.rounds)]
     return {
         "machine": machine(),
@@ -316,7 +313,7 @@ def report(record: dict[str, Any]) -> list[Table]:
         "p50_ms",
         "p99_ms",
         "refused_share",
-        "refused_p99_ms",
+        "refused_in_10_ms_share",
         "cpu_ms_per_image",
         "cores_used",
     )
@@ -340,6 +337,7 @@ CoresOption = Annotated[list[int] | None, typer.Option(help="May be given severa
 def main(
     bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")],
     engine: Annotated[str, typer.Option(help="Of the server, and bare.")] = AUTO,
+    precision: Annotated[str, typer.Option(help="Of Classify, auto or f32; Explain is in f32.")] = AUTO,
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch, and in a call that is to fill one.")] = 8,
     streams: Annotated[int, typer.Option(min=0, help="Batches at a time; 0 for one for each core of the server.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the server.")] = 1,
@@ -353,7 +351,15 @@ def main(
     """Measure, print and record."""
     serving_cores, loading_cores = (tuple(cores or _usable_cores()) for cores in (server_cores, client_cores))
     settings = Settings(
-        engine, batch, streams or len(serving_cores), workers, rounds, seconds, serving_cores, loading_cores
+        engine,
+        precision,
+        batch,
+        streams or len(serving_cores),
+        workers,
+        rounds,
+        seconds,
+        serving_cores,
+        loading_cores,
     )
     result = measure(bundle, settings)
     if record:

@@ -11,6 +11,7 @@ an idle ClassifyStream) do not hold the server up.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -291,6 +292,7 @@ async def serve(settings: Settings, engine: Engine, host: Host) -> None:
     following = asyncio.ensure_future(tokens.watch()) if tokens else None
     try:
         if await _loaded(load(), stopping):
+            gc.freeze()  # what is there by now is not looked through again and again, 60 ms at a time, while calls wait
             logger.info("serving %s on %s", ", ".join(state.models) or "nothing yet", engine.name)
             watches = [asyncio.ensure_future(watch) for watch in (repository.watch(), readiness.watch())]
             await stopping

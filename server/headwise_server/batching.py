@@ -17,6 +17,7 @@ Shape suffixes: N images, Y rows, X columns, C channels.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -48,21 +49,13 @@ class _Piece:
     session: TimedSession
     images_NYXC: NDArray[np.uint8]
     future: asyncio.Future[Answer]
-    deadline: float | None  # on time.monotonic's clock
+    deadline: float  # on time.monotonic's clock
     seconds: float  # expected
     arrived: float = field(default_factory=time.monotonic)
     span: Span = field(default_factory=CURRENT.get)
 
     def is_late(self, now: float) -> bool:
-        return self.deadline is not None and now >= self.deadline
-
-    def is_wanted(self, now: float) -> bool:
-        if self.future.done():
-            return False
-        if self.is_late(now):
-            self.future.set_exception(DeadlineUnmet("the deadline passed while the request waited for the engine."))
-            return False
-        return True
+        return now >= self.deadline
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
@@ -97,6 +90,7 @@ class Batcher:
         self._streams, self.max_batch, self.max_queue = streams, max_batch, max_queue
         self._waiting: FairQueue[_Piece] = FairQueue(max_queue)
         self._waiting_seconds = 0.0  # of engine time, for all that waits
+        self._next_deadline = math.inf  # no piece that waits has an earlier one
         self._running: dict[asyncio.Task[None], float] = {}  # and since when
         self._left: list[asyncio.Future[None]] = []  # whoever waits for room
         self._closed = False
@@ -120,6 +114,15 @@ class Batcher:
         """How long a request of that size would take if it came now."""
         waves = -(-images // (self.max_batch * self._streams))  # of batches, one after another
         return self.waiting_seconds + waves * session.expected_seconds(min(images, self.max_batch))
+
+    def check_room(self, client: str, images: int) -> None:
+        """Refuse a request that would be refused anyway, before images are made for it.
+
+        Raises:
+            Overloaded: the queue has no room for it.
+        """
+        if not self._waiting.has_room(client, images):
+            raise Overloaded(f"{self.waiting_images} images wait", self.waiting_seconds)
 
     async def run(
         self,
@@ -145,14 +148,14 @@ class Batcher:
         """
         if self._closed:
             raise NotReady(SHUTTING_DOWN)
+        if not waits_for_room:
+            self.check_room(client, len(images_NYXC))
         while not self._waiting.has_room(client, len(images_NYXC)):
-            if not waits_for_room:
-                raise Overloaded(f"{self.waiting_images} images wait", self.waiting_seconds)
             left = asyncio.get_running_loop().create_future()
             self._left.append(left)
             await left
         self._check_deadline(session, len(images_NYXC), deadline)
-        pieces = self._enqueue(client, session, images_NYXC, deadline)
+        pieces = self._enqueue(client, session, images_NYXC, math.inf if deadline is None else deadline)
         self._start_batches()
         try:
             return _joined([await piece.future for piece in pieces])
@@ -170,8 +173,9 @@ class Batcher:
             raise DeadlineUnmet(f"expected at least {need:.3f} s until the deadline, found {max(left, 0):.3f} s.")
 
     def _enqueue(
-        self, client: str, session: TimedSession, images_NYXC: NDArray[np.uint8], deadline: float | None
+        self, client: str, session: TimedSession, images_NYXC: NDArray[np.uint8], deadline: float
     ) -> list[_Piece]:
+        self._next_deadline = min(self._next_deadline, deadline)
         seconds_per_image = session.expected_seconds(self.max_batch) / self.max_batch
         pieces = []
         for first in range(0, len(images_NYXC), self.max_batch):
@@ -196,16 +200,27 @@ class Batcher:
         if self._waiting.discard(piece.client, piece):
             self._has_left(piece)
 
+    def _end_late(self) -> None:
+        """End the pieces whose deadline has passed; they leave the queue."""
+        if (now := time.monotonic()) < self._next_deadline:
+            return
+        for piece in list(self._waiting):
+            if piece.is_late(now):
+                if not piece.future.done():
+                    late = DeadlineUnmet("the deadline passed while the request waited for the engine.")
+                    piece.future.set_exception(late)
+                self._forget(piece)
+        self._next_deadline = min((piece.deadline for piece in self._waiting), default=math.inf)
+
     def _take_batch(self) -> list[_Piece]:
         """The wanted piece whose turn it is, and others for its session that fit; they leave the queue."""
-        now = time.monotonic()
-        for waiting in list(self._waiting):
-            if not waiting.is_wanted(now):
-                self._forget(waiting)
+        self._end_late()
         batch: list[_Piece] = []
         room = self.max_batch
 
         def is_suitable(piece: _Piece) -> bool:
+            if piece.future.done():  # in this moment; it is forgotten in the next
+                return False
             return not batch or (piece.session is batch[0].session and len(piece.images_NYXC) <= room)
 
         while room > 0 and (piece := self._waiting.take(is_suitable)):

@@ -46,6 +46,7 @@ def _record(telemetry: Telemetry, call: Call, seconds: float) -> None:
     telemetry.request_seconds.labels(call.service, call.method).observe(seconds)
     if call.reason:
         telemetry.refusals.labels(call.reason).inc()
+        telemetry.refusal_seconds.labels(call.reason).observe(seconds)
     if logs.ACCESS.isEnabledFor(logging.DEBUG):
         fields = {"service": call.service, "method": call.method, "code": call.code, "reason": call.reason}
         logs.ACCESS.debug(

@@ -6,6 +6,7 @@ the queue, and whoever comes next still finds a place. Only the first entry of a
 that a large one is not refused for ever.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
@@ -35,17 +36,19 @@ class FairQueue(Generic[Entry]):
         self.limit = limit
         self.weight = 0.0  # of all that waits
         self._clients: dict[str, dict[Entry, float]] = {}  # clients in the order of their turns, entries by age
+        self._weights: defaultdict[str, float] = defaultdict(float)  # of what each client has waiting
 
     def __iter__(self) -> Iterator[Entry]:
         return (entry for entries in self._clients.values() for entry in entries)
 
     def has_room(self, client: str, weight: float) -> bool:
         """Whether an entry of that weight may be pushed."""
-        return fits(sum(self._clients.get(client, {}).values()), self.weight, weight, self.limit)
+        return fits(self._weights.get(client, 0.0), self.weight, weight, self.limit)
 
     def push(self, client: str, entry: Entry, weight: float) -> None:
         """Add an entry behind all others of its client."""
         self._clients.setdefault(client, {})[entry] = weight
+        self._weights[client] += weight
         self.weight += weight
 
     def discard(self, client: str, entry: Entry) -> bool:
@@ -53,9 +56,11 @@ class FairQueue(Generic[Entry]):
         entries = self._clients.get(client, {})
         if entry not in entries:
             return False
-        self.weight -= entries.pop(entry)
+        weight = entries.pop(entry)
+        self.weight -= weight
+        self._weights[client] -= weight
         if not entries:
-            del self._clients[client]
+            del self._clients[client], self._weights[client]
         return True
 
     def take(self, is_suitable: Callable[[Entry], bool]) -> Entry | None:

@@ -4,6 +4,7 @@ import ipaddress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from headwise_server.errors import NotAllowed
 
@@ -77,6 +78,7 @@ class Identity:
 CURRENT: ContextVar[Identity] = ContextVar("identity")  # of the call that is being answered
 
 
+@lru_cache(maxsize=4096)  # connections, of which each makes many calls
 def anyone(peer: str = "") -> Identity:
     """A client of whom nothing is known but its address, as gRPC writes it, where everybody may do everything."""
     return Identity(peer, host_of(peer))

@@ -122,6 +122,8 @@ async def run(
         raise InvalidArgument("images", "expected at least one image, found none.")
     if len(messages) > (limit := state.batcher.max_queue):
         raise InvalidArgument("images", f"expected at most {limit} images, found {len(messages)}; send several calls.")
+    if not caller.waits_for_room:
+        state.batcher.check_room(caller.client, len(messages))
     await state.rates.take_images(state.identity(), len(messages), waits=caller.waits_for_room)
     expected = model.manifest.input
     shape = (len(messages), expected.height, expected.width, expected.channels)

@@ -5,8 +5,6 @@ Counted are messages, the images made of them, and replies until they are sent. 
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from headwise_server.errors import Overloaded
 from headwise_server.fair import fits
@@ -51,19 +49,16 @@ class Memory:
         used_mib, need_mib = self.used_bytes / 2**20, size_bytes / 2**20
         return Overloaded(f"requests take {used_mib:.0f} MiB, and this one {need_mib:.1f} MiB more", RETRY_SECONDS)
 
-    @contextmanager
-    def hold(self, client: str, size_bytes: int) -> Iterator[None]:
+    def hold(self, client: str, size_bytes: int) -> "Held":
         """Take so much for a while.
 
         Raises:
             Overloaded: there is no room for it, or none for this client.
         """
         self.check(client, size_bytes)
-        with self._taken(client, size_bytes):
-            yield
+        return Held(self, client, size_bytes)
 
-    @contextmanager
-    def hold_beyond_share(self, client: str, size_bytes: int) -> Iterator[None]:
+    def hold_beyond_share(self, client: str, size_bytes: int) -> "Held":
         """Take so much for a while, though the client may have its share already.
 
         Raises:
@@ -71,13 +66,19 @@ class Memory:
         """
         if self.used_bytes + size_bytes > self.limit_bytes:
             raise self._no_room(size_bytes)
-        with self._taken(client, size_bytes):
-            yield
+        return Held(self, client, size_bytes)
 
-    @contextmanager
-    def _taken(self, client: str, size_bytes: int) -> Iterator[None]:
-        self.take(client, size_bytes)
-        try:
-            yield
-        finally:
-            self.give_back(client, size_bytes)
+
+class Held:
+    """Bytes that are counted as long as the context lasts."""
+
+    __slots__ = ("_client", "_memory", "_size_bytes")
+
+    def __init__(self, memory: Memory, client: str, size_bytes: int) -> None:
+        self._memory, self._client, self._size_bytes = memory, client, size_bytes
+
+    def __enter__(self) -> None:
+        self._memory.take(self._client, self._size_bytes)
+
+    def __exit__(self, *_: object) -> None:
+        self._memory.give_back(self._client, self._size_bytes)

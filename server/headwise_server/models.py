@@ -28,15 +28,19 @@ class Model:
         """Sizes of the labels in UTF-8, the largest first."""
         return sorted((len(label.encode()) for label in self.manifest.labels), reverse=True)
 
+    @cached_property
+    def _served(self) -> dict[str, ServedModel]:
+        name, version = self.manifest.name, self.manifest.version
+        return {
+            precision: ServedModel(
+                name=name, version=version, sha256=self.sha256, engine=self.engine, precision=precision
+            )
+            for precision in (self.classify.precision, self.explain.precision)
+        }
+
     def served(self, session: TimedSession) -> ServedModel:
-        """How a reply that this session gave names the model."""
-        return ServedModel(
-            name=self.manifest.name,
-            version=self.manifest.version,
-            sha256=self.sha256,
-            engine=self.engine,
-            precision=session.precision,
-        )
+        """How a reply that this session gave names the model; the same message every time."""
+        return self._served[session.precision]
 
 
 Models = Mapping[str, Mapping[int, Model]]  # by name and version

@@ -63,6 +63,13 @@ class Telemetry:
             ["reason"],
             registry=self.registry,
         )
+        self.refusal_seconds = Histogram(
+            "headwise_refusal_seconds",
+            "Time of a call from its arrival until it is answered by an error.",
+            ["reason"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.batch_images = Histogram(
             "headwise_batch_images", "Images in a batch.", buckets=IMAGES, registry=self.registry
         )

@@ -7,7 +7,7 @@ other OTEL_ variables set.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import Any
@@ -24,6 +24,20 @@ class TracingError(Exception):
     """Traces are asked for and cannot be made."""
 
 
+@contextmanager
+def _call(tracer: Any, name: str, attributes: Attributes, headers: Mapping[str, Any]) -> Iterator[Span]:
+    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    parent = TraceContextTextMapPropagator().extract(headers)
+    span = tracer.start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
+    CURRENT.set(span)  # a call is a task, with a context of its own
+    try:
+        yield span
+    finally:
+        span.end()
+
+
 class Tracing:
     """Makes spans.
 
@@ -35,26 +49,15 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer("headwise_server") if provider else None
 
-    @contextmanager
-    def call(self, name: str, attributes: Attributes, headers: Mapping[str, Any]) -> Iterator[Span | None]:
+    def call(
+        self, name: str, attributes: Attributes, headers: Mapping[str, Any]
+    ) -> AbstractContextManager[Span | None]:
         """The span of a call, which the batches that it waits for are linked to.
 
         Args:
             headers: of the call, whose `traceparent` says what it is a part of.
         """
-        if self._tracer is None:
-            yield None
-            return
-        from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        parent = TraceContextTextMapPropagator().extract(headers)
-        span = self._tracer.start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
-        CURRENT.set(span)  # a call is a task, with a context of its own
-        try:
-            yield span
-        finally:
-            span.end()
+        return nullcontext() if self._tracer is None else _call(self._tracer, name, attributes, headers)
 
     @contextmanager
     def batch(self, attributes: Attributes, calls: Iterable[Span | None]) -> Iterator[None]:

@@ -207,6 +207,27 @@ async def test_full_queue_refuses_at_once_with_a_time_to_retry(batcher: Batcher)
     assert values(await batcher.run(session, images(5))) == [5]
 
 
+async def test_late_request_leaves_the_queue_though_others_have_no_deadline(
+    batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is ended at the first batch after its own deadline, whichever came first, and the others are run."""
+    session = Echo(open_gate=False)
+    first = await occupy(batcher, session)
+    now = time.monotonic()
+    deadlines = (None, now + 3000, now + 1000, None, now + 2000)
+    waiting = [
+        asyncio.create_task(batcher.run(session, images(number), deadline, client=str(number)))
+        for number, deadline in enumerate(deadlines, start=1)
+    ]
+    await asyncio.sleep(0)
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: now + 2500))
+    session.gate.set()
+    await first
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [isinstance(answer, DeadlineUnmet) for answer in answers] == [False, False, True, False, True]
+    assert [value for batch in session.batches for value in batch] == [0, 1, 2, 4]
+
+
 async def test_engine_error_reaches_its_batch_and_nobody_else(batcher: Batcher) -> None:
     """Every member gets INTERNAL with the engine's words; the next batch runs."""
     busy, broken = Echo(open_gate=False), Echo(failure=RuntimeError("out of memory"))

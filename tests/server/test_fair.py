@@ -52,6 +52,9 @@ def test_weights_add_up_and_stay_within_the_limit(pushes: list[tuple[str, int]])
     """Whatever was pushed, the queue weighs what its entries weigh."""
     queue, entries = filled(pushes)
     assert queue.weight == sum(weight for _, weight in entries.values()) <= LIMIT
+    for client in {client for client, _ in entries.values()}:
+        own = sum(weight for owner, weight in entries.values() if owner == client)
+        assert queue.has_room(client, 1) is fits(own, queue.weight, 1, LIMIT)
     assert sorted(queue) == sorted(entries)
 
 

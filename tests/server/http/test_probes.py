@@ -105,6 +105,7 @@ def test_metrics_count_what_was_done(repository: Path) -> None:
     assert counts["headwise_requests_total 404 POST /v1/models/{name}:classify http"] == 1
     assert counts["headwise_refusals_total INVALID_ARGUMENT"] == 1
     assert counts["headwise_refusals_total MODEL_NOT_FOUND"] == 1
+    assert counts["headwise_refusal_seconds_count INVALID_ARGUMENT"] == 1
     assert counts["headwise_batch_images_sum"] == 3 * 2 + 1 + 2 + 1
     assert counts["headwise_decode_seconds_count"] == counts["headwise_batch_images_sum"]
     assert counts["headwise_inference_seconds_count explain digits"] == 1
