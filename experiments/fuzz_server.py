@@ -3,9 +3,9 @@
 Callers send at random: random bytes, valid requests with bytes changed, cut or doubled, random images, all to a random
 method; with random deadlines, cancellations, and in streams. Beside them one caller sends the same good request all
 the time and compares the reply's logits with the first. Errors of the server's own (INTERNAL, UNKNOWN) are counted as
-faults too.
+faults too. The memory of the server's process is sampled, and its growth is as `resident_memory` has it.
 
-    python experiments/fuzz_server.py --target localhost:50051 --minutes 10 [--callers 16] [--seed 0]
+    python experiments/fuzz_server.py --target localhost:50051 --pid PID --minutes 10 [--callers 16] [--seed 0]
         [--record results/fuzz.json] [--json]
 """
 
@@ -26,6 +26,7 @@ from headwise.v1 import service_pb2 as pb
 from headwise_exporter.files import write_json
 from headwise_exporter.machine import machine
 from headwise_server.open_inference import service_pb2 as oip
+from resident_memory import growth, resident_mib
 from rich.console import Console
 from rich.progress import Progress
 
@@ -39,6 +40,7 @@ FAULTS = ("INTERNAL", "UNKNOWN")
 OF_THE_CLIENT = "Internal error from Core"  # what grpc.aio says where its call ended while it was sending
 LONGEST_SECONDS = 60.0  # of a good call
 MAX_BYTES = 4000
+SAMPLES = 600  # of the memory, in all
 
 
 class Fuzzer:
@@ -135,7 +137,7 @@ async def _good_calls(channel: grpc.aio.Channel, good: bytes, end: float) -> Cou
     return counts
 
 
-async def measure(target: str, minutes: float, callers: int, seed: int, progress: Progress) -> dict[str, Any]:
+async def measure(target: str, pid: int, minutes: float, callers: int, seed: int, progress: Progress) -> dict[str, Any]:
     """What became of all calls."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(5)]
@@ -152,7 +154,15 @@ async def measure(target: str, minutes: float, callers: int, seed: int, progress
             await fuzzer.send()
             progress.update(bar, completed=(time.monotonic() - began) / 60)
 
+    samples_mib: list[float] = []
+
+    async def sample() -> None:
+        while time.monotonic() < end:
+            samples_mib.append(resident_mib(pid))
+            await asyncio.sleep(60 * minutes / SAMPLES)
+
     async with asyncio.TaskGroup() as group:
+        group.create_task(sample())
         good_calls = group.create_task(_good_calls(channels[0], good, end))
         for _ in range(callers):
             group.create_task(caller())
@@ -164,6 +174,7 @@ async def measure(target: str, minutes: float, callers: int, seed: int, progress
         "good_calls": dict(good_calls.result()),
         "calls": dict(fuzzer.outcomes),
         "faults": dict(fuzzer.faults),
+        "resident_mib": {**growth(samples_mib), "samples": len(samples_mib)},
     }
 
 
@@ -174,6 +185,7 @@ def is_fine(record: dict[str, Any]) -> bool:
 
 def main(
     target: Annotated[str, typer.Option(help="Address and port of the server.")],
+    pid: Annotated[int, typer.Option(help="Its process, on this machine.")],
     minutes: Annotated[float, typer.Option(min=0.01, help="Of sending.")] = 10.0,
     callers: Annotated[int, typer.Option(min=1, help="At the same time.")] = 16,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
@@ -182,13 +194,15 @@ def main(
 ) -> None:
     """Send, count, print and record. Exit status 1 where a good call was not right, or the server had a fault."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        result = asyncio.run(measure(target, minutes, callers, seed, progress))
+        result = asyncio.run(measure(target, pid, minutes, callers, seed, progress))
     if record:
         write_json(record, result)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
+        mib = result["resident_mib"]
         Console().print(f"good calls: {result['good_calls']}; others: {result['calls']}; faults: {result['faults']}")
+        Console().print(f"{mib['second_tenth']:.1f} MiB after the first tenth, {mib['last_tenth']:.1f} at the end")
     if not is_fine(result):
         raise typer.Exit(1)
 

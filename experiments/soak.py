@@ -2,8 +2,7 @@
 
 First the saturation is measured, with callers that call again when they have their answer. Then calls come at random
 times (`headwise load`), in rounds of a minute, each of whose replies is compared with the first one to the same
-request. Growth is the median of the last tenth of the samples over that of the second tenth: in the first a server
-still fills its caches.
+request. Growth is as `resident_memory` has it.
 
     python experiments/soak.py --target localhost:50051 --pid PID --minutes 60 [--share 0.7] [--explain-share 0.1]
         [--record results/digits/soak.json] [--json]
@@ -15,7 +14,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from headwise import Client
 from headwise.load import LoadSettings, run
@@ -23,29 +21,12 @@ from headwise.load_requests import make_requests, random_images
 from headwise.load_samples import Group, Samples
 from headwise_exporter.files import write_json
 from headwise_exporter.machine import machine
+from resident_memory import growth, resident_mib
 from rich.console import Console
 from rich.progress import Progress
 
 ROUND_SECONDS, SATURATION_SECONDS, CALLERS = 60.0, 5.0, 16
 COUNTED: tuple[Group, ...] = ("ok", "refused", "cancelled", "failed", "not_sent")
-
-
-def resident_mib(pid: int) -> float:
-    """What a process takes."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines() if "VmRSS" in line)
-    return int(line.split()[1]) / 1024
-
-
-def growth(samples_mib: list[float]) -> dict[str, float]:
-    """Medians of the second and of the last tenth, the largest, and the growth between the tenths, in MiB.
-
-    Raises:
-        ValueError: there are fewer than 20 samples.
-    """
-    if (tenth := len(samples_mib) // 10) < 2:
-        raise ValueError(f"expected 20 samples or more, found {len(samples_mib)}: run for longer")
-    early, late = (float(np.median(part)) for part in (samples_mib[tenth : 2 * tenth], samples_mib[-tenth:]))
-    return {"second_tenth": early, "last_tenth": late, "largest": max(samples_mib), "growth": late - early}
 
 
 def measure(target: str, pid: int, minutes: float, share: float, explain_share: float) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from fuzz_server import Fuzzer, is_fine
 def test_good_calls_stay_right_beside_random_ones(server: support.ServerProcess, tmp_path: Path) -> None:
     """For a second; the server has no fault."""
     file = tmp_path / "record.json"
-    result = support.script(
-        fuzz_server.main, "--target", server.address, "--minutes", "0.02", "--callers", "4", "--record", file
-    )
+    where = ("--target", server.address, "--pid", str(server.process.pid))
+    result = support.script(fuzz_server.main, *where, "--minutes", "0.04", "--callers", "4", "--record", file)
     assert result.exit_code == 0, result.output
     record = json.loads(file.read_text("utf-8"))
     assert record["good_calls"]["right"] > 0
     assert record["calls"]
+    assert record["resident_mib"]["last_tenth"] > 10
 
 
 def test_requests_follow_from_the_seed() -> None:
