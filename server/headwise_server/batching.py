@@ -9,7 +9,8 @@ Promises, each with a test:
 - a request whose deadline cannot be met by what is measured is refused on arrival, and as a whole; but never where
   nothing runs or waits, so that there is always a newer measurement;
 - no client waits for the backlog of another;
-- cancelled and expired requests leave before a batch is formed, so no inference is wasted on them;
+- cancelled and expired requests leave before a batch is formed, and once more before the engine begins with it, so no
+  inference is wasted on them;
 - a member that is cancelled while its batch runs takes nothing from the others, at any position;
 - an engine error reaches every member of its batch, and nobody else.
 
@@ -19,7 +20,7 @@ Shape suffixes: N images, Y rows, X columns, C channels.
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -56,6 +57,24 @@ class _Piece:
 
     def is_late(self, now: float) -> bool:
         return now >= self.deadline
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """A batch that has been run."""
+
+    members: list[_Piece]  # that it was run for, in order
+    outputs: Outputs
+    started: float  # on time.monotonic's clock
+    wasted: int  # images of members that were over when the engine began
+
+
+def _late() -> DeadlineUnmet:
+    return DeadlineUnmet("the deadline passed while the request waited for the engine.")
+
+
+def _images_of(pieces: Iterable[_Piece]) -> int:
+    return sum(len(piece.images_NYXC) for piece in pieces)
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
@@ -207,8 +226,7 @@ class Batcher:
         for piece in list(self._waiting):
             if piece.is_late(now):
                 if not piece.future.done():
-                    late = DeadlineUnmet("the deadline passed while the request waited for the engine.")
-                    piece.future.set_exception(late)
+                    piece.future.set_exception(_late())
                 self._forget(piece)
         self._next_deadline = min((piece.deadline for piece in self._waiting), default=math.inf)
 
@@ -237,46 +255,51 @@ class Batcher:
             task.add_done_callback(self._running.pop)
 
     async def _run_batch(self, batch: list[_Piece]) -> None:
-        started, session = time.monotonic(), batch[0].session
-        wasted: list[_Piece] = []
-
-        def run(images_NYXC: NDArray[np.uint8]) -> Outputs:
-            now = time.monotonic()
-            wasted.extend(piece for piece in batch if piece.future.done() or piece.is_late(now))
-            return session.run(images_NYXC)
-
         try:
-            parts = [piece.images_NYXC for piece in batch]
-            images_NYXC = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            self._telemetry.batch_images.observe(len(images_NYXC))
-            attributes: Attributes = {"model": session.model, "graph": session.graph, "images": len(images_NYXC)}
-            with self._telemetry.tracing.batch(attributes, [piece.span for piece in batch]):
-                outputs = await asyncio.get_running_loop().run_in_executor(self._executor, run, images_NYXC)
+            ran = await asyncio.get_running_loop().run_in_executor(self._executor, self._run_wanted, batch)
         except Exception as error:  # whatever the runtime raises is the answer of this batch
             failure = Internal(f"the engine failed: {error}")
-            self._telemetry.failed_batches.labels(session.model, session.graph).inc()
+            self._telemetry.failed_batches.labels(batch[0].session.model, batch[0].session.graph).inc()
             for piece in batch:
                 if not piece.future.done():
                     piece.future.set_exception(failure)
         else:
-            abandoned = [piece for piece in batch if piece.future.done() and piece not in wasted]
-            self._telemetry.inference_seconds.labels(session.model, session.graph).observe(time.monotonic() - started)
-            self._telemetry.abandoned_images.inc(sum(len(piece.images_NYXC) for piece in abandoned))
-            self._deliver(batch, outputs, started)
+            self._deliver(batch, ran)
         finally:
-            self._telemetry.wasted_images.inc(sum(len(piece.images_NYXC) for piece in wasted))
             self._free_streams += 1
             self._start_batches()
 
-    def _deliver(self, batch: list[_Piece], outputs: Outputs, started: float) -> None:
-        seconds = time.monotonic() - started
+    def _run_wanted(self, batch: list[_Piece]) -> _Ran:
+        """Run what is still wanted of a batch; in a thread of the engine, which may have been waited for."""
+        started = time.monotonic()
+        members = [piece for piece in batch if not piece.future.done() and not piece.is_late(started)]
+        if not members:
+            return _Ran([], {}, started, 0)
+        session, parts = members[0].session, [piece.images_NYXC for piece in members]
+        images_NYXC = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        self._telemetry.batch_images.observe(len(images_NYXC))
+        attributes: Attributes = {"model": session.model, "graph": session.graph, "images": len(images_NYXC)}
+        wasted = _images_of(piece for piece in members if piece.future.done())
+        self._telemetry.wasted_images.inc(wasted)
+        with self._telemetry.tracing.batch(attributes, [piece.span for piece in members]):
+            outputs = session.run(images_NYXC)
+        self._telemetry.inference_seconds.labels(session.model, session.graph).observe(time.monotonic() - started)
+        return _Ran(members, outputs, started, wasted)
+
+    def _deliver(self, batch: list[_Piece], ran: _Ran) -> None:
+        seconds = time.monotonic() - ran.started
+        gone = _images_of(piece for piece in ran.members if piece.future.done())
+        self._telemetry.abandoned_images.inc(gone - ran.wasted)
         first = 0
-        for piece in batch:
+        for piece in ran.members:
             rows = slice(first, first + len(piece.images_NYXC))
             first = rows.stop
             if not piece.future.done():
-                own = {name: value[rows] for name, value in outputs.items()}
-                piece.future.set_result(Answer(own, started - piece.arrived, seconds))
+                own = {name: value[rows] for name, value in ran.outputs.items()}
+                piece.future.set_result(Answer(own, ran.started - piece.arrived, seconds))
+        for piece in batch:
+            if not piece.future.done():
+                piece.future.set_exception(_late())
 
     async def close(self) -> None:
         """Refuse what comes, answer what waits, and return when nothing runs."""

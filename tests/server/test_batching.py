@@ -319,43 +319,78 @@ def test_whatever_happens_everyone_is_answered_once_and_the_queue_ends_empty(
     asyncio.run(scenario())
 
 
-async def test_batch_counts_who_was_gone_before_it_started_and_who_left_while_it_ran() -> None:
-    """Wasted are images that the engine begins with for nobody; abandoned those whose caller leaves meanwhile."""
-    telemetry, session = Telemetry(), Echo(open_gate=False)
+async def test_what_ends_between_a_batch_and_its_engine_is_not_run() -> None:
+    """One is cancelled and one's deadline passes while the engine's thread is blocked; the others run."""
+    telemetry, session, blocked = Telemetry(), Echo(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         batcher = Batcher(pool, streams=1, max_batch=8, max_queue=20, telemetry=telemetry)
-        blocked = threading.Event()
-        pool.submit(blocked.wait, SECONDS)  # the engine's thread is held: a batch is formed, and does not start
-        tasks = [asyncio.create_task(batcher.run(session, images(value))) for value in (1, 2, 3)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        tasks[0].cancel()
-        await asyncio.wait(tasks[:1])
-        blocked.set()
-        await wait_for(session.started)
-        session.gate.set()
-        await asyncio.wait(tasks)
-        second = asyncio.create_task(batcher.run(leaving := Echo(open_gate=False), images(4, 5)))
-        await wait_for(leaving.started)
-        second.cancel()
-        await asyncio.wait([second])
-        leaving.gate.set()
-        await batcher.close()
-    counts = {name: telemetry.registry.get_sample_value(f"headwise_{name}_images_total") for name in WASTES}
-    assert counts == {"wasted": 1, "abandoned": 2}
-    assert telemetry.registry.get_sample_value("headwise_batch_images_sum") == 5
-
-
-async def test_request_that_expires_in_the_engines_thread_is_wasted() -> None:
-    """Its deadline passes between the forming of the batch and its start."""
-    telemetry, session, held = Telemetry(), Echo(), threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        batcher = Batcher(pool, streams=1, max_batch=8, max_queue=20, telemetry=telemetry)
-        pool.submit(held.wait, SECONDS)
+        first = await occupy(batcher, earlier := Echo(open_gate=False))
+        pool.submit(blocked.wait, SECONDS)
         deadline = time.monotonic() + 0.2
-        task = asyncio.create_task(batcher.run(session, images(1), deadline))
+        deadlines = {1: None, 2: deadline, 3: None, 4: None}
+        tasks = [asyncio.create_task(batcher.run(session, images(value), end)) for value, end in deadlines.items()]
+        await asyncio.sleep(0)
+        earlier.gate.set()
+        await first  # the batch is formed now
+        tasks[2].cancel()
         await asyncio.sleep(deadline - time.monotonic() + 0.01)
-        held.set()
-        await asyncio.wait([task])
+        blocked.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         await batcher.close()
-    assert telemetry.registry.get_sample_value("headwise_wasted_images_total") == 1
+    assert session.batches == [[1, 4]]
+    assert [values(result) for result in results if isinstance(result, Answer)] == [[1], [4]]
+    assert isinstance(results[1], DeadlineUnmet)
+    assert isinstance(results[2], asyncio.CancelledError)
+    assert {name: telemetry.registry.get_sample_value(f"headwise_{name}_images_total") for name in WASTES} == {
+        "wasted": 0,
+        "abandoned": 0,
+    }
+
+
+async def test_batch_that_nobody_wants_any_more_is_not_run() -> None:
+    """Not even an empty one; the stream is free again."""
+    session, blocked = Echo(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(pool, streams=1, max_batch=8, max_queue=20)
+        pool.submit(blocked.wait, SECONDS)
+        task = asyncio.create_task(batcher.run(session, images(1)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        blocked.set()
+        assert values(await batcher.run(session, images(2))) == [2]
+        await batcher.close()
+    assert session.batches == [[2]]
+
+
+async def test_who_leaves_as_the_engine_begins_and_while_it_runs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wasted are images that the engine begins with for nobody, abandoned those whose caller leaves meanwhile."""
+    telemetry, session = Telemetry(), Echo(open_gate=False)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(pool, streams=1, max_batch=8, max_queue=20, telemetry=telemetry)
+        first = await occupy(batcher, earlier := Echo(open_gate=False))
+        tasks = [asyncio.create_task(batcher.run(session, images(*numbers))) for numbers in ((1,), (2, 3), (4,))]
+        await asyncio.sleep(0)
+
+        async def leave(task: "asyncio.Task[Answer]") -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        def observe(_: float) -> None:  # called by the engine's thread once the members are known
+            asyncio.run_coroutine_threadsafe(leave(tasks[0]), loop).result(SECONDS)
+
+        monkeypatch.setattr(telemetry.batch_images, "observe", observe)
+        earlier.gate.set()
+        await first
+        await wait_for(session.started)
+        await leave(tasks[1])
+        session.gate.set()
+        assert values(await tasks[2]) == [4]
+        await batcher.close()
+    assert session.batches == [[1, 2, 3, 4]]
+    assert {name: telemetry.registry.get_sample_value(f"headwise_{name}_images_total") for name in WASTES} == {
+        "wasted": 1,
+        "abandoned": 2,
+    }
