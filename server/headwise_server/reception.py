@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
 
 from headwise_server import logs
-from headwise_server.calls import OK, Call, observed
+from headwise_server.calls import CANCELLED, OK, Call, observed
 from headwise_server.errors import (
     SHUTTING_DOWN,
     DeadlineUnmet,
@@ -35,6 +35,7 @@ from headwise_server.receiving import COPIES, UPLOAD_SECONDS, Arrived, Receiving
 from headwise_server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
+DEADLINE_EXCEEDED = code_pb2.Code.Name(code_pb2.DEADLINE_EXCEEDED)
 OFF_LOOP_BYTES = 2**20  # a message larger than this is parsed in a thread
 FULL_RETRY_SECONDS = 0.1
 
@@ -57,6 +58,12 @@ def as_service_error(error: BaseException) -> ServiceError:
     if isinstance(error, asyncio.CancelledError):
         return DeadlineUnmet("the call was cancelled while it was worked on.")
     return Internal("an unforeseen error; the server's log has it.")
+
+
+def _was_cancelled(error: BaseException) -> bool:
+    """Whether somebody has cancelled the call's task, rather than a part of the work."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _clear(error: BaseException | None) -> None:
@@ -161,7 +168,7 @@ class Reception(grpc.aio.ServerInterceptor):
                 reply = await self._reply(handler, client, context)
             except (Exception, asyncio.CancelledError) as error:
                 if (ending := self._ending(error, context, call)) is None:
-                    raise  # nobody listens any more
+                    raise asyncio.CancelledError from None
             else:
                 self.hold_until_sent(client, len(reply))
                 call.code = OK
@@ -185,13 +192,19 @@ class Reception(grpc.aio.ServerInterceptor):
         return (COPIES - 1) * len(content) + parsed_bytes
 
     def _ending(self, error: BaseException, context: Context, call: Call) -> Awaitable[None] | None:
-        """What ends a call with a status; None where its client has left."""
-        if self.in_flight.ended and isinstance(error, asyncio.CancelledError):
-            error = NotReady(SHUTTING_DOWN)
-        elif context.cancelled():
-            return None
+        """What ends a call with a status; None where gRPC has ended it: its client has left, or its deadline is over.
+
+        Nobody would get that status, and gRPC's core loses half a kilobyte with each that it cannot send.
+        """
+        is_late, is_cancelled = context.time_remaining() == 0, _was_cancelled(error)
+        if is_cancelled and self.in_flight.ended:
+            error, is_cancelled = NotReady(SHUTTING_DOWN), False
         refusal = as_service_error(error)
         call.code, call.reason = code_pb2.Code.Name(refusal.code), refusal.reason
+        if is_cancelled:
+            call.code, call.reason = DEADLINE_EXCEEDED if is_late else CANCELLED, ""
+        if is_cancelled or is_late:
+            return None
         status: Any = refusal.grpc_status()
         metadata = (*status.trailing_metadata, (logs.REQUEST_ID_HEADER, call.request_id))
         return context.abort_with_status(status._replace(trailing_metadata=metadata))
@@ -223,7 +236,7 @@ class Reception(grpc.aio.ServerInterceptor):
                 return
             except (Exception, asyncio.CancelledError) as error:
                 if (ending := self._ending(error, context, call)) is None:
-                    raise
+                    raise asyncio.CancelledError from None
             del context
             await _ended(ending)
 

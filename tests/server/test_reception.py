@@ -16,12 +16,13 @@ from grpc_status import rpc_status
 from headwise.v1 import service_pb2 as pb
 from headwise.v1 import service_pb2_grpc
 from headwise_server import reception
-from headwise_server.errors import Internal, NotFound, NotReady
+from headwise_server.errors import Internal, NotFound, NotReady, ServiceError
 from headwise_server.gate import Gate
 from headwise_server.in_flight import InFlight
 from headwise_server.memory import Memory
 from headwise_server.receiving import COPIES, Arrived, Receiving
 from headwise_server.reception import Context, Reception, as_service_error
+from headwise_server.telemetry import Telemetry
 
 CLASSIFY, STREAM = (f"/headwise.v1.HeadwiseService/{method}" for method in ("Classify", "ClassifyStream"))
 MAX_MESSAGE_BYTES = 1000
@@ -63,6 +64,7 @@ class Running:
     in_flight: InFlight
     memory: Memory
     receiving: Receiving
+    telemetry: Telemetry
     address: str
     channel: grpc.aio.Channel
 
@@ -88,13 +90,14 @@ async def running() -> AsyncIterator[Running]:
         Gate(),
         max_calls=4,
         max_fields=MAX_FIELDS,
+        telemetry=(telemetry := Telemetry()),
     )
     server = grpc.aio.server(interceptors=[received])
     service_pb2_grpc.add_HeadwiseServiceServicer_to_server(service, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
-        yield Running(service, in_flight, memory, receiving, address, channel)
+        yield Running(service, in_flight, memory, receiving, telemetry, address, channel)
     await server.stop(None)
 
 
@@ -234,6 +237,26 @@ async def test_call_leaves_when_its_deadline_passes_while_it_waits_for_its_turn(
     assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     await until_waiting(running, 0)
     await running.in_flight.drain()
+
+
+@pytest.mark.parametrize("code", ["CANCELLED", "DEADLINE_EXCEEDED"])
+async def test_call_that_grpc_has_ended_is_sent_no_status(
+    running: Running, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Which nobody would get, and for which gRPC's core would keep memory; it is no refusal either."""
+    made: list[ServiceError] = []
+    monkeypatch.setattr(ServiceError, "grpc_status", made.append)
+    running.service.may_answer.clear()
+    call = running.channel.unary_unary(CLASSIFY)(request(), timeout=0.5 if code == "DEADLINE_EXCEEDED" else None)
+    await until_asked(running, 1)
+    if code == "CANCELLED":
+        call.cancel()
+    assert (await call.code()).name == code
+    await running.in_flight.drain()
+    labels = {"service": "headwise.v1.HeadwiseService", "method": "Classify", "code": code}
+    assert running.telemetry.registry.get_sample_value("headwise_requests_total", labels) == 1
+    assert not next(iter(running.telemetry.refusals.collect())).samples
+    assert made == []
 
 
 async def test_request_is_charged_while_it_is_worked_on(running: Running) -> None:
