@@ -169,15 +169,22 @@ def test_readme_shows_what_explain_prints() -> None:
 
 
 def test_documentation_of_serving_has_what_was_recorded() -> None:
-    """Ratios with their spread, calls of the soak and what memory they left."""
+    """Ratios with their spread, refusals, wasted images, calls of the soak and what memory they left."""
     page = (ROOT / "docs/serving.md").read_text("utf-8")
-    overhead, soak = (
+    overhead, in_float32, soak = (
         json.loads((ROOT / "results/cifar100" / f"{name}.json").read_text("utf-8"))
-        for name in ("serving_overhead", "soak")
+        for name in ("serving_overhead", "serving_overhead_f32", "soak")
     )
-    for ratio in overhead["ratios"].values():
-        assert f"{ratio['median']:.3g} ({ratio['least']:.3g}-{ratio['largest']:.3g})" in page
-    assert f"n = {overhead['settings']['rounds']} rounds of {overhead['settings']['seconds']:g} s" in page
+    for name, ratio in overhead["ratios"].items():
+        columns = (
+            f"{of['median']:.3g} ({of['least']:.3g}-{of['largest']:.3g})" for of in (ratio, in_float32["ratios"][name])
+        )
+        assert f"| {' | '.join(columns)} |" in page
+    for record in (overhead, in_float32):
+        assert f"n = {record['settings']['rounds']} rounds of {record['settings']['seconds']:g} s" in page
+        assert (record["settings"]["server_cores"], record["settings"]["client_cores"]) == ([0], [1])
+        assert record["cases"]["overload"]["refused_in_10_ms_share"]["least"] == 1
+        assert record["cases"]["cancelling"]["wasted_images"]["largest"] == 0
     assert f"{soak['calls']['ok']:,} calls were answered" in page
     assert f"{soak['resident_mib']['growth']:.1f} MiB more" in page
     assert (soak["wrong_replies"], soak["calls"]["refused"], soak["calls"]["failed"]) == (0, 0, 0)
