@@ -36,6 +36,15 @@ class Arrived(Generic[Content]):
     parsed: Callable[[], Awaitable[Content]]
 
 
+async def to_its_end(read: Callable[[], Awaitable[Content]]) -> Content:
+    """What `read` gives; it goes on where whoever waits is cancelled.
+
+    When a call is cancelled gRPC ends its read at once, and grpc.aio never frees what it holds for a read that nobody
+    waits for any more.
+    """
+    return await asyncio.shield(read())
+
+
 class Turns:
     """So many turns, which clients take one after another. Belongs to one event loop."""
 

@@ -31,7 +31,7 @@ from headwise_server.gate import Gate, Metadata
 from headwise_server.identity import CURRENT, Identity
 from headwise_server.in_flight import InFlight
 from headwise_server.parsing import parsing_bytes
-from headwise_server.receiving import COPIES, UPLOAD_SECONDS, Arrived, Receiving
+from headwise_server.receiving import COPIES, UPLOAD_SECONDS, Arrived, Receiving, to_its_end
 from headwise_server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ class Reception(grpc.aio.ServerInterceptor):
 
     async def _next(self, handler: Handler, client: str, context: Context) -> Arrived[Message] | None:
         """The next request of a stream, or None at its end; while it is waited for it counts as a slow upload."""
-        content = await self.receiving.received(context.read, client)
+        content = await self.receiving.received(partial(to_its_end, context.read), client)
         if content is grpc.aio.EOF:
             return None
         parsed = partial(_parsed, handler.request_deserializer, content)
@@ -252,7 +252,7 @@ def _call(method: str, context: Context) -> Call:
 
 async def _message(context: Context) -> bytes:
     """The one message of a unary call."""
-    content = await context.read()
+    content = await to_its_end(context.read)
     if content is grpc.aio.EOF:
         raise InvalidArgument("request", "expected a message, found the end of the call.")
     return bytes(content)

@@ -9,7 +9,7 @@ import pytest
 import support
 from headwise_server.errors import DeadlineUnmet, Overloaded
 from headwise_server.memory import Memory
-from headwise_server.receiving import COPIES, TICK_SECONDS, TICKS, Receiving, Turns
+from headwise_server.receiving import COPIES, TICK_SECONDS, TICKS, Receiving, Turns, to_its_end
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -197,3 +197,25 @@ async def test_error_and_cancellation_end_the_turn() -> None:
     sender.asked[-1].set_result(MESSAGE)
     assert await last == MESSAGE
     assert [leaving.cancelled(), waiting.cancelled()] == [True, True]
+
+
+async def test_read_goes_on_to_its_end_though_whoever_waits_is_cancelled() -> None:
+    """It is not cancelled with them."""
+    released, came = asyncio.Event(), list[str]()
+
+    async def read() -> None:
+        try:
+            await released.wait()
+        except asyncio.CancelledError:
+            came.append("cancelled")
+            raise
+        came.append("to its end")
+
+    waiting = asyncio.ensure_future(to_its_end(read))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    released.set()
+    await asyncio.sleep(0)
+    assert waiting.cancelled()
+    assert came == ["to its end"]
