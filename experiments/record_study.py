@@ -27,6 +27,7 @@ from records import (
     FINE_TUNING,
     IMAGES_TO_MEASURE_ON,
     MASKED_TRAINING,
+    RECOVERY,
     RESULTS,
     ROOT,
     SEEDS,
@@ -41,7 +42,7 @@ from summary import expert_agreement, few_labels, label_gains
 
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
-BESIDE = (SEEDS, IMAGES_TO_MEASURE_ON, FINE_TUNING, MASKED_TRAINING)
+BESIDE = (SEEDS, IMAGES_TO_MEASURE_ON, FINE_TUNING, RECOVERY, MASKED_TRAINING)
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ RESULTS = ROOT / "results"
 TRAINING, STUDY = "training.json", "study.json"
 # What this folder's other scripts record of a data set beside these.
 SEEDS, IMAGES_TO_MEASURE_ON = "seeds.json", "images_to_measure_on.json"
-FINE_TUNING, MASKED_TRAINING = "fine_tuning.json", "masked_training.json"
+FINE_TUNING, MASKED_TRAINING, RECOVERY = "fine_tuning.json", "masked_training.json", "recovery.json"
 
 MeasuredRunArgument = Annotated[Path, typer.Argument(help="Folder of a measured run.")]
 NameArgument = Annotated[str, typer.Argument(help="Of the folder under results/.")]

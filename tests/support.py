@@ -105,7 +105,7 @@ def small_recipe() -> Recipe:
         training=TrainingSettings(epochs=3, warm_up_epochs=1, learning_rate=3e-3),
         probes=ProbeSettings(epochs=2),
         findings=FindingsSettings(draws=5),
-        prune=PruneSettings(layers="both", mask_by="andc", criterion="variance*snp", epochs=1),
+        prune=PruneSettings(layers="both", mask_by="andc", criterion="variance*snp", epochs=1, max_drop_points=100),
     )
 
 

@@ -24,6 +24,7 @@ from headwise_exporter.commands.options import (
     ImageSizeOption,
     InitOption,
     JsonOption,
+    MaxDropOption,
     MeasureSplitOption,
     NameOption,
     OutOption,
@@ -127,6 +128,7 @@ def build(
     layers: PruneLayersOption = None,
     mask_by: PruneMaskByOption = None,
     criterion: CriterionOption = None,
+    max_drop: MaxDropOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -136,7 +138,8 @@ def build(
         from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings
         from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
 
-        given = assignments(settings, epochs=epochs, seed=seed, layers=layers, mask_by=mask_by, criterion=criterion)
+        pruning = {"layers": layers, "mask_by": mask_by, "criterion": criterion, "max_drop": max_drop}
+        given = assignments(settings, epochs=epochs, seed=seed, **pruning)
         source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
         set_threads(threads)
         run = run or Path("runs") / datasets.model_name(source)
@@ -226,6 +229,7 @@ def prune(
     layers: PruneLayersOption = None,
     mask_by: PruneMaskByOption = None,
     criterion: CriterionOption = None,
+    max_drop: MaxDropOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -236,7 +240,7 @@ def prune(
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
 
         set_threads(threads)
-        given = assignments(settings, layers=layers, mask_by=mask_by, criterion=criterion)
+        given = assignments(settings, layers=layers, mask_by=mask_by, criterion=criterion, max_drop=max_drop)
         recipe = trained_recipe(run, given)
         say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
 

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from headwise_exporter.progress import Advance, counted
-from headwise_exporter.pruning.names import ANDC, DENSE
+from headwise_exporter.pruning.names import ANDC, DENSE, NONE
 from headwise_exporter.studies.wording import at_once, masks, mean_percent, p_value, percent, points
 
 if TYPE_CHECKING:  # of modules that import torch
@@ -266,18 +266,26 @@ def candidate_table(manifest: Bundle) -> Table:
     """What each choice of masks and each criterion came to on validation images that no score rests on."""
     pruning = manifest.pruning
     table = Table(title=f"Pruned models on {manifest.data.validation_images} validation images")
-    for column in ("masks, then removal by", "accuracy", "loss", ""):
-        table.add_column(column, justify="right" if column in ("accuracy", "loss") else "left")
+    for column in ("masks, then removal by", "parameters", "accuracy", "loss", ""):
+        table.add_column(column, justify="right" if column in ("parameters", "accuracy", "loss") else "left")
     base = (pruning.pruned_layers, pruning.pruned_mask_by)
+    of_criterion = [result for result in pruning.candidates if result.criterion == pruning.criterion]
     rows: list[list[tuple[str, MaskResult | CriterionResult, bool]]] = [
         [(f"masks: {masks(m.layers, m.mask_by)}", m, (m.layers, m.mask_by) == base) for m in pruning.masks],
-        [(result.criterion, result, result.criterion == pruning.criterion) for result in pruning.candidates],
+        [(result.criterion, result, result is of_criterion[-1]) for result in pruning.candidates],
     ]
     for section in rows:
         for shown, result, chosen in section:
             accuracy = f"{percent(result.validation_accuracy)} %"
-            table.add_row(shown, accuracy, f"{result.validation_loss:.4f}", "chosen" if chosen else "")
+            parameters = f"{result.parameters:,}" if isinstance(result, CriterionResult) else ""
+            table.add_row(shown, parameters, accuracy, f"{result.validation_loss:.4f}", "chosen" if chosen else "")
         table.add_section()
+    table.caption = (
+        f"dense: {percent(pruning.dense_validation_accuracy)} %, of which a pruned model may lose "
+        f"{100 * pruning.max_drop:g} points"
+    )
+    if pruning.criterion == NONE:
+        table.caption += "; each lost more, so nothing is removed"
     return table
 
 

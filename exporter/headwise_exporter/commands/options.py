@@ -23,6 +23,7 @@ SHORTCUTS: Final = {
     "layers": "prune.layers",
     "mask_by": "prune.mask_by",
     "criterion": "prune.criterion",
+    "max_drop": "prune.max_drop_points",
 }
 
 
@@ -110,6 +111,14 @@ CriterionOption = Annotated[
             "criterion", f"What ranks the units to remove: {AUTO} (the best on validation), {', '.join(CRITERIA)}."
         ),
         autocompletion=_one_of(AUTO, *CRITERIA),
+    ),
+]
+MaxDropOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=100,
+        help=_help("max_drop", "Points of validation accuracy that the pruned model may be below the dense one."),
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -74,6 +74,10 @@ class Budget:
             if not 0 < share <= 1:
                 raise ValueError(f"expected a kept share in (0, 1] for {name}, found {share}")
 
+    def eased(self) -> "Budget":
+        """A budget that removes half as much."""
+        return Budget(**{name: (1 + share) / 2 for name, share in vars(self).items()})
+
     def kept(self, shape: EncoderShape) -> EncoderShape:
         """Sizes after removal: heads rounded, the rest rounded to a multiple of 8, at least 1 and at least 8."""
         return EncoderShape(

@@ -8,8 +8,14 @@ of them is `auto`, the model under each of `CANDIDATES` that fits the other, and
 evaluated, and the best of them goes on to removal; the masked model that is reported is that of ANDC in both groups of
 layers, literal ANDC, whatever it costs. With criterion `auto` every criterion of `pruning.criteria` makes its own
 pruned model, and the best wins. Best is the highest validation accuracy, the lower validation loss deciding between
-equals [our choice]. Masks and scores rest on training images alone (`nodes.measurements.pruning_measurements`); no test
-image is looked at.
+equals [our choice].
+
+A pruned model may lose `max_drop_points` of the dense model's validation accuracy. Where the best loses more, half as
+much is removed by the same criterion, then half of that; the first that passes is the result. Where none does, nothing
+is removed, and the result is the dense model [our choice].
+
+Fine-tuning learns from the dense model's logits (`training.distillation`). Masks and scores rest on training images
+alone (`nodes.measurements.pruning_measurements`); no test image is looked at.
 """
 
 import copy
@@ -21,7 +27,7 @@ from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, MaskResult, Pruni
 
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
-from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.cct import CCT, count_macs, count_parameters
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import THRESHOLD, recognised_labels
 from headwise_exporter.progress import Advance, Count, uncounted, unseen
@@ -39,6 +45,7 @@ from headwise_exporter.pruning.compaction import (
 from headwise_exporter.pruning.connections import Evidence, choose_masks, input_scales
 from headwise_exporter.pruning.masks import Masks
 from headwise_exporter.pruning.names import ANDC, AUTO, CRITERIA, LAYERS, MASK_BY, NONE, Layers
+from headwise_exporter.training.distillation import DistillationSettings, teacher_of
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings, train
 
@@ -51,6 +58,7 @@ CANDIDATES: tuple[tuple[Layers, str], ...] = (
     ("both", NONE),
     ("both", "wanda*overlap"),
 )
+EASINGS = 2  # times that half as much is removed
 SCALE_IMAGES = 5000  # training images that the size of inputs is taken from
 REMOVAL_TOLERANCE = 1e-5  # between the logits of a pruned model and of its masked original
 
@@ -74,10 +82,12 @@ class PruneSettings:
     keep: float | None = None  # share of each masked layer's connections, by a threshold of its own
     criterion: str = AUTO  # one of `names.CRITERIA`, or auto: the best on validation
     budget: Budget = field(default_factory=Budget)
+    max_drop_points: float = 0.5  # of validation accuracy, below the dense model; 100 takes what comes
     epochs: int = 12  # of each fine-tuning
     images: int | None = None  # of the training split, drawn at random; all by default
     batch_size: int | None = None  # of each fine-tuning; the dense model's by default
     learning_rate: float = 3e-4  # peak of each fine-tuning
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)  # the dense model is the teacher
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -91,6 +101,8 @@ class PruneSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"expected {name} in 0 .. 1, found {value}")
+        if not 0 <= self.max_drop_points <= 100:
+            raise ValueError(f"expected max_drop_points in 0 .. 100, found {self.max_drop_points}")
 
     def mask_candidates(self) -> list[tuple[Layers, str]]:
         """Layers and choice of connections of every masked model that is tried."""
@@ -100,6 +112,17 @@ class PruneSettings:
             if (self.layers in (AUTO, layers) or mask_by == NONE) and self.mask_by in (AUTO, mask_by)
         ]
         return fitting or [("both" if self.layers == AUTO else self.layers, self.mask_by)]
+
+    def budgets(self) -> list[Budget]:
+        """Budgets that are tried, one after another, until a model passes."""
+        budgets = [self.budget]
+        while self.max_drop_points < 100 and len(budgets) <= EASINGS:
+            budgets.append(budgets[-1].eased())
+        return budgets
+
+    def passes(self, accuracy: float, dense_accuracy: float) -> bool:
+        """Whether a model of that accuracy loses no more than it may."""
+        return accuracy >= dense_accuracy - self.max_drop_points / 100
 
     def criterion_candidates(self) -> tuple[str, ...]:
         """Criteria that are tried."""
@@ -120,7 +143,7 @@ class Masked:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One criterion's pruned model on the validation images."""
+    """A pruned model on the validation images; by criterion `none` it is the dense one."""
 
     criterion: str
     kept: list[KeptUnits]
@@ -141,6 +164,7 @@ class Pruned:
     tried: list[Masked]
     chosen: Candidate
     candidates: list[Candidate]
+    dense_accuracy: float  # on the validation images
     nodes_without_cluster: int  # among those whose connections are under masks
 
 
@@ -149,6 +173,7 @@ def train_masked(
     masks: Masks,
     data: LabelledImages,
     training: TrainingSettings,
+    distillation: DistillationSettings,
     on_images: Count = uncounted,
 ) -> CCT:
     """A copy of the model under the masks, after fine-tuning; as it is without masks."""
@@ -161,6 +186,7 @@ def train_masked(
             data,
             training,
             parameters=learning,
+            teacher=teacher_of(model, distillation),
             after_step=masks.reapply(masked),
             on_step=lambda step: on_images(step.images),
         )
@@ -214,9 +240,14 @@ def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
                 criterion=candidate.criterion,
                 validation_accuracy=candidate.validation_accuracy,
                 validation_loss=candidate.validation_loss,
+                parameters=count_parameters(candidate.model),
+                macs=count_macs(candidate.model.config),
+                passes=settings.passes(candidate.validation_accuracy, pruned.dense_accuracy),
             )
             for candidate in pruned.candidates
         ],
+        dense_validation_accuracy=pruned.dense_accuracy,
+        max_drop=settings.max_drop_points / 100,
         layer_masks=[
             LayerMask(layer=name, connections=mask.numel(), kept=int(mask.sum()))
             for name, mask in pruned.masked.masks.by_layer.items()
@@ -266,52 +297,92 @@ def _masked_models(
     for layers, mask_by in settings.mask_candidates():
         advance(0, "without masks" if mask_by == NONE else f"masks by {mask_by} ({layers})")
         masks = make_masks(model, measurements, train_data, layers, mask_by, settings)
-        masked = train_masked(model, masks, train_data, fine_tuning, advance)
+        masked = train_masked(model, masks, train_data, fine_tuning, settings.distillation, advance)
         evaluation = evaluate(masked, validation_data, advance)
         tried.append(Masked(layers, mask_by, masks, masked, evaluation.accuracy, evaluation.loss))
     return tried
 
 
-def _pruned_models(
-    base: Masked,
-    measurements: Measurements,
-    train_data: LabelledImages,
-    validation_data: LabelledImages,
-    settings: PruneSettings,
-    fine_tuning: TrainingSettings,
-    advance: Advance,
-) -> list[Candidate]:
-    advance(0, "moments of the activations")
-    moments = criteria.collect_moments(base.model, train_data, on_images=advance)
-    candidates = []
-    for criterion in settings.criterion_candidates():
+@dataclass(frozen=True)
+class _Removal:
+    """What removal starts from, and what follows it."""
+
+    dense: CCT
+    base: Masked
+    moments: criteria.GroupMoments
+    measurements: Measurements
+    train_data: LabelledImages
+    validation_data: LabelledImages
+    settings: PruneSettings
+    fine_tuning: TrainingSettings
+    advance: Advance
+
+    def candidate(self, criterion: str, budget: Budget) -> Candidate:
+        """The model that keeps so much by that criterion, after fine-tuning."""
+        base, advance = self.base, self.advance
         advance(0, f"units removed by {criterion}")
-        scores = criteria.scores(base.model, moments, measurements.nodes, settings.threshold, criterion)
-        kept = choose(base.model, scores, settings.budget)
-        small = remove_units(base.model, kept, moments)
-        masks = pruned_masks(base.masks, base.model, kept)
+        nodes, threshold = self.measurements.nodes, self.settings.threshold
+        kept = choose(base.model, criteria.scores(base.model, self.moments, nodes, threshold, criterion), budget)
+        small = remove_units(base.model, kept, self.moments)
         train(
             small,
-            train_data,
-            fine_tuning,
-            after_step=masks.reapply(small),
+            self.train_data,
+            self.fine_tuning,
+            teacher=teacher_of(self.dense, self.settings.distillation),
+            after_step=pruned_masks(base.masks, base.model, kept).reapply(small),
             on_step=lambda step: advance(step.images),
         )
-        evaluation = evaluate(small, validation_data, advance)
-        candidates.append(Candidate(criterion, kept, small, evaluation.accuracy, evaluation.loss))
-    return candidates
+        return self._evaluated(criterion, kept, small)
+
+    def nothing(self) -> Candidate:
+        """The dense model."""
+        kept = [KeptUnits.all(shape) for shape in self.dense.config.encoders]
+        return self._evaluated(NONE, kept, copy.deepcopy(self.dense))
+
+    def _evaluated(self, criterion: str, kept: list[KeptUnits], model: CCT) -> Candidate:
+        evaluation = evaluate(model, self.validation_data, self.advance)
+        return Candidate(criterion, kept, model, evaluation.accuracy, evaluation.loss)
+
+
+def _pruned_models(removal: _Removal, dense: Candidate) -> tuple[Candidate, list[Candidate]]:
+    """The one that is chosen, and all that were tried, the chosen one last among those of its criterion."""
+    settings = removal.settings
+    first, *eased = settings.budgets()
+    candidates = [removal.candidate(criterion, first) for criterion in settings.criterion_candidates()]
+    best = _best(candidates)
+    for budget in eased:
+        if settings.passes(best.validation_accuracy, dense.validation_accuracy):
+            break
+        best = removal.candidate(best.criterion, budget)
+        candidates.append(best)
+    if settings.passes(best.validation_accuracy, dense.validation_accuracy):
+        return best, candidates
+    return dense, [*candidates, dense]
 
 
 def fine_tunings(settings: PruneSettings) -> int:
-    """How many models `prune` fine-tunes."""
-    return sum(mask_by != NONE for _, mask_by in settings.mask_candidates()) + len(settings.criterion_candidates())
+    """How many models `prune` fine-tunes at most."""
+    masked = sum(mask_by != NONE for _, mask_by in settings.mask_candidates())
+    return masked + len(settings.criterion_candidates()) + len(settings.budgets()) - 1
 
 
 def pruning_images(settings: PruneSettings, train_data: LabelledImages, validation_data: LabelledImages) -> int:
-    """Images that `prune` goes through: those of every fine-tuning and evaluation, and of the moments."""
-    evaluations = len(settings.mask_candidates()) + len(settings.criterion_candidates())
+    """Images that `prune` goes through at most: those of every fine-tuning and evaluation, and of the moments."""
+    tried = len(settings.criterion_candidates()) + len(settings.budgets()) - 1
+    evaluations = 1 + len(settings.mask_candidates()) + tried
     trained = (fine_tunings(settings) * settings.epochs + 1) * len(train_data)
     return trained + evaluations * len(validation_data)
+
+
+class _Counted:
+    """Counts what is shown."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance, self.done = advance, 0
+
+    def __call__(self, count: int = 1, note: str | None = None, *, resumed: bool = False) -> None:
+        self.done += count
+        self._advance(count, note, resumed=resumed)
 
 
 def prune(
@@ -335,10 +406,16 @@ def prune(
         PruningError: a pruned model is not the masked one.
     """
     fine_tuning = fine_tuning_settings(training, settings.epochs, settings.learning_rate, settings.batch_size)
-    data = (train_data, validation_data, settings, fine_tuning, advance)
+    counted = _Counted(advance)
+    data = (train_data, validation_data, settings, fine_tuning, counted)
     tried = _masked_models(model, measurements, *data)
     reported = next((masked for masked in tried if (masked.layers, masked.mask_by) == LITERAL), tried[0])
     base = _best(tried)
-    candidates = _pruned_models(base, measurements, *data)
+    counted(0, "moments of the activations")
+    moments = criteria.collect_moments(base.model, train_data, on_images=counted)
+    removal = _Removal(model, base, moments, measurements, *data)
+    dense = removal.nothing()
+    chosen, candidates = _pruned_models(removal, dense)
+    advance(pruning_images(settings, train_data, validation_data) - counted.done)  # what need not be tried any more
     without = _nodes_without_cluster(model, measurements, settings.threshold) if reported.masks else 0
-    return Pruned(reported, base, tried, _best(candidates), candidates, without)
+    return Pruned(reported, base, tried, chosen, candidates, dense.validation_accuracy, without)

@@ -50,7 +50,8 @@ def fine_tuning(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str
     """How models were fine-tuned.
 
     Args:
-        settings: `epochs`, `images` (None for all), `batch_size` (None for that of the training), `learning_rate`.
+        settings: `epochs`, `images` (None for all), `batch_size` (None for that of the training), `learning_rate`, and
+            `distillation`, without which the labels alone were learnt from.
         training: `training.loop.TrainingSettings` of the dense model.
     """
     images = f"{settings['images']:,}" if settings["images"] else "all"
@@ -58,7 +59,15 @@ def fine_tuning(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str
         f"{settings['epochs']} epoch{'s' if settings['epochs'] > 1 else ''} on {images} training images in batches of "
         f"{settings['batch_size'] or training['batch_size']}, {training['optimizer']}"
         f"{', bf16' if training['bf16'] else ''}, peak learning rate {settings['learning_rate']}"
+        f"{_teacher(settings.get('distillation'))}"
     )
+
+
+def _teacher(distillation: Mapping[str, Any] | None) -> str:
+    if distillation is None or distillation["label_share"] == 1:
+        return ""
+    share = f" and {100 * distillation['label_share']:g} % labels" if distillation["label_share"] else ""
+    return f", learning from the dense model's logits at temperature {distillation['temperature']:g}{share}"
 
 
 def masks(layers: str, mask_by: str) -> str:

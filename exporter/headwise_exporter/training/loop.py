@@ -15,7 +15,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT
+from headwise_exporter.training.distillation import Teacher, loss_sum
 from headwise_exporter.training.early_stopping import BestWeights
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
@@ -120,6 +121,7 @@ class _Run:
     settings: TrainingSettings
     result: TrainingResult
     identity: str  # a checkpoint of another one is not resumed
+    teacher: Teacher | None = None
     step: int = 0  # steps done, over the whole training
     loss_sum: float = 0.0  # over the images of the current epoch so far
 
@@ -184,7 +186,12 @@ def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor
     autocast = torch.autocast(images_BCYX.device.type, torch.bfloat16) if run.settings.bf16 else nullcontext()
     with autocast:
         logits_BK, _ = forward(images_BCYX)
-    return functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum") * (0.0 if idle else 1.0)
+        taught_BK = run.teacher.logits(images_BCYX) if run.teacher else None
+    if run.teacher is None or taught_BK is None:
+        loss = functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum")
+    else:
+        loss = loss_sum(logits_BK.float(), targets_BK, taught_BK.float(), run.teacher.settings)
+    return loss * (0.0 if idle else 1.0)
 
 
 def _take_step(
@@ -250,6 +257,16 @@ def _channels_innermost(model: CCT) -> Iterator[None]:
 
 
 @contextmanager
+def _at_work(data: LabelledImages, models: Sequence[CCT]) -> Iterator[None]:
+    """The models are on the images' device and laid out for speed."""
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(data.visited_by(model))
+            stack.enter_context(_channels_innermost(model))
+        yield
+
+
+@contextmanager
 def _others_frozen(model: CCT, learnt: Sequence[nn.Parameter]) -> Iterator[None]:
     """Gradients that nothing learns from are not computed, and do not enter the clipped norm."""
     learning = set(map(id, learnt))
@@ -269,6 +286,7 @@ def train(
     settings: TrainingSettings,
     *,
     parameters: Sequence[nn.Parameter] | None = None,
+    teacher: Teacher | None = None,
     after_step: Callable[[], None] = lambda: None,
     validation: LabelledImages | None = None,
     checkpoint: Path | None = None,
@@ -281,6 +299,7 @@ def train(
 
     Args:
         parameters: those that learn; all by default.
+        teacher: whose logits are learnt from; labels alone by default.
         after_step: called after each optimiser step, to re-apply masks.
         validation: images whose accuracy is evaluated now and then, for the record and for early stopping.
         checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
@@ -298,11 +317,11 @@ def train(
         raise ValueError(f"expected validation images for a patience of {settings.patience_epochs} epochs, found none")
     learnt = list(model.parameters()) if parameters is None else list(parameters)
     # Before anything refers to the weights' storage.
-    with data.visited_by(model), _channels_innermost(model), _others_frozen(model, learnt):
+    with _at_work(data, [model, teacher.model] if teacher else [model]), _others_frozen(model, learnt):
         optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
         average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
         best = BestWeights() if settings.patience_epochs else None
-        run = _Run(model, optimizers, average, settings, TrainingResult(best=best), f"{settings!r} {identity}")
+        run = _Run(model, optimizers, average, settings, TrainingResult(best=best), f"{settings!r} {identity}", teacher)
         if checkpoint and checkpoint.exists():
             run.resume(checkpoint)
         on_start(run.step)

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import support
+import torch
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.manifest import kept_share
-from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.cct import CCT, count_parameters
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import statistics
+from headwise_exporter.progress import Count, uncounted
 from headwise_exporter.pruning import prune as prune_module
 from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
 from headwise_exporter.pruning.criteria import collect_moments
@@ -25,11 +27,17 @@ from headwise_exporter.pruning.prune import (
     pruning_images,
     remove_units,
 )
+from headwise_exporter.training.evaluation import Evaluation
 from headwise_exporter.training.loop import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=5, batch_size=32)
 SETTINGS = PruneSettings(
-    layers="both", mask_by="andc", criterion="magnitude", epochs=1, budget=Budget(0.5, 0.5, 1.0, 1.0)
+    layers="both",
+    mask_by="andc",
+    criterion="magnitude",
+    epochs=1,
+    budget=Budget(0.5, 0.5, 1.0, 1.0),
+    max_drop_points=100,  # whatever comes of so little training
 )
 
 
@@ -78,6 +86,50 @@ def test_auto_takes_the_best_criterion_on_the_validation_split(
     assert stated.criterion_chosen
     assert not stated.mask_chosen
     assert [candidate.criterion for candidate in stated.candidates] == list(CRITERIA)
+
+
+@pytest.mark.parametrize(
+    ("max_drop_points", "kept_hidden", "tried"),
+    [
+        (60, 24, 1),  # half of the 48 hidden nodes is removed, in multiples of 8
+        (20, 40, 3),
+        (5, 48, 4),  # each loses more: the dense model
+    ],
+)
+def test_removal_is_eased_until_a_model_loses_no_more_than_it_may(
+    dense: CCT,
+    measurements: Measurements,
+    data: LabelledImages,
+    monkeypatch: pytest.MonkeyPatch,
+    max_drop_points: float,
+    kept_hidden: int,
+    tried: int,
+) -> None:
+    """Where accuracy falls with every hidden node, the smallest model that passes is chosen, and the bar ends full."""
+
+    def hidden(model: CCT) -> int:
+        return sum(shape.feed_forward for shape in model.config.encoders)
+
+    def as_many_hidden_nodes(model: CCT, images: LabelledImages, on_images: Count = uncounted) -> Evaluation:
+        on_images(len(images))
+        correct_N = torch.arange(len(images)) < len(images) * hidden(model) / hidden(dense)
+        return Evaluation(correct_N, 1.0)
+
+    monkeypatch.setattr(prune_module, "evaluate", as_many_hidden_nodes)
+    bar = support.Bar("prune", None, "images")
+    budget = Budget(0.5, 1.0, 1.0, 1.0)
+    settings = replace(SETTINGS, mask_by="none", budget=budget, max_drop_points=max_drop_points)
+    pruned = prune(dense, measurements, data, data, settings, TRAINING, bar.advance)
+    assert [shape.feed_forward for shape in pruned.chosen.model.config.encoders] == [kept_hidden] * 2
+    assert len(pruned.candidates) == tried
+    assert bar.done == pruning_images(settings, data, data)
+    stated = provenance(pruned, settings)
+    assert [candidate.passes for candidate in stated.candidates] == [False] * (tried - 1) + [True]
+    assert stated.candidates[-1].parameters == count_parameters(pruned.chosen.model)
+    assert stated.dense_validation_accuracy == 1.0
+    if kept_hidden == 48:
+        assert stated.criterion == "none"
+        assert largest_difference(dense, pruned.chosen.model) == 0.0
 
 
 def test_auto_removes_units_under_the_best_masks_and_reports_literal_andc(

@@ -576,6 +576,8 @@ class PruningProvenance(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     LAYER_MASKS_FIELD_NUMBER: _builtins.int
     NODES_WITHOUT_CLUSTER_FIELD_NUMBER: _builtins.int
+    DENSE_VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    MAX_DROP_FIELD_NUMBER: _builtins.int
     layers: _builtins.str
     """Which layers of the masked model have masks: "classifier_head", "feed_forward" or "both"."""
     mask_by: _builtins.str
@@ -593,6 +595,12 @@ class PruningProvenance(_message.Message):
     """True when it was chosen by validation accuracy among `candidates`, false when it was asked for."""
     nodes_without_cluster: _builtins.int
     """Nodes without a cluster: ANDC keeps none of their connections."""
+    dense_validation_accuracy: _builtins.float
+    """Of the dense model on the validation images."""
+    max_drop: _builtins.float
+    """Of that accuracy, how much a pruned model might lose, 0.005 for half a point; where all lost more, the pruned model
+    is the dense one, and its criterion "none".
+    """
     @_builtins.property
     def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaskResult]: ...
     @_builtins.property
@@ -616,10 +624,12 @@ class PruningProvenance(_message.Message):
         candidates: _abc.Iterable[Global___CriterionResult] | None = ...,
         layer_masks: _abc.Iterable[Global___LayerMask] | None = ...,
         nodes_without_cluster: _builtins.int = ...,
+        dense_validation_accuracy: _builtins.float = ...,
+        max_drop: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "layer_masks", b"layer_masks", "layers", b"layers", "mask_by", b"mask_by", "mask_chosen", b"mask_chosen", "masks", b"masks", "nodes_without_cluster", b"nodes_without_cluster", "pruned_layers", b"pruned_layers", "pruned_mask_by", b"pruned_mask_by", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "dense_validation_accuracy", b"dense_validation_accuracy", "layer_masks", b"layer_masks", "layers", b"layers", "mask_by", b"mask_by", "mask_chosen", b"mask_chosen", "masks", b"masks", "max_drop", b"max_drop", "nodes_without_cluster", b"nodes_without_cluster", "pruned_layers", b"pruned_layers", "pruned_mask_by", b"pruned_mask_by", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -665,20 +675,31 @@ class CriterionResult(_message.Message):
     CRITERION_FIELD_NUMBER: _builtins.int
     VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
     VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    MACS_FIELD_NUMBER: _builtins.int
+    PASSES_FIELD_NUMBER: _builtins.int
     criterion: _builtins.str
     validation_accuracy: _builtins.float
     """After removal and fine-tuning, on the validation images."""
     validation_loss: _builtins.float
+    parameters: _builtins.int
+    macs: _builtins.int
+    """Multiply-accumulates for one image."""
+    passes: _builtins.bool
+    """Whether it lost no more than it might."""
     def __init__(
         self,
         *,
         criterion: _builtins.str = ...,
         validation_accuracy: _builtins.float = ...,
         validation_loss: _builtins.float = ...,
+        parameters: _builtins.int = ...,
+        macs: _builtins.int = ...,
+        passes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "macs", b"macs", "parameters", b"parameters", "passes", b"passes", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
