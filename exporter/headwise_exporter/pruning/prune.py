@@ -86,7 +86,7 @@ class PruneSettings:
     epochs: int = 12  # of each fine-tuning
     images: int | None = None  # of the training split, drawn at random; all by default
     batch_size: int | None = None  # of each fine-tuning; the dense model's by default
-    learning_rate: float = 3e-4  # peak of each fine-tuning
+    learning_rate: float = 1e-3  # peak of each fine-tuning
     distillation: DistillationSettings = field(default_factory=DistillationSettings)  # the dense model is the teacher
 
     def __post_init__(self) -> None:
