@@ -23,11 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from headwise.v1.bundle_pb2 import CriterionResult, LayerMask, MaskResult, PruningProvenance
-
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
-from headwise_exporter.model.cct import CCT, count_macs, count_parameters
+from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import THRESHOLD, recognised_labels
 from headwise_exporter.progress import Advance, Count, uncounted, unseen
@@ -212,48 +210,6 @@ def remove_units(model: CCT, kept: Sequence[KeptUnits], moments: criteria.GroupM
             f"{difference:.3g}. This is a defect of headwise: please report it with the checkpoint."
         )
     return small
-
-
-def provenance(pruned: Pruned, settings: PruneSettings) -> PruningProvenance:
-    """How the pruned models came about, as the manifest states it."""
-    return PruningProvenance(
-        layers=pruned.masked.layers,
-        mask_by=pruned.masked.mask_by,
-        pruned_layers=pruned.base.layers,
-        pruned_mask_by=pruned.base.mask_by,
-        mask_chosen=len(pruned.tried) > 1,
-        masks=[
-            MaskResult(
-                layers=masked.layers,
-                mask_by=masked.mask_by,
-                validation_accuracy=masked.validation_accuracy,
-                validation_loss=masked.validation_loss,
-                kept_connections=masked.masks.kept_share(),
-            )
-            for masked in pruned.tried
-        ],
-        threshold=settings.threshold,
-        criterion=pruned.chosen.criterion,
-        criterion_chosen=settings.criterion == AUTO,
-        candidates=[
-            CriterionResult(
-                criterion=candidate.criterion,
-                validation_accuracy=candidate.validation_accuracy,
-                validation_loss=candidate.validation_loss,
-                parameters=count_parameters(candidate.model),
-                macs=count_macs(candidate.model.config),
-                passes=settings.passes(candidate.validation_accuracy, pruned.dense_accuracy),
-            )
-            for candidate in pruned.candidates
-        ],
-        dense_validation_accuracy=pruned.dense_accuracy,
-        max_drop=settings.max_drop_points / 100,
-        layer_masks=[
-            LayerMask(layer=name, connections=mask.numel(), kept=int(mask.sum()))
-            for name, mask in pruned.masked.masks.by_layer.items()
-        ],
-        nodes_without_cluster=pruned.nodes_without_cluster,
-    )
 
 
 def _nodes_without_cluster(model: CCT, measurements: Measurements, threshold: float) -> int:

@@ -44,7 +44,8 @@ from headwise_exporter.nodes.measurements import (
 )
 from headwise_exporter.nodes.snp import THRESHOLD, PooledNodes, ProbeSettings, pool_nodes
 from headwise_exporter.progress import Progress, silent
-from headwise_exporter.pruning.prune import fine_tunings, provenance, prune, pruning_images
+from headwise_exporter.pruning.provenance import provenance
+from headwise_exporter.pruning.prune import fine_tunings, prune, pruning_images
 from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.run import (
     DENSE,

@@ -14,8 +14,8 @@ Shape suffixes as in `model.cct`.
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.training.distillation import Teacher, loss_sum
 from headwise_exporter.training.early_stopping import BestWeights
 from headwise_exporter.training.evaluation import evaluate
+from headwise_exporter.training.models_at_work import models_at_work, others_frozen
 from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
 
 CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
@@ -246,40 +247,6 @@ def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
     return DistributedDataParallel(module) if distributed.world_size() > 1 else module
 
 
-@contextmanager
-def _channels_innermost(model: CCT) -> Iterator[None]:
-    """Makes convolutions and pooling faster: images follow the weights."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
-    try:
-        yield
-    finally:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stub leaves it out
-
-
-@contextmanager
-def _at_work(data: LabelledImages, models: Sequence[CCT]) -> Iterator[None]:
-    """The models are on the images' device and laid out for speed."""
-    with ExitStack() as stack:
-        for model in models:
-            stack.enter_context(data.visited_by(model))
-            stack.enter_context(_channels_innermost(model))
-        yield
-
-
-@contextmanager
-def _others_frozen(model: CCT, learnt: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Gradients that nothing learns from are not computed, and do not enter the clipped norm."""
-    learning = set(map(id, learnt))
-    frozen = [parameter for parameter in model.parameters() if id(parameter) not in learning]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-
-
 def train(
     model: CCT,
     data: LabelledImages,
@@ -317,7 +284,7 @@ def train(
         raise ValueError(f"expected validation images for a patience of {settings.patience_epochs} epochs, found none")
     learnt = list(model.parameters()) if parameters is None else list(parameters)
     # Before anything refers to the weights' storage.
-    with _at_work(data, [model, teacher.model] if teacher else [model]), _others_frozen(model, learnt):
+    with models_at_work(data, [model, teacher.model] if teacher else [model]), others_frozen(model, learnt):
         optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
         average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
         best = BestWeights() if settings.patience_epochs else None

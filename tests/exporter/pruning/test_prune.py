@@ -15,6 +15,7 @@ from headwise_exporter.pruning import prune as prune_module
 from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
 from headwise_exporter.pruning.criteria import collect_moments
 from headwise_exporter.pruning.names import CRITERIA
+from headwise_exporter.pruning.provenance import provenance
 from headwise_exporter.pruning.prune import (
     CANDIDATES,
     LITERAL,
@@ -22,7 +23,6 @@ from headwise_exporter.pruning.prune import (
     PruneSettings,
     PruningError,
     fine_tunings,
-    provenance,
     prune,
     pruning_images,
     remove_units,
