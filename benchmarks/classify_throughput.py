@@ -23,7 +23,8 @@ from headwise_exporter.export.attribution import OUTPUTS, Classify
 from headwise_exporter.export.bundle import verify
 from headwise_exporter.export.graphs import to_onnx
 from headwise_exporter.machine import machine
-from headwise_exporter.model.cct import CCT, CCTConfig, InputNormalisation, cct, count_macs, count_parameters
+from headwise_exporter.model.cct import CCT, InputNormalisation, count_parameters
+from headwise_exporter.model.config import CCTConfig, cct, count_macs
 from rich.console import Console
 from rich.table import Table
 from timing import interleaved_seconds, onnxruntime_runner, quartiles, show_quartiles

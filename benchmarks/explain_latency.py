@@ -19,7 +19,8 @@ from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.graphs import export_graphs
 from headwise_exporter.machine import machine
 from headwise_exporter.model.anatomy import HEADS
-from headwise_exporter.model.cct import CCT, CCTConfig
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.nodes.snp import Probe
 from headwise_exporter.recipes import RECIPES
 from models import NORMALISATION, RecipeOption, model_config

@@ -27,7 +27,8 @@ from headwise_exporter.model.anatomy import (
     HEADS,
     activation_name,
 )
-from headwise_exporter.model.cct import CCT, CCTConfig
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.nodes.snp import NodeMeasurement, Probe, pool_nodes, statistics
 from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.recipes import RECIPES

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from headwise_exporter.model.cct import CCTConfig
+from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.recipes import RECIPES, Recipe
 
 # Pixels a side, channels and labels of each kind of data set.

@@ -24,7 +24,8 @@ from headwise.cores import usable_cores
 from headwise_exporter.data.augmentation import prepare
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.machine import machine
-from headwise_exporter.model.cct import CCT, count_macs
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.config import count_macs
 from headwise_exporter.recipes import RECIPES, Recipe
 from headwise_exporter.training.loop import Step, TrainingSettings, train
 from headwise_exporter.training.optimizers import OptimizerName, parameter_groups

@@ -26,8 +26,8 @@ from headwise_exporter.nodes.measurements import PRUNING_IMAGES, load_measuremen
 from headwise_exporter.nodes.snp import NodeMeasurement, Probe, measure
 from headwise_exporter.pruning.andc import andc_masks_keeping
 from headwise_exporter.pruning.connections import Evidence, choose_masks, input_scales
+from headwise_exporter.pruning.masking import SCALE_IMAGES
 from headwise_exporter.pruning.masks import Masks
-from headwise_exporter.pruning.prune import SCALE_IMAGES
 from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, trained_dataset
 from headwise_exporter.studies.wording import percent
 from headwise_exporter.training.evaluation import evaluate

@@ -17,12 +17,13 @@ from headwise_exporter.commands import console
 from headwise_exporter.commands.options import SetOption, ThreadsOption
 from headwise_exporter.commands.shared import set_threads
 from headwise_exporter.data.images import LabelledImages, split_images
-from headwise_exporter.model.cct import CCT, count_macs, count_parameters
+from headwise_exporter.model.cct import CCT, count_parameters
 from headwise_exporter.model.checkpoints import load_model
+from headwise_exporter.model.config import count_macs
 from headwise_exporter.nodes.measurements import load_measurements, pruning_measurements
 from headwise_exporter.pruning import criteria
 from headwise_exporter.pruning.compaction import choose
-from headwise_exporter.pruning.prune import remove_units
+from headwise_exporter.pruning.removal import remove_units, unit_statistics
 from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, trained_dataset, trained_recipe
 from headwise_exporter.studies.wording import percent
 from headwise_exporter.training.distillation import DistillationSettings, teacher_of
@@ -94,9 +95,9 @@ def main(
     measurements = pruning_measurements(dense, load_measurements(run / DENSE_MEASUREMENTS).probes, train_data)
     seen, pruning = train_data.sample(images), recipe.prune
     with console.progress("recovery", 1 + len(TRAININGS), "models") as advance:
-        moments = criteria.collect_moments(dense, seen)
-        scores = criteria.scores(dense, moments, measurements.nodes, pruning.threshold, criterion)
-        small = remove_units(dense, choose(dense, scores, pruning.budget), moments)
+        statistics = unit_statistics(dense, seen)
+        scores = criteria.scores(dense, statistics.moments, measurements.nodes, pruning.threshold, criterion)
+        small = remove_units(dense, choose(dense, scores, pruning.budget.config(dense.config)), statistics)
         at_once = evaluate(small, validation_data).accuracy
         advance(1, f"at once {at_once:.2%}")
         rows = []

@@ -26,11 +26,12 @@ from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.bundle import list_files, write_bundle
 from headwise_exporter.export.graphs import run_graph
-from headwise_exporter.model.cct import CCT, CCTConfig, EncoderShape, cct
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.config import CCTConfig, EncoderShape, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings
 from headwise_exporter.progress import Advance
-from headwise_exporter.pruning.prune import PruneSettings
+from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.recipes import ModelSettings, Recipe
 from headwise_exporter.stages.build import bundle_contents, findings_stage, measure_stage, prune_stage, train_stage
 from headwise_exporter.stages.study import report_stage
@@ -70,10 +71,21 @@ def uneven(config: CCTConfig) -> CCTConfig:
     return replace(config, encoders=shapes)
 
 
-def random_images(labels: Tensor, seed: int = 0) -> LabelledImages:
+def convolved(config: CCTConfig) -> CCTConfig:
+    """The same with two convolutions before the last, for images twice as large: four tokens."""
+    return replace(config, image_size=16, conv_hidden_channels=(8, 12))
+
+
+def emptied(config: CCTConfig) -> CCTConfig:
+    """The same with a first encoder without heads and a second one without hidden nodes, as a search may leave them."""
+    shapes = (EncoderShape(0, 0, 0, 40), EncoderShape(2, 4, 8, 0))
+    return replace(config, encoders=shapes)
+
+
+def random_images(labels: Tensor, seed: int = 0, side: int = 8) -> LabelledImages:
     """Images of the small model's size, all pixels random, normalised to about mean 0 and deviation 1."""
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (len(labels), 8, 8, 1), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (len(labels), side, side, 1), generator=generator, dtype=torch.uint8)
     return LabelledImages(pixels, labels, (0.5,), (0.29,))
 
 
@@ -105,7 +117,9 @@ def small_recipe() -> Recipe:
         training=TrainingSettings(epochs=3, warm_up_epochs=1, learning_rate=3e-3),
         probes=ProbeSettings(epochs=2),
         findings=FindingsSettings(draws=5),
-        prune=PruneSettings(layers="both", mask_by="andc", criterion="variance*snp", epochs=1, max_drop_points=100),
+        prune=PruneSettings(
+            layers="both", mask_by="andc", criterion="variance*snp", removal="budget", epochs=1, max_drop_points=100
+        ),
     )
 
 

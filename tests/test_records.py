@@ -18,7 +18,7 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.initial_weights import load_initial_weights
 from headwise_exporter.model.shipped import shipped_checkpoints
 from headwise_exporter.pruning.names import ANDC
-from headwise_exporter.pruning.prune import CANDIDATES, LITERAL
+from headwise_exporter.pruning.settings import CANDIDATES, LITERAL
 from headwise_exporter.recipes import RECIPES, Recipe, describe, from_record, override
 from headwise_exporter.studies.report import with_verdicts
 from headwise_exporter.studies.verdicts import FREE

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from headwise_exporter.data.augmentation import AugmentationSettings
 from headwise_exporter.errors import ExporterError
-from headwise_exporter.model.cct import CCTConfig, cct
+from headwise_exporter.model.config import CCTConfig, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import ProbeSettings
-from headwise_exporter.pruning.prune import PruneSettings
+from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.training.loop import TrainingSettings
 
 

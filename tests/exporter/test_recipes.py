@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from headwise_exporter.data.datasets import DATASETS
-from headwise_exporter.model.cct import CCT, cct_7_3x1, cct_7_7x2, count_macs
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.config import cct_7_3x1, cct_7_7x2, count_macs
 from headwise_exporter.recipes import DEFAULTS, RECIPES, RecipeError, describe, find_recipe, from_record, override
 
 

@@ -24,6 +24,7 @@ from headwise_exporter.commands.options import (
     ImageSizeOption,
     InitOption,
     JsonOption,
+    MacsOption,
     MaxDropOption,
     MeasureSplitOption,
     NameOption,
@@ -35,6 +36,7 @@ from headwise_exporter.commands.options import (
     RunOption,
     SeedOption,
     SetOption,
+    SpeedupOption,
     SplitOption,
     ThreadsOption,
 )
@@ -129,6 +131,8 @@ def build(
     mask_by: PruneMaskByOption = None,
     criterion: CriterionOption = None,
     max_drop: MaxDropOption = None,
+    speedup: SpeedupOption = None,
+    macs: MacsOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -139,6 +143,7 @@ def build(
         from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
 
         pruning = {"layers": layers, "mask_by": mask_by, "criterion": criterion, "max_drop": max_drop}
+        pruning |= {"speedup": speedup, "macs": macs}
         given = assignments(settings, epochs=epochs, seed=seed, **pruning)
         source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
         set_threads(threads)
@@ -230,6 +235,8 @@ def prune(
     mask_by: PruneMaskByOption = None,
     criterion: CriterionOption = None,
     max_drop: MaxDropOption = None,
+    speedup: SpeedupOption = None,
+    macs: MacsOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -240,8 +247,8 @@ def prune(
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
 
         set_threads(threads)
-        given = assignments(settings, layers=layers, mask_by=mask_by, criterion=criterion, max_drop=max_drop)
-        recipe = trained_recipe(run, given)
+        pruning = {"layers": layers, "mask_by": mask_by, "criterion": criterion, "max_drop": max_drop}
+        recipe = trained_recipe(run, assignments(settings, speedup=speedup, macs=macs, **pruning))
         say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
 
 

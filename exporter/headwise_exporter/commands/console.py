@@ -266,19 +266,20 @@ def candidate_table(manifest: Bundle) -> Table:
     """What each choice of masks and each criterion came to on validation images that no score rests on."""
     pruning = manifest.pruning
     table = Table(title=f"Pruned models on {manifest.data.validation_images} validation images")
-    for column in ("masks, then removal by", "parameters", "accuracy", "loss", ""):
-        table.add_column(column, justify="right" if column in ("parameters", "accuracy", "loss") else "left")
+    for column in ("masks, then removal by", "parameters", "million MACs", "accuracy", "loss", ""):
+        table.add_column(column, justify="left" if column in ("masks, then removal by", "") else "right")
     base = (pruning.pruned_layers, pruning.pruned_mask_by)
-    of_criterion = [result for result in pruning.candidates if result.criterion == pruning.criterion]
     rows: list[list[tuple[str, MaskResult | CriterionResult, bool]]] = [
         [(f"masks: {masks(m.layers, m.mask_by)}", m, (m.layers, m.mask_by) == base) for m in pruning.masks],
-        [(result.criterion, result, result is of_criterion[-1]) for result in pruning.candidates],
+        [(result.criterion, result, result.chosen) for result in pruning.candidates],
     ]
     for section in rows:
         for shown, result, chosen in section:
             accuracy = f"{percent(result.validation_accuracy)} %"
-            parameters = f"{result.parameters:,}" if isinstance(result, CriterionResult) else ""
-            table.add_row(shown, parameters, accuracy, f"{result.validation_loss:.4f}", "chosen" if chosen else "")
+            size = ("", "")
+            if isinstance(result, CriterionResult):
+                size = (f"{result.parameters:,}", f"{result.macs / 1e6:.1f}")
+            table.add_row(shown, *size, accuracy, f"{result.validation_loss:.4f}", "chosen" if chosen else "")
         table.add_section()
     table.caption = (
         f"dense: {percent(pruning.dense_validation_accuracy)} %, of which a pruned model may lose "
@@ -286,6 +287,8 @@ def candidate_table(manifest: Bundle) -> Table:
     )
     if pruning.criterion == NONE:
         table.caption += "; each lost more, so nothing is removed"
+    elif pruning.HasField("cost"):
+        table.caption += f"; the chosen one has 1/{pruning.speedup:.2f} of the {pruning.cost}"
     return table
 
 

@@ -24,6 +24,8 @@ SHORTCUTS: Final = {
     "mask_by": "prune.mask_by",
     "criterion": "prune.criterion",
     "max_drop": "prune.max_drop_points",
+    "speedup": "prune.search.speedup",
+    "macs": "prune.search.macs",
 }
 
 
@@ -120,6 +122,18 @@ MaxDropOption = Annotated[
         max=100,
         help=_help("max_drop", "Points of validation accuracy that the pruned model may be below the dense one."),
     ),
+]
+SpeedupOption = Annotated[
+    float | None,
+    typer.Option(
+        help=_help(
+            "speedup", "How many times faster the pruned model is to be; as much as --max-drop allows by default."
+        )
+    ),
+]
+MacsOption = Annotated[
+    float | None,
+    typer.Option(help=_help("macs", "Share of the multiply-accumulates to keep, instead of a speed-up; 0 to 1.")),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SharesOption = Annotated[

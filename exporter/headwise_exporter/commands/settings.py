@@ -12,7 +12,7 @@ from headwise_exporter.commands.options import SHORTCUTS
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import DatasetSettings, SplitName
 from headwise_exporter.pruning.names import ANDC, COMPARED, LAYERS, Layers
-from headwise_exporter.pruning.prune import PruneSettings
+from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.recipes import Recipe, RecipeError, find_recipe, override
 from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
 

@@ -22,7 +22,7 @@ Beside it, the field of each head on the labels through its SNP probe (`nodes.sn
 Shape suffixes as in `model.cct`; L encoders, M = L + 1 places on the stream, R all heads, G = 2 ways to pool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -82,8 +82,9 @@ class ExactSplit(nn.Module):
     head_fields (B, R, K). Float type: that of the model.
 
     Args:
-        model: in evaluation mode; its encoders may differ in shape.
-        probes: the probe of each encoder's `heads` tap point.
+        model: in evaluation mode; its encoders may differ in shape. One without hidden nodes contributes zero by its
+            feed-forward, one without heads has no row.
+        probes: the probe of the `heads` tap point of each encoder that has heads.
     """
 
     def __init__(self, model: CCT, probes: Sequence[Probe], mean: Sequence[float], std: Sequence[float]) -> None:
@@ -97,13 +98,21 @@ class ExactSplit(nn.Module):
         self.register_buffer("embedding_DK", stream[0].T.to(dtype).contiguous())
         self.register_buffer("bias_MK", bias_MK.to(dtype))
         self.register_buffer("constant_K", constant_K.to(dtype))
-        head_tables, feed_forward_tables = [], []
-        for index, (encoder, probe) in enumerate(zip(model.encoders, probes, strict=True)):
-            split = (encoder.self_attn.shape.heads, -1)
-            ways = (stream[index] @ encoder.self_attn.proj.weight.detach().double(), probe.fc.weight.detach().double())
-            head_tables.append(torch.stack([way.T.unflatten(0, split) for way in ways]).to(dtype))
-            feed_forward = stream[index + 1] @ encoder.linear2.weight.detach().double()
-            feed_forward_tables.append(feed_forward.T.unsqueeze(0).to(dtype))
+        head_tables, feed_forward_tables = {}, {}
+        for index, encoder in enumerate(model.encoders):
+            if isinstance(encoder.linear2, nn.Linear):
+                feed_forward = stream[index + 1] @ encoder.linear2.weight.detach().double()
+                feed_forward_tables[index] = feed_forward.T.unsqueeze(0).to(dtype)
+        with_heads = [index for index, shape in enumerate(model.config.encoders) if shape.heads]
+        for index, probe in zip(with_heads, probes, strict=True):
+            attention = model.encoders[index].self_attn
+            split, weight_DV = (
+                (attention.shape.heads, -1),
+                model.layer(f"classifier.blocks.{index}.self_attn.proj").weight,
+            )
+            ways = (stream[index] @ weight_DV.detach().double(), probe.fc.weight.detach().double())
+            head_tables[index] = torch.stack([way.T.unflatten(0, split) for way in ways]).to(dtype)
+        self.probed = {index: number for number, index in enumerate(with_heads)}
         self.head_groups = _register(self, "heads_GEHVK", head_tables)
         self.feed_forward_groups = _register(self, "feed_forward_E1FK", feed_forward_tables)
 
@@ -116,32 +125,49 @@ class ExactSplit(nn.Module):
 
     def _pooled_heads(self, index: int, heads_BTV: Tensor, weights_BT: Tensor) -> Tensor:
         """Head outputs of one encoder, summed over tokens with the split's and the probe's weights (B, 2, H, 1, V)."""
-        pool = cast(nn.Linear, self.pools[index])
+        pool = cast(nn.Linear, self.pools[self.probed[index]])
         # Without the bias: the softmax takes away what all tokens share.
         probe_BT = (heads_BTV @ pool.weight.T).squeeze(-1).softmax(-1)
         pooled_BGV = torch.stack((weights_BT, probe_BT), 1) @ heads_BTV
         pooled_BGH1V: Tensor = pooled_BGV.unflatten(-1, (self.model.config.encoders[index].heads, 1, -1))
         return pooled_BGH1V
 
+    def _feed_forwards(self, pooled_hidden: Mapping[int, Tensor], logits_BK: Tensor) -> Tensor:
+        """Contributions of all feed-forwards (B, L, K), zero of those without hidden nodes."""
+        encoders = len(self.model.config.encoders)
+        if len(pooled_hidden) == encoders:
+            return _times_tables(self, self.feed_forward_groups, pooled_hidden)
+        contributions = iter(range(len(pooled_hidden)))
+        rows = [next(contributions) if index in pooled_hidden else len(pooled_hidden) for index in range(encoders)]
+        parts = [torch.zeros_like(logits_BK).unsqueeze(1)]
+        if pooled_hidden:
+            parts.insert(0, _times_tables(self, self.feed_forward_groups, pooled_hidden))
+        return torch.cat(parts, 1)[:, rows]
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The tensors named by `OUTPUTS`, in that order."""
         logits_BK, activations = self.model(self.normalise(images))
         weights = self._token_weights(activations)
         encoders = range(len(weights) - 1)
-        pooled_heads = [
-            self._pooled_heads(index, activations[activation_name(index, HEADS)], weights[index]) for index in encoders
-        ]
-        pooled_hidden = [
-            (weights[index + 1].unsqueeze(1) @ activations[activation_name(index, FEED_FORWARD_HIDDEN)]).unsqueeze(1)
-            for index in encoders
-        ]
+        names = {index: activation_name(index, HEADS) for index in encoders}
+        pooled_heads = {
+            index: self._pooled_heads(index, activations[name], weights[index])
+            for index, name in names.items()
+            if name in activations
+        }
+        names = {index: activation_name(index, FEED_FORWARD_HIDDEN) for index in encoders}
+        pooled_hidden = {
+            index: (weights[index + 1].unsqueeze(1) @ activations[name]).unsqueeze(1)
+            for index, name in names.items()
+            if name in activations
+        }
         heads_BGRK = _times_tables(self, self.head_groups, pooled_heads)
         embedded_BD = (weights[0].unsqueeze(1) @ activations["embedding"]).squeeze(1)
         sums_BM = torch.stack(weights, 1).sum(-1)
         return {
             "logits": logits_BK,
             "heads": heads_BGRK[:, 0],
-            "feed_forwards": _times_tables(self, self.feed_forward_groups, pooled_hidden),
+            "feed_forwards": self._feed_forwards(pooled_hidden, logits_BK),
             "embedding": embedded_BD @ self.get_buffer("embedding_DK"),
             "biases": sums_BM @ self.get_buffer("bias_MK") + self.get_buffer("constant_K"),
             "head_fields": heads_BGRK[:, 1],
@@ -151,14 +177,14 @@ class ExactSplit(nn.Module):
 Groups = dict[str, list[int]]
 
 
-def _register(module: nn.Module, name: str, tables: Sequence[Tensor]) -> Groups:
+def _register(module: nn.Module, name: str, tables: Mapping[int, Tensor]) -> Groups:
     """Stack the encoders' tables of equal shape into one buffer each; which encoders each buffer holds.
 
     One product for all encoders of a shape costs a fraction of one for each: these products are tiny, and a runtime's
     overhead is by the operation.
     """
     by_shape: dict[torch.Size, list[int]] = {}
-    for index, table in enumerate(tables):
+    for index, table in tables.items():
         by_shape.setdefault(table.shape, []).append(index)
     groups = {f"{name}_{number}": indices for number, indices in enumerate(by_shape.values())}
     for buffer, indices in groups.items():
@@ -166,7 +192,7 @@ def _register(module: nn.Module, name: str, tables: Sequence[Tensor]) -> Groups:
     return groups
 
 
-def _times_tables(module: nn.Module, groups: Groups, values: Sequence[Tensor]) -> Tensor:
+def _times_tables(module: nn.Module, groups: Groups, values: Mapping[int, Tensor]) -> Tensor:
     """Each encoder's values (B, ..., H, 1, n) times its table, in the order of the encoders: (B, ..., R, K)."""
     products = []
     for buffer, indices in groups.items():

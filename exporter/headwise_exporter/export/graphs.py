@@ -73,7 +73,7 @@ def to_onnx(module: nn.Module, images: torch.Tensor, outputs: Sequence[str]) -> 
             (images,),
             input_names=["images"],
             output_names=list(outputs),
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.anatomy import HEADS, TapPoint
-from headwise_exporter.model.cct import CCT, EncoderShape, count_macs, count_parameters
+from headwise_exporter.model.cct import CCT, count_parameters
+from headwise_exporter.model.config import EncoderShape, count_macs
 from headwise_exporter.nodes.heads import HeadExpertise, expertise
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import NodeMeasurement, Probe, statistics
@@ -41,13 +42,14 @@ class MeasuredModel:
     model: CCT
     measurements: Measurements
 
-    def head_taps(self) -> list[TapPoint]:
-        """The tap point of each encoder's heads, in the order of the forward pass."""
-        return [tap for tap in self.model.tap_points() if tap.kind == HEADS]
+    def head_taps(self) -> dict[int, TapPoint]:
+        """The tap point of the heads of each encoder that has any, by the encoder, in the order of the forward pass."""
+        taps = self.model.tap_points()
+        return {tap.encoder: tap for tap in taps if tap.kind == HEADS and tap.encoder is not None}
 
     def head_probes(self) -> list[Probe]:
-        """The probe of each encoder's heads, in the order of the forward pass."""
-        return [self.measurements.probes[tap.name] for tap in self.head_taps()]
+        """The probes of these, in the same order."""
+        return [self.measurements.probes[tap.name] for tap in self.head_taps().values()]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class BundleContents:
     masked: CCT
     pruned: MeasuredModel
     pruning: pb.PruningProvenance
-    kept: Sequence[KeptUnits]  # of each encoder
+    kept: KeptUnits
     dataset: Dataset
     test_data: LabelledImages
     seed: int  # of the training
@@ -122,7 +124,7 @@ def _card(experts: HeadExpertise, index: int, labels: Sequence[str], images: int
 
 
 def head_cards(
-    dense: MeasuredModel, pruned: MeasuredModel, kept: Sequence[KeptUnits], labels: Sequence[str], threshold: float
+    dense: MeasuredModel, pruned: MeasuredModel, kept: KeptUnits, labels: Sequence[str], threshold: float
 ) -> list[pb.HeadCard]:
     """The card of every head of the dense model.
 
@@ -132,12 +134,14 @@ def head_cards(
     """
     cards: list[pb.HeadCard] = []
     row = 0
-    taps = zip(dense.head_taps(), pruned.head_taps(), strict=True)
-    for encoder, ((dense_tap, pruned_tap), units) in enumerate(zip(taps, kept, strict=True)):
+    pruned_taps = pruned.head_taps()
+    for encoder, dense_tap in dense.head_taps().items():
+        units, pruned_tap = kept.encoders[encoder], pruned_taps.get(encoder)
         of_dense = _encoder_expertise(dense, dense_tap, threshold)
-        of_pruned = _encoder_expertise(pruned, pruned_tap, threshold)
+        of_pruned = _encoder_expertise(pruned, pruned_tap, threshold) if pruned_tap else None
         for head in range(dense_tap.heads):
-            if removed := head not in units.heads:
+            removed = head not in units.heads
+            if removed or pruned_tap is None or of_pruned is None:
                 card = _card(of_dense, head, labels, dense.measurements.nodes[dense_tap.name].images)
             else:
                 images = pruned.measurements.nodes[pruned_tap.name].images
@@ -198,6 +202,8 @@ def make_manifest(
             width=dense.config.width,
             dense_encoders=_encoder_shapes(dense),
             pruned_encoders=_encoder_shapes(pruned),
+            dense_filters=dense.config.conv_hidden_channels,
+            pruned_filters=pruned.config.conv_hidden_channels,
         ),
         data=pb.DataProvenance(
             dataset=dataset.name,

@@ -4,13 +4,17 @@ A model says of itself where its nodes are measured (`TapPoint`), which of its l
 and what can be removed from it, with what writes it and what reads it (`UnitGroup`). A tap point, a layer or a group
 that a model adds to its answers is measured, masked or removed by the same code.
 
-Shape suffixes: B batch, T tokens.
+Shape suffixes: B batch, C channels, T tokens, Y rows, X columns.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and the names here are read by the command's help
 
 # Kinds of activations that are measured.
+FILTERS: Final = "filters"
 HEADS: Final = "heads"
 FEED_FORWARD_HIDDEN: Final = "feed_forward_hidden"
 FEED_FORWARD_OUT: Final = "feed_forward_out"
@@ -27,11 +31,21 @@ def activation_name(encoder: int, kind: str) -> str:
     return f"encoders.{encoder}.{kind}"
 
 
+def filters_name(layer: int) -> str:
+    """Name of the maps that a convolution of the tokenizer leaves, by the layer's index."""
+    return f"{FILTERS}.{layer}"
+
+
+def by_token(activation: "Tensor") -> "Tensor":
+    """An activation as (B, T, nodes): maps (B, C, Y, X) with a token for each place, all others as they are."""
+    return activation.flatten(2).transpose(1, 2) if activation.ndim == 4 else activation
+
+
 @dataclass(frozen=True)
 class TapPoint:
     """Where nodes are measured."""
 
-    name: str  # of the activation, (B, T, nodes); (B, nodes) where it is pooled
+    name: str  # of the activation, (B, T, nodes) after `by_token`; (B, nodes) where it is pooled
     kind: str
     nodes: int
     encoder: int | None = None  # None outside the encoders
@@ -51,11 +65,14 @@ class MaskableLayer:
 
 @dataclass(frozen=True)
 class UnitGroup:
-    """Units that can be removed: the rows that write them, and the columns that read them."""
+    """Units that can be removed: the rows that write them, and the columns that read them.
 
-    name: str  # of their activation, (B, T, units)
+    Of a convolution's weight (outputs, inputs, rows, columns), outputs are the rows and inputs the columns.
+    """
+
+    name: str  # of their activation, (B, T, units) after `by_token`
     kind: str
-    encoder: int
+    encoder: int | None  # None for filters of the tokenizer
     units: int
     written_by: str  # module
     first_row: int  # of theirs in that module's weight

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from headwise_exporter.model.cct import CCTConfig
+from headwise_exporter.model.config import CCTConfig
 
 Architecture = Mapping[str, Any]
 CONVOLUTION = re.compile(r"tokenizer\.conv_layers\.(\d+)\.0\.weight")

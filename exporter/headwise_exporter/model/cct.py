@@ -6,7 +6,8 @@ Notable features:
   is not a stock pre-norm block;
 - sequence pooling instead of a class token: softmax over tokens of a linear score, then the weighted sum;
 - no bias on query, key and value;
-- every encoder has its own `EncoderShape`, so a pruned model is the same class with smaller numbers;
+- every encoder has its own `EncoderShape`, so a pruned model is the same class with smaller numbers, down to none:
+  without heads, or without hidden nodes, the bias of the sub-block is what is left of it;
 - the model itself says what can be measured in it (`CCT.tap_points`), masked (`CCT.maskable_layers`) and removed
   (`CCT.unit_groups`): everything else asks, and knows no name of an activation or of a layer.
 
@@ -17,10 +18,8 @@ Shape suffixes: B batch, C channels, Y rows, X columns, T tokens, D width of the
 dimensions of a head, V value dimensions of a head, F feed-forward hidden nodes, K labels, N images.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from headwise_exporter.model.anatomy import (
     CLASSIFIER_HEAD,
     FEED_FORWARD_HIDDEN,
     FEED_FORWARD_OUT,
+    FILTERS,
     HEADS,
     KEY,
     QUERY,
@@ -37,86 +37,14 @@ from headwise_exporter.model.anatomy import (
     TapPoint,
     UnitGroup,
     activation_name,
+    filters_name,
 )
+from headwise_exporter.model.config import CCTConfig, EncoderShape
 
 
-@dataclass(frozen=True)
-class EncoderShape:
-    """Sizes of one encoder; the width of the residual stream is the model's."""
-
-    heads: int
-    query_key_dim: int  # of each head
-    value_dim: int  # of each head
-    feed_forward: int  # hidden nodes
-
-
-@dataclass(frozen=True)
-class CCTConfig:
-    """All that determines a CCT's shape and its function in evaluation mode, apart from the weights."""
-
-    image_size: int  # pixels, images are square
-    channels: int
-    labels: int
-    width: int  # of the residual stream
-    encoders: tuple[EncoderShape, ...]
-    query_key_scale: float  # 1 / sqrt(head dimension of the dense model); removing dimensions must not change it
-    conv_hidden_channels: tuple[int, ...] = ()  # of the tokenizer's layers before the last
-    conv_kernel: int = 3
-    conv_stride: int = 1
-    conv_padding: int = 1
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens the tokenizer makes of one image."""
-        side = self.image_size
-        for _ in range(len(self.conv_hidden_channels) + 1):
-            side = (side + 2 * self.conv_padding - self.conv_kernel) // self.conv_stride + 1
-            side = (side + 2 - 3) // 2 + 1
-        return side * side
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "CCTConfig":
-        """Inverse of `to_dict`."""
-        encoders = tuple(EncoderShape(**encoder) for encoder in values["encoders"])
-        hidden = tuple(values["conv_hidden_channels"])
-        return cls(**{**values, "encoders": encoders, "conv_hidden_channels": hidden})
-
-
-def cct(
-    *, image_size: int, channels: int, labels: int, depth: int, heads: int, width: int, feed_forward: int, **conv: Any
-) -> CCTConfig:
-    """Configuration of a dense CCT: `depth` equal encoders, heads of `width / heads` dimensions.
-
-    Raises:
-        ValueError: `width` is not a multiple of `heads`.
-    """
-    if width % heads:
-        raise ValueError(f"expected a width that is a multiple of the number of heads, found {width} and {heads}")
-    head_dim = width // heads
-    return CCTConfig(
-        image_size=image_size,
-        channels=channels,
-        labels=labels,
-        width=width,
-        encoders=(EncoderShape(heads, head_dim, head_dim, feed_forward),) * depth,
-        query_key_scale=head_dim**-0.5,
-        **conv,
-    )
-
-
-def cct_7_3x1(image_size: int = 32, labels: int = 100) -> CCTConfig:
-    """CCT-7/3x1: 3.78 M parameters at 32 px and 100 labels."""
-    return cct(image_size=image_size, channels=3, labels=labels, depth=7, heads=4, width=256, feed_forward=512)
-
-
-def cct_7_7x2(image_size: int = 224, labels: int = 102) -> CCTConfig:
-    """CCT-7/7x2: 4.57 M parameters at 224 px and 102 labels."""
-    conv = {"conv_hidden_channels": (64,), "conv_kernel": 7, "conv_stride": 2, "conv_padding": 3}
-    return cct(image_size=image_size, channels=3, labels=labels, depth=7, heads=4, width=256, feed_forward=512, **conv)
+def conv_name(layer: int) -> str:
+    """Name of a convolution of the tokenizer, by its index."""
+    return f"tokenizer.conv_layers.{layer}.0"
 
 
 class Tokenizer(nn.Module):
@@ -136,16 +64,28 @@ class Tokenizer(nn.Module):
             )
         )
 
-    def forward(self, images_BCYX: Tensor) -> Tensor:
-        """Tokens (B, T, D)."""
-        features_BDYX: Tensor = self.conv_layers(images_BCYX)
-        return features_BDYX.flatten(2).transpose(1, 2)
+    def forward(self, images_BCYX: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens (B, T, D), and by name the maps (B, C, Y, X) that each layer before the last leaves."""
+        maps_BCYX, out = images_BCYX, {}
+        for index, layer in enumerate(self.conv_layers):
+            maps_BCYX = layer(maps_BCYX)
+            out[filters_name(index)] = maps_BCYX
+        del out[filters_name(index)]
+        return maps_BCYX.flatten(2).transpose(1, 2), out
+
+
+class Constant(nn.Module):
+    """What is left of a linear layer that reads nothing: its bias (D,)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
 
 
 class Attention(nn.Module):
     """Multi-head attention whose query/key and value dimensions may differ.
 
-    Rows of `qkv.weight`: all queries, all keys, all values, heads contiguous in each.
+    Rows of `qkv.weight`: all queries, all keys, all values, heads contiguous in each. Without heads it is a `Constant`.
     """
 
     def __init__(self, width: int, shape: EncoderShape, query_key_scale: float, dropout: float) -> None:
@@ -153,11 +93,14 @@ class Attention(nn.Module):
         self.shape, self.scale, self.dropout = shape, query_key_scale, dropout
         query_key, value = shape.heads * shape.query_key_dim, shape.heads * shape.value_dim
         self.sizes = (query_key, query_key, value)
-        self.qkv = nn.Linear(width, sum(self.sizes), bias=False)
-        self.proj = nn.Linear(value, width)
+        if shape.heads:
+            self.qkv = nn.Linear(width, sum(self.sizes), bias=False)
+        self.proj = nn.Linear(value, width) if shape.heads else Constant(width)
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the sub-block adds (B, T, D), and `query`, `key` (B, T, H*Q) and `heads` (B, T, H*V)."""
+        if isinstance(self.proj, Constant):
+            return self.proj.bias.expand_as(x_BTD), {}
         query, key, value = self.qkv(x_BTD).split(self.sizes, dim=-1)
         split = (self.shape.heads, -1)
         query_BHTQ, key_BHTQ, value_BHTV = (part.unflatten(-1, split).transpose(1, 2) for part in (query, key, value))
@@ -195,20 +138,25 @@ class Encoder(nn.Module):
 
     def __init__(self, config: CCTConfig, shape: EncoderShape, attention_dropout: float, drop_path: float) -> None:
         super().__init__()
-        self.pre_norm = nn.LayerNorm(config.width)
+        self.pre_norm = nn.LayerNorm(config.width) if shape.heads else nn.Identity()
         self.self_attn = Attention(config.width, shape, config.query_key_scale, attention_dropout)
         self.norm1 = nn.LayerNorm(config.width)
-        self.linear1 = nn.Linear(config.width, shape.feed_forward)
-        self.linear2 = nn.Linear(shape.feed_forward, config.width)
+        if shape.feed_forward:
+            self.linear1 = nn.Linear(config.width, shape.feed_forward)
+        self.linear2 = nn.Linear(shape.feed_forward, config.width) if shape.feed_forward else Constant(config.width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The stream after this encoder (B, T, D), and its intermediates by name."""
         attended_BTD, out = self.self_attn(self.pre_norm(x_BTD))
         x_BTD, scale_BT = norm_and_scale(self.norm1, x_BTD + self.drop_path(attended_BTD))
-        hidden_BTF = functional.gelu(self.linear1(x_BTD))
-        x_BTD = x_BTD + self.drop_path(self.linear2(hidden_BTF))
-        return x_BTD, {**out, "norm1_scale": scale_BT, FEED_FORWARD_HIDDEN: hidden_BTF, FEED_FORWARD_OUT: x_BTD}
+        out["norm1_scale"] = scale_BT
+        if isinstance(self.linear2, Constant):
+            x_BTD = x_BTD + self.drop_path(self.linear2.bias.expand_as(x_BTD))
+        else:
+            out[FEED_FORWARD_HIDDEN] = functional.gelu(self.linear1(x_BTD))
+            x_BTD = x_BTD + self.drop_path(self.linear2(out[FEED_FORWARD_HIDDEN]))
+        return x_BTD, {**out, FEED_FORWARD_OUT: x_BTD}
 
 
 class Classifier(nn.Module):
@@ -243,11 +191,13 @@ class Classifier(nn.Module):
 class CCT(nn.Module):
     """The whole model: normalised images (B, C, Y, X) to `(logits, activations)`.
 
-    Activations by name: `embedding` (B, T, D), the stream that enters the first encoder; for each encoder `l`
+    Activations by name: for each convolution `i` before the last `filters.<i>` (B, C, Y, X), its maps after ReLU and
+    pooling; `embedding` (B, T, D), the stream that enters the first encoder; for each encoder `l`
     `encoders.<l>.query|key` (B, T, H*Q), `.heads` (B, T, H*V), the head outputs before the projection,
     `.norm1_scale` (B, T), 1/sigma of LN_1, `.feed_forward_hidden` (B, T, F), after the GELU, `.feed_forward_out`
     (B, T, D), the stream after the encoder; `norm_scale` (B, T), 1/sigma of the final norm; `pooling_weights` (B, T)
-    and `classifier_head` (B, D), the pooled stream that the classifier head reads.
+    and `classifier_head` (B, D), the pooled stream that the classifier head reads. Those of a sub-block without units
+    are missing.
     """
 
     def __init__(self, config: CCTConfig, *, attention_dropout: float = 0.0, stochastic_depth: float = 0.0) -> None:
@@ -270,8 +220,9 @@ class CCT(nn.Module):
 
     def forward(self, images_BCYX: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (B, K) and the activations by name."""
-        logits_BK, activations = self.classifier(self.tokenizer(images_BCYX))
-        return logits_BK, activations
+        tokens_BTD, maps = self.tokenizer(images_BCYX)
+        logits_BK, activations = self.classifier(tokens_BTD)
+        return logits_BK, maps | activations
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -281,17 +232,22 @@ class CCT(nn.Module):
     def tap_points(self) -> list[TapPoint]:
         """Every place where nodes are measured, in the order of the forward pass.
 
-        For each encoder [our choice, where arXiv:2501.12900 is silent] the concatenated head outputs before the
-        projection, the hidden nodes after the GELU and the stream after the encoder; and what the classifier head
-        reads.
+        The filters of each convolution before the last, pooled over the image (arXiv:2501.12880); for each encoder
+        [our choice, where arXiv:2501.12900 is silent] the concatenated head outputs before the projection, the hidden
+        nodes after the GELU and the stream after the encoder; and what the classifier head reads. Without nodes, as
+        removal may leave it, a place is none.
         """
-        taps = []
+        taps = [
+            TapPoint(filters_name(layer), FILTERS, channels)
+            for layer, channels in enumerate(self.config.conv_hidden_channels)
+        ]
         for index, shape in enumerate(self.config.encoders):
             sizes = {HEADS: shape.heads * shape.value_dim, FEED_FORWARD_HIDDEN: shape.feed_forward}
             for kind, nodes in (sizes | {FEED_FORWARD_OUT: self.config.width}).items():
                 heads = shape.heads if kind == HEADS else 1
                 taps.append(TapPoint(activation_name(index, kind), kind, nodes, index, heads))
-        return [*taps, TapPoint(CLASSIFIER_HEAD, CLASSIFIER_HEAD, self.config.width, pooled=True)]
+        head = TapPoint(CLASSIFIER_HEAD, CLASSIFIER_HEAD, self.config.width, pooled=True)
+        return [tap for tap in (*taps, head) if tap.nodes]
 
     def maskable_layers(self) -> list[MaskableLayer]:
         """The second feed-forward layer of each encoder, hidden nodes to the stream after it; and the classifier head.
@@ -305,13 +261,18 @@ class CCT(nn.Module):
                 activation_name(index, FEED_FORWARD_HIDDEN),
                 activation_name(index, FEED_FORWARD_OUT),
             )
-            for index in range(len(self.encoders))
+            for index, shape in enumerate(self.config.encoders)
+            if shape.feed_forward
         ]
         return [*feed_forward, MaskableLayer("classifier.fc", "classifier_head", CLASSIFIER_HEAD, None)]
 
     def unit_groups(self) -> list[UnitGroup]:
-        """What can be removed of each encoder: query and key dimensions, value dimensions and hidden nodes."""
-        groups = []
+        """What can be removed: filters of every convolution but the last, whose outputs are the residual stream's; and
+        of each encoder query and key dimensions, value dimensions and hidden nodes."""
+        groups = [
+            UnitGroup(filters_name(layer), FILTERS, None, channels, conv_name(layer), 0, conv_name(layer + 1))
+            for layer, channels in enumerate(self.config.conv_hidden_channels)
+        ]
         for index, shape in enumerate(self.config.encoders):
             block = f"classifier.blocks.{index}"
             queries, values = shape.heads * shape.query_key_dim, shape.heads * shape.value_dim
@@ -324,11 +285,11 @@ class CCT(nn.Module):
                 reader = f"{block}.{read_by}" if read_by else None
                 name = activation_name(index, kind)
                 groups.append(UnitGroup(name, kind, index, units, f"{block}.{written_by}", first_row, reader))
-        return groups
+        return [group for group in groups if group.units]
 
-    def linear(self, name: str) -> nn.Linear:
-        """The linear layer of that name, as `MaskableLayer` and `UnitGroup` name it."""
-        return cast(nn.Linear, self.get_submodule(name))
+    def layer(self, name: str) -> nn.Linear | nn.Conv2d:
+        """The layer of that name, as `MaskableLayer` and `UnitGroup` name it."""
+        return cast(nn.Linear | nn.Conv2d, self.get_submodule(name))
 
 
 class InputNormalisation(nn.Module):
@@ -351,22 +312,3 @@ class InputNormalisation(nn.Module):
 def count_parameters(model: nn.Module) -> int:
     """Number of learnt values."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def count_macs(config: CCTConfig) -> int:
-    """Multiply-accumulates of one image: convolutions, linears, attention and pooling; norms and the like are left out.
-
-    Source: counted from the shapes: 1.182 G for CCT-7/3x1 and 1.605 G for CCT-7/7x2.
-    """
-    tokens, width = config.tokens, config.width
-    total, side = 0, config.image_size
-    channels = (config.channels, *config.conv_hidden_channels, width)
-    for before, after in pairwise(channels):
-        side = (side + 2 * config.conv_padding - config.conv_kernel) // config.conv_stride + 1
-        total += side * side * before * after * config.conv_kernel**2
-        side = (side - 1) // 2 + 1
-    for shape in config.encoders:
-        query_key, value = shape.heads * shape.query_key_dim, shape.heads * shape.value_dim
-        linears = width * (2 * query_key + value) + value * width + 2 * width * shape.feed_forward
-        total += tokens * (linears + tokens * (query_key + value))
-    return total + 2 * tokens * width + width * config.labels

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import atomic_write
-from headwise_exporter.model.cct import CCT, CCTConfig
+from headwise_exporter.model.cct import CCT
+from headwise_exporter.model.config import CCTConfig
 
 METADATA = "headwise"  # key of the JSON in the file's metadata
 

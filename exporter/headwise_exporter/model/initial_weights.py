@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from headwise_exporter.model.architecture import architecture, differences, in_words, visible_architecture
-from headwise_exporter.model.cct import CCT, CCTConfig
+from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import CheckpointError, model_config
+from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.model.shipped import PREFIX, shipped_checkpoints
 from headwise_exporter.model.weight_files import LoadedWeights, few, read_weights
 

@@ -28,8 +28,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from headwise_exporter.model.cct import CCTConfig
 from headwise_exporter.model.checkpoints import CheckpointError, load_metadata, load_model
+from headwise_exporter.model.config import CCTConfig
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 USUAL_KEYS = ("state_dict", "model")

@@ -1,7 +1,8 @@
 """Single-nodal performance (SNP): which labels each node recognises, and how much noise it adds.
 
-Tap points are the model's (`CCT.tap_points`): for each encoder `heads`, `feed_forward_hidden` and `feed_forward_out`;
-and `classifier_head`, the pooled nodes that the model's own classifier head reads.
+Tap points are the model's (`CCT.tap_points`): the filters of each convolution before the last, whose tokens are the
+places of their maps; for each encoder `heads`, `feed_forward_hidden` and `feed_forward_out`; and `classifier_head`, the
+pooled nodes that the model's own classifier head reads.
 
 Probe [the group's procedure, arXiv:2501.12880]: the model up to the tap is frozen; sequence pooling and ONE bias-free
 linear layer to the K labels learn on the training images. The field of node n on label j for image x is
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.model.anatomy import CLASSIFIER_HEAD
+from headwise_exporter.model.anatomy import CLASSIFIER_HEAD, by_token
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.progress import Count, uncounted
 
@@ -94,7 +95,8 @@ def train_probes(
                 with torch.no_grad():
                     _, activations = model(data.normalised(batch))
                 losses = [
-                    functional.cross_entropy(probe(activations[name]), labels_B) for name, probe in probes.items()
+                    functional.cross_entropy(probe(by_token(activations[name])), labels_B)
+                    for name, probe in probes.items()
                 ]
                 optimizer.zero_grad(set_to_none=True)
                 torch.stack(losses).sum().backward()
@@ -178,7 +180,7 @@ def pool_nodes(
         first = 0
         for images_BCYX, labels_B in data.batches(batch_size):
             _, activations = model(images_BCYX)
-            pooled = {name: probe.pool(activations[name]) for name, probe in probes.items()}
+            pooled = {name: probe.pool(by_token(activations[name])) for name, probe in probes.items()}
             pooled[CLASSIFIER_HEAD] = activations[CLASSIFIER_HEAD]
             for name, pooled_BN in pooled.items():
                 values[name][first : first + len(labels_B)] = pooled_BN

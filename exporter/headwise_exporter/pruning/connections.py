@@ -67,7 +67,7 @@ def _overlap(nodes: Mapping[str, NodeMeasurement], layer: MaskableLayer) -> Tens
 
 
 def _factor(evidence: Evidence, layer: MaskableLayer, generator: torch.Generator, name: str) -> Tensor:
-    weight = evidence.model.linear(layer.name).weight.detach().double().cpu()
+    weight = evidence.model.layer(layer.name).weight.detach().double().cpu()
     match name:
         case "random":
             return torch.rand(weight.shape, generator=generator, dtype=torch.float64)

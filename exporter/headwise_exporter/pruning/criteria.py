@@ -9,6 +9,7 @@ Criteria, each a score for a node n with activation a_n, read by column w_n of t
 - products of each of the first three with `snp` (`pruning.scores`);
 - `taylor*distinct`: nodes of the same clusters may be redundant, so `distinct` is 1 minus the largest cosine of n's SNP
   matrix with that of a node whose `snp` score is larger [our choice].
+Filters are scored alike, over places in place of tokens, w_n being all weights that read the filter.
 Queries and keys carry no field of their own, they only weigh tokens: under every criterion their score is the mean
 energy, E[q^2] and E[k^2].
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.model.anatomy import UnitGroup
+from headwise_exporter.model.anatomy import UnitGroup, by_token
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import NodeMeasurement, recognised_labels
 from headwise_exporter.progress import Count, uncounted
@@ -90,7 +91,7 @@ def collect_moments(
             loss = functional.cross_entropy(logits_BK, labels, reduction="sum")
             gradients = torch.autograd.grad(loss, [activations[name] for name in collected])
             for (name, moments), gradient in zip(collected.items(), gradients, strict=True):
-                moments.add(activations[name].detach(), gradient)
+                moments.add(by_token(activations[name].detach()), by_token(gradient))
             on_images(len(images))
     return collected
 
@@ -123,25 +124,25 @@ def distinct_scores(measurement: NodeMeasurement, threshold: float) -> Tensor:
 def _factor(
     model: CCT,
     group: UnitGroup,
-    reader: nn.Linear,
+    reader: nn.Linear | nn.Conv2d,
     moments: Moments,
-    node: NodeMeasurement,
+    nodes: Mapping[str, NodeMeasurement],
     threshold: float,
     name: str,
 ) -> Tensor:
-    outgoing: Tensor = reader.weight.detach().double().norm(dim=0)
+    outgoing: Tensor = reader.weight.detach().double().transpose(0, 1).flatten(1).norm(dim=1)
     match name:
         case "magnitude":
-            incoming: Tensor = model.linear(group.written_by).weight[group.rows].detach().double().norm(dim=1)
+            incoming: Tensor = model.layer(group.written_by).weight[group.rows].detach().double().flatten(1).norm(dim=1)
             return incoming * outgoing
         case "variance":
             return moments.variance() * outgoing.square()
         case "taylor":
             return moments.taylor()
         case "snp":
-            return snp_scores(node, threshold)
+            return snp_scores(nodes[group.name], threshold)
         case "distinct":
-            return distinct_scores(node, threshold)
+            return distinct_scores(nodes[group.name], threshold)
     raise ValueError(f"expected a factor of {', '.join(CRITERIA)}, found {name!r}")
 
 
@@ -165,7 +166,7 @@ def scores(
         if group.read_by is None:
             by_group[group.name] = moment.energy()
             continue
-        reader = model.linear(group.read_by)
-        factor = partial(_factor, model, group, reader, moment, nodes[group.name], threshold)
+        reader = model.layer(group.read_by)
+        factor = partial(_factor, model, group, reader, moment, nodes, threshold)
         by_group[group.name] = product(criterion, factor)
     return by_group

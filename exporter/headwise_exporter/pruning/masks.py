@@ -45,7 +45,7 @@ class Masks:
     def apply(self, model: CCT) -> None:
         """Set every connection that the masks do not keep to zero, in place."""
         for name, mask in self.by_layer.items():
-            weight = model.linear(name).weight
+            weight = model.layer(name).weight
             weight.mul_(mask.to(weight.device))
 
     def reapply(self, model: CCT) -> Callable[[], None]:
@@ -56,4 +56,4 @@ class Masks:
         """Those that learn in fine-tuning under the masks: the masked layers' and the classifier head's."""
         head = [layer.name for layer in masked_layers(model, "classifier_head")]
         names = dict.fromkeys((*self.by_layer, *head))
-        return [parameter for name in names for parameter in model.linear(name).parameters()]
+        return [parameter for name in names for parameter in model.layer(name).parameters()]

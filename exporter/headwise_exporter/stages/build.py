@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,10 +28,12 @@ from headwise_exporter import distributed
 from headwise_exporter.data.base import Dataset, SplitName
 from headwise_exporter.data.images import split_images
 from headwise_exporter.export.bundle import next_version, write_bundle
+from headwise_exporter.export.latency import LatencyTable, latency_cost, layers_measured, measure_table
 from headwise_exporter.export.manifest import BundleContents, MeasuredModel
 from headwise_exporter.files import write_json
-from headwise_exporter.model.cct import CCT, CCTConfig
+from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_model, save_model
+from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.model.initial_weights import fitting_checkpoints, load_initial_weights, weights_path
 from headwise_exporter.model.shipped import RANDOM
 from headwise_exporter.nodes.findings import FindingsSettings, findings, further_seeds, pool_heads
@@ -46,6 +49,7 @@ from headwise_exporter.nodes.snp import THRESHOLD, PooledNodes, ProbeSettings, p
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.pruning.provenance import provenance
 from headwise_exporter.pruning.prune import fine_tunings, prune, pruning_images
+from headwise_exporter.pruning.search import macs_cost
 from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.run import (
     DENSE,
@@ -63,6 +67,7 @@ from headwise_exporter.stages.run import (
     training_record,
 )
 from headwise_exporter.stages.stage import Stage, carry_out, is_current, write_stage_record
+from headwise_exporter.stages.trials import load_trials, remove_trials, save_trial
 from headwise_exporter.training.evaluation import Accuracy, accuracy
 from headwise_exporter.training.log import training_log
 from headwise_exporter.training.loop import TrainingError, train
@@ -256,8 +261,12 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
     settings, probes, training = recipe.prune, recipe.probes, recipe.training
     identity = {"prune": asdict(settings), "probes": asdict(probes), "training": asdict(training)}
 
+    def measured_table(dense: CCTConfig) -> LatencyTable:
+        with progress("latency of the layers", layers_measured(dense), "graphs") as advance:
+            return measure_table(dense, advance)
+
     def produce() -> None:
-        model = load_model(run / DENSE)
+        model, trials = load_model(run / DENSE), json.dumps([identity, file_sha256(run / DENSE)])
         train_data, validation_data = (split_images(dataset, name) for name in ("train", "validation"))
         own_probes = load_measurements(run / DENSE_MEASUREMENTS).probes
         sample = train_data.sample(settings.images)
@@ -271,6 +280,9 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
                 settings,
                 training,
                 advance,
+                cost_of=macs_cost if settings.search.macs is not None else latency_cost(measured_table),
+                earlier=load_trials(run, trials),
+                on_candidate=partial(save_trial, run, trials),
             )
         small = pruned.chosen.model
         measurements = _measured(small, dataset, probes, progress, "measure the pruned model")
@@ -278,8 +290,9 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
         save_model(run / PRUNED, small)
         save_measurements(run / PRUNED_MEASUREMENTS, measurements)
         stated = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
-        kept = [asdict(units) for units in pruned.chosen.kept]
+        kept = asdict(pruned.chosen.kept)
         write_json(run / PRUNING, {"settings": identity, "provenance": stated, "kept": kept})
+        remove_trials(run)
 
     return carry_out(run, PRUNE_STAGE, identity, produce)
 

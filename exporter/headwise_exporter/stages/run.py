@@ -15,6 +15,7 @@ from typing import Any
 
 from google.protobuf import json_format
 from headwise.v1.bundle_pb2 import PruningProvenance
+from pydantic import TypeAdapter
 
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import Dataset, DatasetSettings
@@ -118,20 +119,12 @@ def pruning_record(run: Path) -> dict[str, Any]:
     return {**record["settings"], **record["provenance"]}
 
 
-def pruning_provenance(run: Path) -> tuple[PruningProvenance, list[KeptUnits]]:
+def pruning_provenance(run: Path) -> tuple[PruningProvenance, KeptUnits]:
     """How the run's pruned model came about, and what it keeps.
 
     Raises:
         RunError: the run has no pruned model.
     """
     record = run_record(run / PRUNING, "pruned model", "prune")
-    kept = [
-        KeptUnits(
-            tuple(units["heads"]),
-            tuple(map(tuple, units["query_key"])),
-            tuple(map(tuple, units["value"])),
-            tuple(units["feed_forward"]),
-        )
-        for units in record["kept"]
-    ]
+    kept = TypeAdapter(KeptUnits).validate_python(record["kept"])
     return json_format.ParseDict(record["provenance"], PruningProvenance()), kept

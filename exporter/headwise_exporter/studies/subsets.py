@@ -136,11 +136,12 @@ def scores(
 
 def keep_hidden(model: CCT, scores: Sequence[Tensor], means: Mapping[str, Tensor], share: float) -> CCT:
     """The model in which all but a share of each encoder's hidden nodes are replaced by their means."""
+    everything = KeptUnits.all(model.config)
     kept = []
-    for shape, score_F in zip(model.config.encoders, scores, strict=True):
-        hidden = top_indices(score_F, max(1, round(share * shape.feed_forward)))
-        kept.append(replace(KeptUnits.all(shape), feed_forward=hidden))
-    return mask_units(model, kept, means)
+    for units, score_F in zip(everything.encoders, scores, strict=True):
+        hidden = top_indices(score_F, max(1, round(share * len(units.feed_forward))))
+        kept.append(replace(units, feed_forward=hidden))
+    return mask_units(model, replace(everything, encoders=tuple(kept)), means)
 
 
 def remove_for_subsets(

@@ -13,20 +13,30 @@ from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import labelled_images
 from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
-from headwise_exporter.model.cct import CCT, CCTConfig, InputNormalisation
+from headwise_exporter.model.cct import CCT, InputNormalisation
 from headwise_exporter.model.checkpoints import load_model
+from headwise_exporter.model.config import CCTConfig, EncoderShape
 from headwise_exporter.nodes.snp import Probe
 from headwise_exporter.pruning.compaction import KeptUnits, mask_units
 from hypothesis import given, settings
 from torch import Tensor
 
 MEAN, STD = (0.3,), (0.4,)
+SMALL = support.small_config()
+SHAPES = {
+    "even": SMALL,
+    "uneven": support.uneven(SMALL),
+    "without some sub-blocks": support.emptied(SMALL),
+    "without hidden nodes": replace(SMALL, encoders=(EncoderShape(4, 8, 8, 0),) * 2),
+    "with an empty encoder": replace(SMALL, encoders=(SMALL.encoders[0], EncoderShape(0, 0, 0, 0))),
+}
 
 
 def random_probes(model: CCT, seed: int = 0) -> list[Probe]:
-    """A probe with random weights for each encoder's heads."""
+    """A probe with random weights for the heads of each encoder that has any."""
     torch.manual_seed(seed)
-    return [Probe(shape.heads * shape.value_dim, model.config.labels) for shape in model.config.encoders]
+    shapes = [shape for shape in model.config.encoders if shape.heads]
+    return [Probe(shape.heads * shape.value_dim, model.config.labels) for shape in shapes]
 
 
 def random_images(count: int = 5, seed: int = 0) -> Tensor:
@@ -54,14 +64,22 @@ def total(outputs: dict[str, Tensor]) -> Tensor:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 50), st.integers(0, 50), st.booleans())
-def test_parts_add_up_to_the_logits(model_seed: int, image_seed: int, same_shapes: bool) -> None:
+@given(st.integers(0, 50), st.integers(0, 50), st.sampled_from([*SHAPES]))
+def test_parts_add_up_to_the_logits(model_seed: int, image_seed: int, shape: str) -> None:
     """On random weights, biases, norms and images the parts sum to the logit, to rounding of float64."""
-    config = support.small_config()
-    model = support.random_model(config if same_shapes else support.uneven(config), model_seed)
+    model = support.random_model(SHAPES[shape], model_seed)
     outputs = explain(model, random_images(seed=image_seed))
     residual = (total(outputs) - outputs["logits"]).abs().max() / outputs["logits"].abs().max()
     assert residual < 1e-13
+
+
+def test_encoder_without_hidden_nodes_contributes_nothing_by_them() -> None:
+    """There is a row for each encoder, and heads have rows where there are heads."""
+    outputs = explain(support.random_model(support.emptied(SMALL)), random_images())
+    assert outputs["feed_forwards"].shape == (5, 2, 10)
+    assert outputs["feed_forwards"][:, 0].any()
+    assert not outputs["feed_forwards"][:, 1].any()
+    assert outputs["heads"].shape == outputs["head_fields"].shape == (5, 2, 10)
 
 
 def test_logits_are_those_of_classify() -> None:
@@ -188,9 +206,9 @@ def test_masking_a_head_leaves_its_mean_in_the_bias() -> None:
     """A removed head's mean folds into the projection's bias, so `biases` carries it and the sum stays exact."""
     config: CCTConfig = support.small_config()
     model = support.random_model(config)
-    dims = tuple(range(8))
-    keep_all = KeptUnits((0, 1, 2, 3), (dims,) * 4, (dims,) * 4, tuple(range(48)))
-    kept = [replace(keep_all, heads=(0, 1, 3), query_key=(dims,) * 3, value=(dims,) * 3), keep_all]
+    everything, dims = KeptUnits.all(config), (tuple(range(8)),) * 3
+    without = replace(everything.encoders[0], heads=(0, 1, 3), query_key=dims, value=dims)
+    kept = replace(everything, encoders=(without, everything.encoders[1]))
     means = {group.name: torch.ones(group.units) * (group.kind == "heads") for group in model.unit_groups()}
     outputs = explain(mask_units(model, kept, means), random_images())
     assert torch.equal(outputs["heads"][:, 2], torch.zeros(5, 10, dtype=torch.float64))

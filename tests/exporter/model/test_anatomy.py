@@ -3,22 +3,31 @@
 import pytest
 import support
 import torch
+from headwise_exporter.model.anatomy import FILTERS, by_token
 from headwise_exporter.model.cct import CCT
 
-CONFIGS = {"even": support.small_config(), "uneven": support.uneven(support.small_config())}
+SMALL = support.small_config()
+CONFIGS = {
+    "even": SMALL,
+    "uneven": support.uneven(SMALL),
+    "convolved": support.convolved(SMALL),
+    "emptied": support.emptied(SMALL),
+}
 
 
 @pytest.fixture(params=CONFIGS)
 def model(request: pytest.FixtureRequest) -> CCT:
-    """A random model, with equal encoders and with others."""
+    """A random model: with equal encoders, with others, with filters, with encoders that lost what they had."""
     return support.random_model(CONFIGS[request.param])
 
 
 def activations(model: CCT) -> dict[str, torch.Tensor]:
-    """Activations of three random images."""
+    """Activations of three random images, by token."""
     with torch.no_grad():
-        values: dict[str, torch.Tensor] = model(torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)))[1]
-    return values
+        side = model.config.image_size
+        images = torch.randn(3, 1, side, side, generator=torch.Generator().manual_seed(0))
+        values: dict[str, torch.Tensor] = model(images)[1]
+    return {name: by_token(value) for name, value in values.items()}
 
 
 def test_every_tap_point_is_an_activation_of_its_size(model: CCT) -> None:
@@ -27,7 +36,9 @@ def test_every_tap_point_is_an_activation_of_its_size(model: CCT) -> None:
     taps = model.tap_points()
     assert [name for name in values if name in {tap.name for tap in taps}] == [tap.name for tap in taps]
     for tap in taps:
-        assert values[tap.name].shape == ((3, tap.nodes) if tap.pooled else (3, 16, tap.nodes))
+        places = [side * side for side in model.config.map_sides]
+        tokens = places[int(tap.name.removeprefix("filters."))] if tap.kind == FILTERS else model.config.tokens
+        assert values[tap.name].shape == ((3, tap.nodes) if tap.pooled else (3, tokens, tap.nodes))
         assert tap.nodes % tap.heads == 0
 
 
@@ -36,7 +47,7 @@ def test_maskable_layer_reads_and_writes_its_tap_points(model: CCT) -> None:
     nodes = {tap.name: tap.nodes for tap in model.tap_points()}
     for layer in model.maskable_layers():
         outputs = model.config.labels if layer.outputs is None else nodes[layer.outputs]
-        assert model.linear(layer.name).weight.shape == (outputs, nodes[layer.inputs])
+        assert model.layer(layer.name).weight.shape == (outputs, nodes[layer.inputs])
 
 
 def test_changing_the_rows_of_a_group_changes_its_activation_alone(model: CCT) -> None:
@@ -46,7 +57,7 @@ def test_changing_the_rows_of_a_group_changes_its_activation_alone(model: CCT) -
         changed = CCT(model.config).eval()
         changed.load_state_dict(model.state_dict())
         with torch.no_grad():
-            changed.linear(group.written_by).weight[group.rows] += 1.0
+            changed.layer(group.written_by).weight[group.rows] += 1.0
         after = activations(changed)
         same_layer = [other for other in model.unit_groups() if other.written_by == group.written_by]
         for other in same_layer:
@@ -56,10 +67,10 @@ def test_changing_the_rows_of_a_group_changes_its_activation_alone(model: CCT) -
 
 
 def test_columns_of_a_group_are_what_reads_it(model: CCT) -> None:
-    """Of as many columns as there are units, with a bias that a mean can be folded into."""
+    """Of as many columns as there are units; a linear layer with a bias that a mean can be folded into."""
     for group in model.unit_groups():
         assert activations(model)[group.name].shape[-1] == group.units
         if group.read_by is not None:
-            reader = model.linear(group.read_by)
-            assert reader.in_features == group.units
-            assert reader.bias is not None
+            reader = model.layer(group.read_by)
+            assert reader.weight.shape[1] == group.units
+            assert (reader.bias is None) == (group.kind == FILTERS)

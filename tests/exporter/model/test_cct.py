@@ -5,17 +5,8 @@ import math
 import pytest
 import support
 import torch
-from headwise_exporter.model.cct import (
-    CCT,
-    CCTConfig,
-    DropPath,
-    InputNormalisation,
-    cct,
-    cct_7_3x1,
-    cct_7_7x2,
-    count_macs,
-    count_parameters,
-)
+from headwise_exporter.model.cct import CCT, DropPath, InputNormalisation, count_parameters
+from headwise_exporter.model.config import CCTConfig, cct, cct_7_3x1, cct_7_7x2, count_macs
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode

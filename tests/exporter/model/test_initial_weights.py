@@ -9,8 +9,9 @@ import pytest
 import support
 import torch
 from headwise_exporter.model import shipped
-from headwise_exporter.model.cct import CCT, CCTConfig, cct, cct_7_3x1, cct_7_7x2
+from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import CheckpointError, save_model
+from headwise_exporter.model.config import CCTConfig, cct, cct_7_3x1, cct_7_7x2
 from headwise_exporter.model.initial_weights import (
     CLASSIFIER_TENSORS,
     POSITIONS,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import support
 from headwise_exporter.model import shipped
-from headwise_exporter.model.cct import cct_7_3x1
 from headwise_exporter.model.checkpoints import CheckpointError, save_model
+from headwise_exporter.model.config import cct_7_3x1
 from headwise_exporter.model.initial_weights import fitting_checkpoints, load_initial_weights, shipped_checkpoint
 from headwise_exporter.model.shipped import shipped_checkpoints
 from headwise_exporter.recipes import RECIPES

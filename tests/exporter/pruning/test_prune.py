@@ -11,22 +11,13 @@ from headwise_exporter.model.cct import CCT, count_parameters
 from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.nodes.snp import statistics
 from headwise_exporter.progress import Count, uncounted
-from headwise_exporter.pruning import prune as prune_module
+from headwise_exporter.pruning import masking, removal
 from headwise_exporter.pruning.compaction import Budget, largest_difference, pruned_masks
-from headwise_exporter.pruning.criteria import collect_moments
 from headwise_exporter.pruning.names import CRITERIA
 from headwise_exporter.pruning.provenance import provenance
-from headwise_exporter.pruning.prune import (
-    CANDIDATES,
-    LITERAL,
-    Pruned,
-    PruneSettings,
-    PruningError,
-    fine_tunings,
-    prune,
-    pruning_images,
-    remove_units,
-)
+from headwise_exporter.pruning.prune import Pruned, fine_tunings, prune, pruning_images
+from headwise_exporter.pruning.removal import PruningError, remove_units, unit_statistics
+from headwise_exporter.pruning.settings import CANDIDATES, LITERAL, PruneSettings
 from headwise_exporter.training.evaluation import Evaluation
 from headwise_exporter.training.loop import TrainingSettings
 
@@ -36,6 +27,7 @@ SETTINGS = PruneSettings(
     mask_by="andc",
     criterion="magnitude",
     epochs=1,
+    removal="budget",
     budget=Budget(0.5, 0.5, 1.0, 1.0),
     max_drop_points=100,  # whatever comes of so little training
 )
@@ -57,7 +49,7 @@ def test_masks_hold_in_both_models(pruned: Pruned) -> None:
     """After their fine-tuning the masked and the pruned model have no weight where the masks keep none."""
     for name, mask in pruned.masked.masks.by_layer.items():
         assert not (pruned.masked.model.get_parameter(f"{name}.weight") * ~mask).any()
-    for encoder, units in enumerate(pruned.chosen.kept):
+    for encoder, units in enumerate(pruned.chosen.kept.encoders):
         name = f"classifier.blocks.{encoder}.linear2"
         mask = pruned.masked.masks.by_layer[name][:, list(units.feed_forward)]
         assert not (pruned.chosen.model.get_parameter(f"{name}.weight") * ~mask).any()
@@ -115,7 +107,8 @@ def test_removal_is_eased_until_a_model_loses_no_more_than_it_may(
         correct_N = torch.arange(len(images)) < len(images) * hidden(model) / hidden(dense)
         return Evaluation(correct_N, 1.0)
 
-    monkeypatch.setattr(prune_module, "evaluate", as_many_hidden_nodes)
+    for module in (masking, removal):
+        monkeypatch.setattr(module, "evaluate", as_many_hidden_nodes)
     bar = support.Bar("prune", None, "images")
     budget = Budget(0.5, 1.0, 1.0, 1.0)
     settings = replace(SETTINGS, mask_by="none", budget=budget, max_drop_points=max_drop_points)
@@ -226,6 +219,6 @@ def test_pruned_model_that_differs_is_refused(
     dense: CCT, pruned: Pruned, data: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The equality of masked and pruned model is checked on every removal, not trusted."""
-    monkeypatch.setattr(prune_module, "remove_masked", lambda masked, kept: support.random_model(seed=9))
+    monkeypatch.setattr(removal, "remove_masked", lambda masked, kept: support.random_model(seed=9))
     with pytest.raises(PruningError, match=r"expected the pruned model to equal the masked one to 1e-05"):
-        remove_units(dense, pruned.chosen.kept, collect_moments(dense, data))
+        remove_units(dense, pruned.chosen.kept, unit_statistics(dense, data))

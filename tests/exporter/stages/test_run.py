@@ -26,7 +26,7 @@ def test_pruning_is_remembered(built: Path) -> None:
     """Provenance and kept units come back from the file."""
     provenance, kept = pruning_provenance(built / "run")
     assert (provenance.layers, provenance.mask_by, provenance.criterion) == ("both", "andc", "variance*snp")
-    assert [len(units.heads) for units in kept] == [3, 3]
+    assert [len(units.heads) for units in kept.encoders] == [3, 3]
 
 
 def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -> None:

@@ -295,6 +295,8 @@ class Architecture(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     DENSE_ENCODERS_FIELD_NUMBER: _builtins.int
     PRUNED_ENCODERS_FIELD_NUMBER: _builtins.int
+    DENSE_FILTERS_FIELD_NUMBER: _builtins.int
+    PRUNED_FILTERS_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     tokens: _builtins.int
     width: _builtins.int
@@ -302,7 +304,15 @@ class Architecture(_message.Message):
     @_builtins.property
     def dense_encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderShape]: ...
     @_builtins.property
-    def pruned_encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderShape]: ...
+    def pruned_encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderShape]:
+        """As many; one from which all units were removed has zeros, and its norm and biases are left."""
+
+    @_builtins.property
+    def dense_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of each convolution of the tokenizer before the last."""
+
+    @_builtins.property
+    def pruned_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -311,10 +321,12 @@ class Architecture(_message.Message):
         width: _builtins.int = ...,
         dense_encoders: _abc.Iterable[Global___EncoderShape] | None = ...,
         pruned_encoders: _abc.Iterable[Global___EncoderShape] | None = ...,
+        dense_filters: _abc.Iterable[_builtins.int] | None = ...,
+        pruned_filters: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense_encoders", b"dense_encoders", "family", b"family", "pruned_encoders", b"pruned_encoders", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense_encoders", b"dense_encoders", "dense_filters", b"dense_filters", "family", b"family", "pruned_encoders", b"pruned_encoders", "pruned_filters", b"pruned_filters", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,7 +517,9 @@ class TapPointMetrics(_message.Message):
     NOISE_PER_NODE_ALL_FIELD_NUMBER: _builtins.int
     CLUSTER_NOISE_RATIO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"encoders.<l>.heads", "encoders.<l>.feed_forward_hidden", "encoders.<l>.feed_forward_out" or "classifier_head"."""
+    """"filters.<convolution>", "encoders.<l>.heads", "encoders.<l>.feed_forward_hidden", "encoders.<l>.feed_forward_out"
+    or "classifier_head".
+    """
     nodes: _builtins.int
     probe_accuracy: _builtins.float
     clusters_per_node: _builtins.float
@@ -578,6 +592,10 @@ class PruningProvenance(_message.Message):
     NODES_WITHOUT_CLUSTER_FIELD_NUMBER: _builtins.int
     DENSE_VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
     MAX_DROP_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    SPEEDUP_ASKED_FIELD_NUMBER: _builtins.int
+    MACS_ASKED_FIELD_NUMBER: _builtins.int
+    SPEEDUP_FIELD_NUMBER: _builtins.int
     layers: _builtins.str
     """Which layers of the masked model have masks: "classifier_head", "feed_forward" or "both"."""
     mask_by: _builtins.str
@@ -600,6 +618,17 @@ class PruningProvenance(_message.Message):
     max_drop: _builtins.float
     """Of that accuracy, how much a pruned model might lose, 0.005 for half a point; where all lost more, the pruned model
     is the dense one, and its criterion "none".
+    """
+    cost: _builtins.str
+    """What a search made less: "latency" or "multiply-accumulates". Absent where units were removed to fixed shares."""
+    speedup_asked: _builtins.float
+    """What was asked for: the dense model's latency over the pruned one's, or the share of the multiply-accumulates that
+    is kept. Neither where as much was removed as the accuracy allowed.
+    """
+    macs_asked: _builtins.float
+    speedup: _builtins.float
+    """That cost of the dense model over the pruned one's. A latency is that of float32 on one thread of the machine that
+    pruned, batches of 8, both measured in turn.
     """
     @_builtins.property
     def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaskResult]: ...
@@ -626,12 +655,31 @@ class PruningProvenance(_message.Message):
         nodes_without_cluster: _builtins.int = ...,
         dense_validation_accuracy: _builtins.float = ...,
         max_drop: _builtins.float = ...,
+        cost: _builtins.str | None = ...,
+        speedup_asked: _builtins.float | None = ...,
+        macs_asked: _builtins.float | None = ...,
+        speedup: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost", b"_cost", "_macs_asked", b"_macs_asked", "_speedup", b"_speedup", "_speedup_asked", b"_speedup_asked", "cost", b"cost", "macs_asked", b"macs_asked", "speedup", b"speedup", "speedup_asked", b"speedup_asked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "dense_validation_accuracy", b"dense_validation_accuracy", "layer_masks", b"layer_masks", "layers", b"layers", "mask_by", b"mask_by", "mask_chosen", b"mask_chosen", "masks", b"masks", "max_drop", b"max_drop", "nodes_without_cluster", b"nodes_without_cluster", "pruned_layers", b"pruned_layers", "pruned_mask_by", b"pruned_mask_by", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost", b"_cost", "_macs_asked", b"_macs_asked", "_speedup", b"_speedup", "_speedup_asked", b"_speedup_asked", "candidates", b"candidates", "cost", b"cost", "criterion", b"criterion", "criterion_chosen", b"criterion_chosen", "dense_validation_accuracy", b"dense_validation_accuracy", "layer_masks", b"layer_masks", "layers", b"layers", "macs_asked", b"macs_asked", "mask_by", b"mask_by", "mask_chosen", b"mask_chosen", "masks", b"masks", "max_drop", b"max_drop", "nodes_without_cluster", b"nodes_without_cluster", "pruned_layers", b"pruned_layers", "pruned_mask_by", b"pruned_mask_by", "speedup", b"speedup", "speedup_asked", b"speedup_asked", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cost: _TypeAlias = _typing.Literal["cost"]  # noqa: Y015
+    _WhichOneofArgType__cost: _TypeAlias = _typing.Literal["_cost", b"_cost"]  # noqa: Y015
+    _WhichOneofReturnType__macs_asked: _TypeAlias = _typing.Literal["macs_asked"]  # noqa: Y015
+    _WhichOneofArgType__macs_asked: _TypeAlias = _typing.Literal["_macs_asked", b"_macs_asked"]  # noqa: Y015
+    _WhichOneofReturnType__speedup: _TypeAlias = _typing.Literal["speedup"]  # noqa: Y015
+    _WhichOneofArgType__speedup: _TypeAlias = _typing.Literal["_speedup", b"_speedup"]  # noqa: Y015
+    _WhichOneofReturnType__speedup_asked: _TypeAlias = _typing.Literal["speedup_asked"]  # noqa: Y015
+    _WhichOneofArgType__speedup_asked: _TypeAlias = _typing.Literal["_speedup_asked", b"_speedup_asked"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost) -> _WhichOneofReturnType__cost | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__macs_asked) -> _WhichOneofReturnType__macs_asked | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__speedup) -> _WhichOneofReturnType__speedup | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__speedup_asked) -> _WhichOneofReturnType__speedup_asked | None: ...
 
 Global___PruningProvenance: _TypeAlias = PruningProvenance  # noqa: Y015
 
@@ -678,6 +726,9 @@ class CriterionResult(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     MACS_FIELD_NUMBER: _builtins.int
     PASSES_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    ENCODERS_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
     criterion: _builtins.str
     validation_accuracy: _builtins.float
     """After removal and fine-tuning, on the validation images."""
@@ -687,6 +738,14 @@ class CriterionResult(_message.Message):
     """Multiply-accumulates for one image."""
     passes: _builtins.bool
     """Whether it lost no more than it might."""
+    chosen: _builtins.bool
+    """Whether it is the pruned model."""
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What it keeps, as in Architecture."""
+
+    @_builtins.property
+    def encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderShape]: ...
     def __init__(
         self,
         *,
@@ -696,10 +755,13 @@ class CriterionResult(_message.Message):
         parameters: _builtins.int = ...,
         macs: _builtins.int = ...,
         passes: _builtins.bool = ...,
+        filters: _abc.Iterable[_builtins.int] | None = ...,
+        encoders: _abc.Iterable[Global___EncoderShape] | None = ...,
+        chosen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "macs", b"macs", "parameters", b"parameters", "passes", b"passes", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "criterion", b"criterion", "encoders", b"encoders", "filters", b"filters", "macs", b"macs", "parameters", b"parameters", "passes", b"passes", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
