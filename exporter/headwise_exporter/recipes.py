@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headwise_exporter.data.augmentation import AugmentationSettings
 from headwise_exporter.errors import ExporterError
+from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.model.config import CCTConfig, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import ProbeSettings
@@ -68,6 +69,7 @@ class Recipe:
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     findings: FindingsSettings = field(default_factory=FindingsSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
+    quantize: QuantizationSettings = field(default_factory=QuantizationSettings)
 
 
 # The reference's augmentation for photos, arXiv:2104.05704: RandAugment m9, mixup 0.8, cutmix 1.0, random erasing 0.25.

@@ -1,9 +1,11 @@
 """From the folder of a bundle to a model that may be served.
 
 A bundle is served only if its manifest is known and consistent, every file has the sha256 that the manifest states, and
-both graphs give on this machine's engine what the golden set says. A reduced precision must in addition leave the first
-label of every golden image as it is; if it does not pass, Classify runs in float32, and the log says why. Explain is
-always in float32: its completeness tolerance is beyond bf16.
+both graphs give on this machine's engine what the golden set says. Classify runs in float32, in the engine's reduced
+precision or by the bundle's int8 graph for the engine, whichever is the fastest here (`choosing`) of those that pass:
+a reduced precision must leave the first label of every golden image as it is, int8 that of every image of which the
+float32 model is sure. What does not pass is left out, and the log says why; a precision that was asked for is served or
+the bundle is not. Explain is always in float32: its completeness tolerance is beyond bf16 and int8.
 
 The runtimes map weights from files, and answer wrongly or die when such a file is overwritten or cut off. So they get a
 private copy, written from the very bytes that were hashed and deleted as soon as the sessions are open: after that
@@ -18,29 +20,34 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from headwise.bundle import (
     CLASSIFY_GRAPH,
     EXPLAIN_GRAPH,
     GOLDEN_SET,
     BundleError,
+    accepted_variants,
     check_consistency,
     completeness_residuals,
     golden_differences,
     golden_shapes,
     parse_golden_set,
     read_bundle,
+    variant_failure,
 )
-from headwise.v1.bundle_pb2 import Bundle
+from headwise.v1.bundle_pb2 import Bundle, Variant
 
+from headwise_server.choosing import fastest, measure
 from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session
 from headwise_server.models import Model
 from headwise_server.timing import TimedSession
 
 logger = logging.getLogger(__name__)
 _copies: set[str] = set()  # folders
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 FULL: Precision = "f32"
+INT8: Precision = "int8"
 GRAPH_OUTPUTS = {
     CLASSIFY_GRAPH: {"logits"},
     EXPLAIN_GRAPH: {"logits", "heads", "feed_forwards", "embedding", "biases", "head_fields"},
@@ -48,11 +55,25 @@ GRAPH_OUTPUTS = {
 
 
 @dataclass(frozen=True)
+class _Candidate:
+    """A way to run one of the graphs of a bundle."""
+
+    graph: str  # "classify.onnx" or "explain.onnx"
+    precision: Precision
+    variant: Variant | None = None  # of the graph, which is opened in its place
+
+    @property
+    def path(self) -> str:
+        """Of the file that is opened, relative to the bundle."""
+        return self.variant.path if self.variant else self.graph
+
+
+@dataclass(frozen=True)
 class LoadSettings:
     """How bundles are opened."""
 
     engine: Engine
-    precision: str = AUTO  # of Classify: "auto" or "f32"
+    precision: Precision | Literal["auto"] = AUTO  # of Classify
     streams: int = 1  # concurrent runs to plan for
     max_batch: int = 1  # images
 
@@ -73,10 +94,11 @@ class _Opening:
         """Where an engine may keep what it builds for this very bundle and machine."""
         return self.folder / "engines" / self.sha256[:16]
 
-    def failure(self, graph: str, precision: Precision, error: object) -> EngineError:
+    def failure(self, candidate: _Candidate, error: object) -> EngineError:
         """An error in one line that names the bundle."""
         reason = " ".join(str(error).replace(str(self.copy), str(self.folder)).split())
-        return EngineError(f"{self.folder / graph} on {self.settings.engine.name} in {precision}: {reason}")
+        place = self.folder / candidate.path
+        return EngineError(f"{place} on {self.settings.engine.name} in {candidate.precision}: {reason}")
 
 
 def _version(folder: Path, manifest: Bundle) -> str:
@@ -146,14 +168,17 @@ def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
         yield _Opening(folder, Path(name), manifest, sha256, golden, settings)
 
 
-def _golden_failure(session: Session, graph: str, manifest: Bundle, golden: Outputs) -> str | None:
+def _golden_failure(session: Session, candidate: _Candidate, manifest: Bundle, golden: Outputs) -> str | None:
     """How far the session is from the golden set; None where it passes."""
+    graph = candidate.graph
     outputs = session.run(golden["images"])
     if outputs.keys() != GRAPH_OUTPUTS[graph]:
         return f"expected the outputs {', '.join(sorted(GRAPH_OUTPUTS[graph]))}, found {', '.join(sorted(outputs))}"
     for name, value in outputs.items():
         if (value.shape, value.dtype) != (golden[name].shape, golden[name].dtype):
             return f"expected {name} as {golden[name].dtype} {golden[name].shape}, found {value.dtype} {value.shape}"
+    if candidate.variant:
+        return variant_failure(outputs["logits"], golden["logits"], candidate.variant.golden_tolerance)
     full = session.precision == FULL
     tolerance = manifest.golden_tolerance if full else manifest.golden_tolerance_reduced
     differences = golden_differences(outputs, golden).values()
@@ -178,28 +203,80 @@ def _warm_up_failure(session: TimedSession, manifest: Bundle, max_batch: int) ->
     return None
 
 
-def _open_checked(opening: _Opening, graph: str, precision: Precision) -> TimedSession:
-    settings = opening.settings
+def _open_checked(opening: _Opening, candidate: _Candidate) -> TimedSession:
+    settings, precision = opening.settings, candidate.precision
     try:
-        opened = settings.engine.open_session(opening.copy / graph, precision, settings.streams, opening.cache)
-        session = TimedSession(opened, opening.manifest.name, Path(graph).stem)
-        failure = _golden_failure(session, graph, opening.manifest, opening.golden) or _warm_up_failure(
+        opened = settings.engine.open_session(opening.copy / candidate.path, precision, settings.streams, opening.cache)
+        if opened.precision != precision:
+            raise EngineError(f"expected a session in {precision}, found one in {opened.precision}")
+        session = TimedSession(opened, opening.manifest.name, Path(candidate.graph).stem)
+        failure = _golden_failure(session, candidate, opening.manifest, opening.golden) or _warm_up_failure(
             session, opening.manifest, settings.max_batch
         )
     except Exception as error:  # whatever a runtime raises; they have no base class in common
-        raise opening.failure(graph, precision, error) from error
+        raise opening.failure(candidate, error) from error
     if failure:
-        raise opening.failure(graph, precision, failure)
+        raise opening.failure(candidate, failure)
     return session
 
 
+def _narrower(opening: _Opening) -> list[_Candidate]:
+    """The ways to run Classify that are less exact than float32, the more exact first."""
+    engine, candidates = opening.settings.engine, list[_Candidate]()
+    if reduced := engine.reduced_precision():
+        candidates.append(_Candidate(CLASSIFY_GRAPH, reduced))
+    for variant in accepted_variants(opening.manifest):
+        if (variant.engine, variant.precision) == (engine.name, INT8):
+            candidates.append(_Candidate(CLASSIFY_GRAPH, INT8, variant))
+    return candidates
+
+
+def _asked_for(opening: _Opening, precision: Precision) -> _Candidate:
+    """The way to run Classify in a precision.
+
+    Raises:
+        EngineError: the engine has no such precision here, or the bundle no accepted graph in it.
+    """
+    full = _Candidate(CLASSIFY_GRAPH, FULL)
+    offered = {candidate.precision: candidate for candidate in (full, *_narrower(opening))}
+    if precision in offered:
+        return offered[precision]
+    engine = opening.settings.engine.name
+    reasons = [
+        f" ({variant.reason})"
+        for variant in opening.manifest.variants
+        if (variant.engine, variant.precision) == (engine, precision)
+    ]
+    raise EngineError(
+        f"{opening.folder} on {engine}: expected Classify in {precision}, which --precision asks for, found "
+        f"{', '.join(offered)} alone{''.join(reasons)}. Ask for one of those, or for auto."
+    )
+
+
 def _open_classify(opening: _Opening) -> TimedSession:
-    if opening.settings.precision == AUTO and (reduced := opening.settings.engine.reduced_precision()):
+    settings = opening.settings
+    if settings.precision != AUTO:
+        return _open_checked(opening, _asked_for(opening, settings.precision))
+    sessions = [_open_checked(opening, _Candidate(CLASSIFY_GRAPH, FULL))]
+    for candidate in _narrower(opening):
         try:
-            return _open_checked(opening, CLASSIFY_GRAPH, reduced)
+            sessions.append(_open_checked(opening, candidate))
         except EngineError as error:
-            logger.warning("%s; Classify runs in f32", error)
-    return _open_checked(opening, CLASSIFY_GRAPH, FULL)
+            logger.warning("%s; Classify runs otherwise", error)
+    shapes = [golden_shapes(opening.manifest, batch)["images"] for batch in sorted({1, settings.max_batch})]
+    measured = measure(sessions, shapes) if len(sessions) > 1 else []
+    chosen = fastest(measured).session if measured else sessions[0]
+    logger.info(
+        "%s version %s on %s: Classify in %s%s",
+        opening.manifest.name,
+        opening.manifest.version,
+        settings.engine.name,
+        chosen.precision,
+        f"; ms by batch of {' / '.join(str(shape[0]) for shape in shapes)}: {', '.join(m.describe() for m in measured)}"
+        if measured
+        else ", nothing else to choose from",
+    )
+    return chosen
 
 
 def load(folder: Path, settings: LoadSettings) -> Model:
@@ -211,5 +288,5 @@ def load(folder: Path, settings: LoadSettings) -> Model:
     """
     with _private_copy(folder, settings) as opening:
         classify = _open_classify(opening)
-        explain = _open_checked(opening, EXPLAIN_GRAPH, FULL)
+        explain = _open_checked(opening, _Candidate(EXPLAIN_GRAPH, FULL))
         return Model(opening.manifest, opening.sha256, settings.engine.name, classify, explain)

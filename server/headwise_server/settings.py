@@ -77,8 +77,8 @@ class Settings(BaseModel):
     listen: str = setting("host:port, [IPv6]:port or unix:/path; port 0 takes a free one.", "127.0.0.1:50051")
     http_listen: str | None = setting("host:port of HTTP and metrics; none unless given.", None)
     engine: str = setting(f"One of: {', '.join((AUTO, *MODULES))}; never another in silence.", AUTO)
-    precision: Literal["auto", "f32"] = setting(
-        "Of Classify: f32, or auto for bf16 where the processor has it and the golden set passes.", "auto"
+    precision: Literal["auto", "f32", "bf16", "f16", "int8"] = setting(
+        "Of Classify: auto for the fastest that passes the golden set; another is served, or the bundle is not.", "auto"
     )
     streams: int = setting("Batches at a time; 0 for one for each core.", 0, "batches", ge=0)
     workers: int = setting(

@@ -26,7 +26,7 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
-from headwise.v1.bundle_pb2 import COLOR_MODE_GRAYSCALE, COLOR_MODE_RGB, Bundle, File
+from headwise.v1.bundle_pb2 import COLOR_MODE_GRAYSCALE, COLOR_MODE_RGB, Bundle, File, Variant
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -254,7 +254,26 @@ def _manifest_problems(manifest: Bundle) -> list[str]:
         tolerance = getattr(manifest, name)
         if not (math.isfinite(tolerance) and tolerance > 0):
             problems.append(f"expected a positive {name}, found {tolerance}")
+    return problems + _variant_problems(manifest)
+
+
+def _variant_problems(manifest: Bundle) -> list[str]:
+    """What of the variants no bundle can have."""
+    listed, problems = {entry.path for entry in manifest.files}, []
+    accepted = accepted_variants(manifest)
+    if len({(variant.engine, variant.precision) for variant in accepted}) < len(accepted):
+        problems.append("expected one accepted variant at most for each engine and precision, found several")
+    for variant in accepted:
+        if variant.path not in listed:
+            problems.append(f"expected an accepted variant among the files, found {variant.path!r}, which is none")
+        if not (math.isfinite(variant.golden_tolerance) and variant.golden_tolerance > 0):
+            problems.append(f"expected a positive tolerance of {variant.path}, found {variant.golden_tolerance}")
     return problems
+
+
+def accepted_variants(manifest: Bundle) -> list[Variant]:
+    """The variants of `classify.onnx` that the bundle has a graph of."""
+    return [variant for variant in manifest.variants if variant.accepted]
 
 
 def golden_shapes(manifest: Bundle, images: int) -> dict[str, tuple[int, ...]]:
@@ -301,6 +320,24 @@ def other_part_names(bundle: Bundle) -> list[str]:
 def golden_differences(outputs: Outputs, golden: Outputs) -> dict[str, float]:
     """Largest absolute difference of each output to the golden set; nan where an output has one."""
     return {name: float(np.abs(value - golden[name]).max(initial=0.0)) for name, value in outputs.items()}
+
+
+def variant_failure(logits_NK: NDArray[Any], golden_NK: NDArray[Any], tolerance: float) -> str | None:
+    """Why logits in a narrower type are not those of a golden set; None where they are.
+
+    No logit may differ by more than the tolerance, and a golden image may change its first label only where its first
+    two logits are no further apart than that: where the float32 model itself is hardly sure.
+
+    Args:
+        tolerance: `golden_tolerance` of the variant.
+    """
+    difference = float(np.abs(logits_NK - golden_NK).max(initial=0.0))
+    if not difference <= tolerance:
+        return f"golden set differs by {difference:.3g}, tolerance {tolerance:.3g}"
+    first_two_NK = np.sort(golden_NK, axis=1)[:, -2:]
+    sure_N = first_two_NK[:, -1] - first_two_NK[:, 0] > tolerance
+    changed = int((sure_N & (logits_NK.argmax(1) != golden_NK.argmax(1))).sum())
+    return f"{changed} golden images of which the float32 model is sure change their first label" if changed else None
 
 
 def completeness_residuals(outputs: Outputs) -> NDArray[np.float64]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from headwise.bundle import read_manifest
 from headwise.entry import version_callback
 from rich.markup import escape
 
 from headwise_exporter.commands import console
 from headwise_exporter.commands.demo import demonstrate
+from headwise_exporter.commands.export import export, export_run, quantize
 from headwise_exporter.commands.options import (
     CriterionOption,
     DataDirOption,
@@ -97,23 +97,6 @@ def _train(run: Path, source: DatasetSettings, recipe: "Recipe", init: str | Non
     return data
 
 
-def _export(run: Path, data: Dataset, out: Path, name: str | None, as_json: bool) -> None:
-    """Write the report, export the run and show what its bundle says."""
-    from headwise_exporter.stages.build import export_stage
-    from headwise_exporter.stages.study import report_stage
-
-    say("report", report_stage(run, data, console.progress)[1])
-    folder, done = export_stage(run, data, out, name or data.name, console.progress)
-    say("export", done)
-    manifest = read_manifest(folder)
-    if as_json:
-        print(console.manifest_json(manifest))
-        return
-    for table in (console.tap_point_table, console.candidate_table, console.manifest_table):
-        console.out.print(table(manifest))
-    console.out.print(f"bundle: {folder}", highlight=False, soft_wrap=True)
-
-
 @app.command()
 def build(
     dataset: DatasetOption,
@@ -137,7 +120,7 @@ def build(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train, measure, prune and export: from a data set to a bundle. Goes on where an earlier build stopped."""
+    """Train, measure, prune, export and quantise: from a data set to a bundle. Goes on where an earlier one stopped."""
     with clear_errors():
         from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings
         from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
@@ -153,7 +136,7 @@ def build(
         say("measure", measure_stage(run, chosen.probes, data, console.progress))
         say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
         say("prune", prune_stage(run, chosen, data, console.progress))
-        _export(run, data, out, name, as_json)
+        export_run(run, data, out, name, chosen.quantize, as_json)
 
 
 @app.command()
@@ -252,23 +235,15 @@ def prune(
         say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
 
 
-@app.command()
-def export(
-    run: RunOption, out: OutOption = Path("models"), name: NameOption = None, as_json: JsonOption = False
-) -> None:
-    """Export a pruned run as a bundle: ONNX graphs, golden set, manifest."""
-    with clear_errors():
-        from headwise_exporter.stages.run import trained_dataset
-
-        check_writable(out)
-        _export(run, trained_dataset(run, console.progress), out, name, as_json)
+for writing in (export, quantize):
+    app.command()(writing)
 
 
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")], as_json: JsonOption = False
 ) -> None:
-    """Check a bundle's hashes, golden set and completeness; exit status 1 if any check fails."""
+    """Check a bundle's hashes, golden set, completeness and int8 graphs; exit status 1 if any check fails."""
     from headwise_exporter.export.bundle import verify as verify_bundle
 
     checks = verify_bundle(bundle, console.progress)

@@ -383,8 +383,8 @@ def check_table(checks: "list[Check]") -> Table:
 
 
 def manifest_json(manifest: Bundle) -> str:
-    """The metrics and the pruning provenance, for programs."""
+    """The metrics, the pruning provenance and the int8 variants, for programs."""
     whole = json_format.MessageToDict(
         manifest, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return json.dumps({key: whole[key] for key in ("name", "version", "metrics", "pruning")}, indent=2)
+    return json.dumps({key: whole[key] for key in ("name", "version", "metrics", "pruning", "variants")}, indent=2)

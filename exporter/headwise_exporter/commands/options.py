@@ -26,6 +26,8 @@ SHORTCUTS: Final = {
     "max_drop": "prune.max_drop_points",
     "speedup": "prune.search.speedup",
     "macs": "prune.search.macs",
+    "int8_max_drop": "quantize.max_drop_points",
+    "int8_images": "quantize.images",
 }
 
 
@@ -134,6 +136,21 @@ SpeedupOption = Annotated[
 MacsOption = Annotated[
     float | None,
     typer.Option(help=_help("macs", "Share of the multiply-accumulates to keep, instead of a speed-up; 0 to 1.")),
+]
+Int8MaxDropOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        min=0,
+        max=100,
+        help=_help("int8_max_drop", "Points of validation accuracy that an int8 graph may be below the float32 one."),
+    ),
+]
+Int8ImagesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--images", min=1, help=_help("int8_images", "Training images that ranges of activations are read from.")
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SharesOption = Annotated[

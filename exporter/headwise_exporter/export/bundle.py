@@ -3,6 +3,8 @@
 The format is declared in `proto/headwise/v1/bundle.proto`; `headwise.bundle` reads it. A bundle is written to a
 temporary folder, checked there, and renamed: what can be seen is whole and has passed its own golden set.
 
+int8 variants are made from the very graph that the bundle has, between its checks and the rename (`export.variants`).
+
 The golden set is validation images with every output of `explain.onnx` as torch computes it, so that any engine on any
 machine can be checked without torch and without the data set.
 """
@@ -19,6 +21,7 @@ from headwise.bundle import (
     EXPLAIN_GRAPH,
     GOLDEN_SET,
     BundleError,
+    accepted_variants,
     check_files,
     completeness_residuals,
     file_sha256,
@@ -34,11 +37,15 @@ from headwise_exporter.data.base import Dataset
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.graphs import check_graphs, export_graphs, run_graph
 from headwise_exporter.export.manifest import EVALUATED_MODELS, BundleContents, make_manifest
+from headwise_exporter.export.quantization import QuantizationError
+from headwise_exporter.export.settings import QuantizationSettings
+from headwise_exporter.export.variants import check_variant, make_variants
 from headwise_exporter.files import atomic_folder
 from headwise_exporter.progress import Advance, Progress, silent
 
 GRAPHS = (CLASSIFY_GRAPH, EXPLAIN_GRAPH)
 GOLDEN_IMAGES = 32
+FLOAT_ALONE = QuantizationSettings(engines=())
 
 
 def golden_set(split: ExactSplit, dataset: Dataset) -> dict[str, NDArray[Any]]:
@@ -66,9 +73,17 @@ def next_version(folder: Path) -> int:
 
 
 def write_bundle(
-    contents: BundleContents, repository: Path, name: str, model_version: int, progress: Progress = silent
+    contents: BundleContents,
+    repository: Path,
+    name: str,
+    model_version: int,
+    progress: Progress = silent,
+    quantization: QuantizationSettings = FLOAT_ALONE,
 ) -> Path:
     """Write `repository/name/version`, checked against torch before it can be seen; returns the folder.
+
+    Args:
+        quantization: of its int8 variants, of which it has none by default.
 
     Raises:
         ExportError: a graph does not compute what the model does.
@@ -80,10 +95,12 @@ def write_bundle(
     with progress("evaluate on test images", EVALUATED_MODELS * len(contents.test_data), "images") as advance:
         manifest = make_manifest(name, model_version, contents, golden, advance)
     folder = repository / name / str(model_version)
-    with atomic_folder(folder) as temporary, progress("export", len(GRAPHS), "graphs") as advance:
-        export_graphs(split, temporary, advance)
-        advance(0, "checking the golden set")
-        check_graphs(temporary, golden, manifest.golden_tolerance)
+    with atomic_folder(folder) as temporary:
+        with progress("export", len(GRAPHS), "graphs") as advance:
+            export_graphs(split, temporary, advance)
+            advance(0, "checking the golden set")
+            check_graphs(temporary, golden, manifest.golden_tolerance)
+        manifest.variants.extend(make_variants(temporary, golden, dataset, quantization, progress))
         np.savez(temporary / GOLDEN_SET, allow_pickle=False, **golden)
         shutil.copyfile(contents.report, temporary / contents.report.name)
         manifest.files.extend(list_files(temporary))
@@ -118,8 +135,23 @@ def _check_golden(folder: Path, manifest: pb.Bundle, advance: Advance) -> list[C
     return [*checks, Check("completeness of the split", residual <= tolerance, difference)]
 
 
+def _check_variants(folder: Path, manifest: pb.Bundle, advance: Advance) -> list[Check]:
+    """The golden set on each variant's own engine; one whose engine is not installed has not passed."""
+    golden, checks = read_golden_set(folder), []
+    for variant in accepted_variants(manifest):
+        advance(0, f"golden set, {variant.path}")
+        try:
+            failure = check_variant(folder, variant, golden)
+        except QuantizationError as error:
+            failure = f"cannot be checked here: it {error}"
+        passed = f"no difference above {variant.golden_tolerance:.2g}; first labels stay where float32 is sure"
+        checks.append(Check(f"golden set, {variant.path}", failure is None, failure or passed))
+        advance()
+    return checks
+
+
 def verify(folder: Path, progress: Progress = silent) -> list[Check]:
-    """Check a bundle's manifest, files, golden set and completeness; every check that could be made, passed or not."""
+    """Check a bundle's manifest, files, golden set, completeness and variants; every check, passed or not."""
     try:
         manifest = read_manifest(folder)
     except BundleError as error:
@@ -130,5 +162,5 @@ def verify(folder: Path, progress: Progress = silent) -> list[Check]:
     except BundleError as error:
         return [*checks, Check("files", False, str(error))]
     checks.append(Check("files", True, f"{len(manifest.files)} files have the sha256 that the manifest states"))
-    with progress("verify", len(GRAPHS), "graphs") as advance:
-        return checks + _check_golden(folder, manifest, advance)
+    with progress("verify", len(GRAPHS) + len(accepted_variants(manifest)), "graphs") as advance:
+        return [*checks, *_check_golden(folder, manifest, advance), *_check_variants(folder, manifest, advance)]

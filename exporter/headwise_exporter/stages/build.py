@@ -5,7 +5,7 @@
     findings  dense, its measurements       -> findings.json (`nodes.findings`)
     prune     dense, its measurements       -> masked.safetensors, pruned.safetensors, pruning.json, and the pruned
                                                model's own measurements, which Explain needs
-    export    all of these, and the report  -> a bundle, under the output folder
+    export    all of these, and the report  -> a bundle with int8 variants, under the output folder
 
 The report, and what is tried on a finished run for its sake, is in `stages.study`.
 
@@ -27,9 +27,11 @@ from headwise.bundle import MANIFEST, file_sha256
 from headwise_exporter import distributed
 from headwise_exporter.data.base import Dataset, SplitName
 from headwise_exporter.data.images import split_images
-from headwise_exporter.export.bundle import next_version, write_bundle
+from headwise_exporter.export.bundle import FLOAT_ALONE, next_version, write_bundle
 from headwise_exporter.export.latency import LatencyTable, latency_cost, layers_measured, measure_table
 from headwise_exporter.export.manifest import BundleContents, MeasuredModel
+from headwise_exporter.export.settings import QuantizationSettings
+from headwise_exporter.export.variants import versions
 from headwise_exporter.files import write_json
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_model, save_model
@@ -334,10 +336,21 @@ def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
 
 
 def export_stage(
-    run: Path, dataset: Dataset, repository: Path, name: str, progress: Progress = silent
+    run: Path,
+    dataset: Dataset,
+    repository: Path,
+    name: str,
+    progress: Progress = silent,
+    quantization: QuantizationSettings = FLOAT_ALONE,
 ) -> tuple[Path, bool]:
     """Export a finished run as the next version of a model, unless the bundle that the run was last exported to under
     this name is what it would become again.
+
+    int8 variants are made here and not in a stage of their own: of the very graph that the bundle has, on its golden
+    set, and before anybody can see it.
+
+    Args:
+        quantization: of its int8 variants, of which it has none by default.
 
     Returns:
         The bundle's folder, and True when it was written now.
@@ -347,14 +360,15 @@ def export_stage(
         ExportError, OutputError: as `write_bundle`.
     """
     record = run / EXPORT_STAGE.writes[0]
-    settings = {"out": str(repository.resolve()), "name": name}
+    makers = versions() if quantization.engines else {}
+    settings = {"out": str(repository.resolve()), "name": name, "quantize": asdict(quantization), "makers": makers}
     if is_current(run, EXPORT_STAGE, settings):
         exported = json.loads(record.read_text("utf-8"))
         folder = Path(exported["folder"])
         if (folder / MANIFEST).is_file() and file_sha256(folder / MANIFEST) == exported["manifest_sha256"]:
             return folder, False
     version = next_version(repository / name)
-    folder = write_bundle(bundle_contents(run, dataset), repository, name, version, progress)
+    folder = write_bundle(bundle_contents(run, dataset), repository, name, version, progress, quantization)
     write_json(record, {"folder": str(folder.resolve()), "manifest_sha256": file_sha256(folder / MANIFEST)})
     write_stage_record(run, EXPORT_STAGE, settings)
     return folder, True

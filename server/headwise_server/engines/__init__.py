@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
 
-Precision = Literal["f32", "bf16", "f16"]
+Precision = Literal["f32", "bf16", "f16", "int8"]  # int8: of a graph that was made for it
 Outputs = dict[str, NDArray[Any]]
 
 
@@ -49,6 +49,24 @@ class Engine:
     # built for this very bundle on this machine, if anything.
     open_session: Callable[[Path, Precision, int, Path], Session]
     reduced_precision: Callable[[], Precision | None]  # one that is faster here than f32, if any
+
+
+def require_integers(path: Path, elsewise: Sequence[str], operations: int) -> None:
+    """Check that a session that is called int8 computes in integers; nothing else is served under that name.
+
+    Args:
+        elsewise: convolutions and products with weights that run in another type.
+        operations: of those kinds, in all.
+
+    Raises:
+        EngineError: some run in another type, or there are none.
+    """
+    if elsewise or not operations:
+        first = f"; first of them {elsewise[0]}" if elsewise else ""
+        raise EngineError(
+            f"expected {path} to run in int8, found {len(elsewise)} of {operations} convolutions and products with "
+            f"weights in another type{first}"
+        )
 
 
 MODULES = {

@@ -1,6 +1,12 @@
-"""ONNX Runtime on the CPU, float32: the reference."""
+"""ONNX Runtime on the CPU: float32, which is the reference, and graphs in int8.
 
-from collections.abc import Sequence
+What a graph in int8 comes to is decided as it is opened, by which patterns the runtime knows. So its first run is
+profiled: what ran says in which type.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +15,16 @@ import onnxruntime
 from headwise.cores import usable_cores
 from numpy.typing import NDArray
 
-from headwise_server.engines import Engine, EngineError, Outputs, Precision
+from headwise_server.engines import Engine, EngineError, Outputs, Precision, require_integers
 
 # 8-14 % faster in float32 without it, measured on CCT-7/3x1 with ONNX Runtime 1.32.
 DISABLED_OPTIMIZERS = ("SkipLayerNormFusion",)
+
+INTEGER_PRODUCTS = frozenset(
+    ("QLinearConv", "ConvInteger", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat")
+)
+FLOAT_PRODUCTS_WITH_WEIGHTS = frozenset(("Conv", "FusedConv", "Gemm", "FusedGemm"))
+FLOAT_PRODUCTS = frozenset(("MatMul", "FusedMatMul"))
 
 Provider = str | tuple[str, dict[str, Any]]
 
@@ -45,10 +57,37 @@ class OnnxRuntimeSession:
         if running[:1] != [wanted]:
             raise EngineError(f"expected {path} to run on {wanted}, found {', '.join(running)}")
         self._names = [output.name for output in self._session.get_outputs()]
+        if precision == "int8":
+            self._require_integers(path)
+
+    def _require_integers(self, path: Path) -> None:
+        """Run one black image, profiled, and look at what ran.
+
+        Raises:
+            EngineError: a convolution or a product with weights ran in another type, or none ran.
+        """
+        _, *shape = self._session.get_inputs()[0].shape
+        self.run(np.zeros((1, *shape), np.uint8))
+        events = json.loads(Path(self._session.end_profiling()).read_text("utf-8"))
+        ran = [event["args"] for event in events if event.get("cat") == "Node" and "op_name" in event.get("args", {})]
+        elsewise = [node["op_name"] for node in ran if _is_float_product(node)]
+        integers = sum(node["op_name"] in INTEGER_PRODUCTS for node in ran)
+        require_integers(path, elsewise, len(elsewise) + integers)
 
     def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
         """Every output of the graph, by name."""
         return dict(zip(self._names, self._session.run(self._names, {"images": images_NYXC}), strict=True))
+
+
+def _is_float_product(node: Mapping[str, Any]) -> bool:
+    """Whether a node that ran is a convolution or a product with a matrix of weights, in another type than int8.
+
+    Weights are matrices; activations that are multiplied with each other have a batch.
+    """
+    if node["op_name"] in FLOAT_PRODUCTS_WITH_WEIGHTS:
+        return True
+    [right_shape] = node["input_type_shape"][1].values() if node["op_name"] in FLOAT_PRODUCTS else [()]
+    return len(right_shape) == 2
 
 
 def session_options(streams: int) -> onnxruntime.SessionOptions:
@@ -63,13 +102,22 @@ def session_options(streams: int) -> onnxruntime.SessionOptions:
 
 
 def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> OnnxRuntimeSession:
-    return OnnxRuntimeSession(
-        path,
-        precision,
-        providers=["CPUExecutionProvider"],
-        options=session_options(streams),
-        disabled_optimizers=DISABLED_OPTIMIZERS,
-    )
+    if precision not in ("f32", "int8"):
+        raise EngineError(f"expected f32 or int8, which ONNX Runtime computes in on a CPU, found {precision}")
+    options = session_options(streams)
+    with tempfile.TemporaryDirectory(prefix="headwise-") as folder:
+        if precision == "int8":
+            # Sums of products are exact also where the processor would saturate them; free where it would not.
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "first_run")
+        return OnnxRuntimeSession(
+            path,
+            precision,
+            providers=["CPUExecutionProvider"],
+            options=options,
+            disabled_optimizers=DISABLED_OPTIMIZERS,
+        )
 
 
 def engine() -> Engine:

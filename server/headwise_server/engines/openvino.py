@@ -1,4 +1,7 @@
-"""OpenVINO on the CPU, with the precision stated explicitly: its own default differs from machine to machine."""
+"""OpenVINO on the CPU, with the precision stated explicitly: its own default differs from machine to machine.
+
+A graph in int8 says itself what is in int8; the rest of it runs in the processor's reduced precision, where it has one.
+"""
 
 import queue
 from pathlib import Path
@@ -7,7 +10,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from headwise_server.engines import Engine, EngineError, Outputs, Precision
+from headwise_server.engines import Engine, EngineError, Outputs, Precision, require_integers
+
+WITH_WEIGHTS = ("Convolution", "FullyConnected")  # as OpenVINO calls them once a graph is compiled
+INTEGERS = ("i8", "u8")
 
 
 class OpenVinoSession:
@@ -15,14 +21,17 @@ class OpenVinoSession:
 
     def __init__(self, path: Path, precision: Precision, streams: int, cache: Path) -> None:
         self.precision = precision
-        properties = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": streams, "PERFORMANCE_HINT": "THROUGHPUT"}
+        hint = (reduced_precision() or "f32") if precision == "int8" else precision
+        properties = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams, "PERFORMANCE_HINT": "THROUGHPUT"}
         try:
             compiled = openvino.Core().compile_model(path, "CPU", properties)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot load {path}: {error}") from error
         running = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
-        if running != precision:
-            raise EngineError(f"expected {path} to run in {precision}, found OpenVINO running it in {running}")
+        if running != hint:
+            raise EngineError(f"expected {path} to run in {hint}, found OpenVINO running it in {running}")
+        if precision == "int8":
+            _require_integers(path, compiled)
         self._names = [output.get_any_name() for output in compiled.outputs]
         self._requests: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
         for _ in range(streams):
@@ -36,6 +45,20 @@ class OpenVinoSession:
             return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._names)}
         finally:
             self._requests.put(request)
+
+
+def _require_integers(path: Path, compiled: openvino.CompiledModel) -> None:
+    """Check that every convolution and every product with weights was compiled to integers.
+
+    Raises:
+        EngineError: some run in another type, or there are none.
+    """
+    running: list[tuple[str, str]] = []
+    for operation in compiled.get_runtime_model().get_ops():
+        said = operation.get_rt_info()
+        if said["layerType"].value in WITH_WEIGHTS:
+            running.append((operation.get_friendly_name(), said["runtimePrecision"].value))
+    require_integers(path, [f"{name} in {kind}" for name, kind in running if kind not in INTEGERS], len(running))
 
 
 def reduced_precision() -> Precision | None:

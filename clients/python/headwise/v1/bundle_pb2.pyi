@@ -10,6 +10,11 @@ The manifest of a bundle: one trained, measured and pruned model as a folder
                           golden.npz      inputs and the values they must give
                           report.html     what was found about nodes and heads, for people
 
+and, where they were made and accepted, variants of classify.onnx in narrower types, each for one engine:
+
+                          classify.onnxruntime.int8.onnx                            weights inside
+                          classify.openvino.int8.xml, classify.openvino.int8.bin    OpenVINO's format, with weights
+
 Both graphs take `images`, uint8 (N, height, width, channels), with normalisation inside; N is free.
 classify.onnx gives `logits` (N, K). explain.onnx gives, all float32, with K labels, L encoders and R heads
 kept (the rows named by HeadCard.row):
@@ -142,6 +147,7 @@ class Bundle(_message.Message):
     PRODUCERS_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format. A reader refuses a version it does not know."""
     name: _builtins.str
@@ -183,6 +189,10 @@ class Bundle(_message.Message):
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
         """Every file beside the manifest."""
 
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
+        """Every variant that was made or could not be made, rejected ones included, which have no file."""
+
     def __init__(
         self,
         *,
@@ -202,14 +212,90 @@ class Bundle(_message.Message):
         producers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         created: _builtins.str = ...,
         files: _abc.Iterable[Global___File] | None = ...,
+        variants: _abc.Iterable[Global___Variant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "data", b"data", "input", b"input", "metrics", b"metrics", "pruning", b"pruning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
+
+@_typing.final
+class Variant(_message.Message):
+    """A graph that gives what classify.onnx gives, nearly, in narrower types, for one engine. Inputs and outputs are those
+    of classify.onnx.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    FLOAT_VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    VALIDATION_IMAGES_FIELD_NUMBER: _builtins.int
+    GOLDEN_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    CALIBRATION_IMAGES_FIELD_NUMBER: _builtins.int
+    GOLDEN_TOLERANCE_FIELD_NUMBER: _builtins.int
+    IMAGES_LOST_FIELD_NUMBER: _builtins.int
+    IMAGES_WON_FIELD_NUMBER: _builtins.int
+    MAX_DROP_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Relative to the manifest's folder, with forward slashes; of the .xml where there are two files. Empty where rejected."""
+    engine: _builtins.str
+    """That it was made for: "onnxruntime" or "openvino"."""
+    precision: _builtins.str
+    """"int8"."""
+    accepted: _builtins.bool
+    reason: _builtins.str
+    """Why it was rejected or not made, in one line; empty where accepted."""
+    validation_accuracy: _builtins.float
+    """On the validation images, and that of classify.onnx on the same images."""
+    float_validation_accuracy: _builtins.float
+    validation_images: _builtins.int
+    """Zero where the variant was not made."""
+    golden_difference: _builtins.float
+    """Largest difference to golden.npz where it was made."""
+    calibration_images: _builtins.int
+    """Training images that the ranges of activations were read from."""
+    golden_tolerance: _builtins.float
+    """Largest difference to golden.npz at which an engine is accepted with this variant; and every golden image whose
+    first two logits in golden.npz are further apart than this keeps its first label.
+    """
+    images_lost: _builtins.int
+    """Validation images that classify.onnx alone labels rightly, and those that the variant alone does."""
+    images_won: _builtins.int
+    max_drop: _builtins.float
+    """How much of the accuracy it might lose, 0.005 for half a point."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        accepted: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        validation_accuracy: _builtins.float = ...,
+        float_validation_accuracy: _builtins.float = ...,
+        validation_images: _builtins.int = ...,
+        golden_difference: _builtins.float = ...,
+        calibration_images: _builtins.int = ...,
+        golden_tolerance: _builtins.float = ...,
+        images_lost: _builtins.int = ...,
+        images_won: _builtins.int = ...,
+        max_drop: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "calibration_images", b"calibration_images", "engine", b"engine", "float_validation_accuracy", b"float_validation_accuracy", "golden_difference", b"golden_difference", "golden_tolerance", b"golden_tolerance", "images_lost", b"images_lost", "images_won", b"images_won", "max_drop", b"max_drop", "path", b"path", "precision", b"precision", "reason", b"reason", "validation_accuracy", b"validation_accuracy", "validation_images", b"validation_images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Variant: _TypeAlias = Variant  # noqa: Y015
 
 @_typing.final
 class File(_message.Message):

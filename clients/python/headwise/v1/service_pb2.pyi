@@ -241,7 +241,7 @@ class ServedModel(_message.Message):
     engine: _builtins.str
     """"onnxruntime", "openvino", "cuda" or "tensorrt"."""
     precision: _builtins.str
-    """"f32", "bf16" or "f16"."""
+    """"f32", "bf16", "f16" or "int8"."""
     def __init__(
         self,
         *,
