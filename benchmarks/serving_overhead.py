@@ -41,7 +41,7 @@ from typing import Annotated, Any, cast
 import numpy as np
 import typer
 from headwise import Client, ServedModel
-from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH, read_manifest
+from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH, accepted_variants, read_manifest
 from headwise_exporter.files import write_json
 from headwise_exporter.machine import machine
 from headwise_server.engines import AUTO, Precision, Session, create
@@ -276,8 +276,13 @@ def measure(bundle: Path, settings: Settings) -> dict[str, Any]:
             [model] = [model for model in client.list_models() if (model.name, model.version) == wanted]
             client.classify(images_NYXC)
         engine, precisions = create(model.engine), {CLASSIFY_GRAPH: model.precision, EXPLAIN_GRAPH: "f32"}
+        narrower = {
+            variant.precision: variant.path for variant in accepted_variants(manifest) if variant.engine == model.engine
+        }
         sessions = {
-            graph: engine.open_session(bundle / graph, cast(Precision, precision), settings.streams, Path(cache))
+            graph: engine.open_session(
+                bundle / narrower.get(precision, graph), cast(Precision, precision), settings.streams, Path(cache)
+            )
             for graph, precision in precisions.items()
         }
         load = Load(address, http_address, process, model, settings)
@@ -337,7 +342,7 @@ CoresOption = Annotated[list[int] | None, typer.Option(help="May be given severa
 def main(
     bundle: Annotated[Path, typer.Argument(help="Folder <repository>/<name>/<version>.")],
     engine: Annotated[str, typer.Option(help="Of the server, and bare.")] = AUTO,
-    precision: Annotated[str, typer.Option(help="Of Classify, auto or f32; Explain is in f32.")] = AUTO,
+    precision: Annotated[str, typer.Option(help="Of Classify, as headwise-server takes it; Explain is in f32.")] = AUTO,
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch, and in a call that is to fill one.")] = 8,
     streams: Annotated[int, typer.Option(min=0, help="Batches at a time; 0 for one for each core of the server.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the server.")] = 1,

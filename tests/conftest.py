@@ -58,6 +58,13 @@ def bundle(repository: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def int8_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The same bundle with an int8 graph for each engine, in a repository of its own; not to be written to."""
+    folder = _once(tmp_path_factory, worker_id, "int8", lambda folder: support.add_variants(bundle, folder))
+    return folder / "digits" / "1"
+
+
+@pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[support.ServerProcess]:
     """A server that serves the bundle on ONNX Runtime in float32, for tests that leave it running."""
     with support.running_server(repository, ["--engine", "onnxruntime", "--max-message-mib", "4"]) as running:

@@ -26,6 +26,8 @@ from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.bundle import list_files, write_bundle
 from headwise_exporter.export.graphs import run_graph
+from headwise_exporter.export.settings import QuantizationSettings
+from headwise_exporter.export.variants import make_variants
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.config import CCTConfig, EncoderShape, cct
 from headwise_exporter.nodes.findings import FindingsSettings
@@ -137,6 +139,18 @@ def make_run(run: Path) -> Dataset:
 def make_bundle(run: Path, repository: Path) -> Path:
     """A bundle `repository/digits/1` by way of the real exporter."""
     return write_bundle(bundle_contents(run, make_run(run)), repository, "digits", 1)
+
+
+def add_variants(bundle: Path, folder: Path, images: int = 64) -> Path:
+    """The bundle `folder/digits/1` like another, with an int8 graph for each engine."""
+    copy = Path(shutil.copytree(bundle, folder / "digits" / "1"))
+    settings = QuantizationSettings(images=images, max_drop_points=100)
+    manifest = read_manifest(copy)
+    dataset = load(DatasetSettings("digits"))
+    manifest.variants.extend(make_variants(copy, read_golden_set(copy), dataset, settings))
+    assert all(variant.accepted for variant in manifest.variants), manifest.variants
+    rehash(copy, manifest)
+    return copy
 
 
 def copied_graphs(bundle: Path) -> Callable[..., None]:

@@ -19,9 +19,10 @@ from headwise.bundle import (
     read_bundle,
     read_golden_set,
     read_manifest,
+    variant_failure,
     write_manifest,
 )
-from headwise.v1.bundle_pb2 import COLOR_MODE_GRAYSCALE, Bundle, File, HeadCard, ImageInput
+from headwise.v1.bundle_pb2 import COLOR_MODE_GRAYSCALE, Bundle, File, HeadCard, ImageInput, Variant
 
 
 def files_of(folder: Path, *paths: str) -> list[File]:
@@ -215,3 +216,48 @@ def test_bundle_is_read_once_with_its_files(folder: Path) -> None:
     assert bundle.manifest == read_manifest(folder)
     assert bundle.sha256 == file_sha256(folder / "manifest.json")
     assert bundle.files == {name: (folder / name).read_bytes() for name in (*names, "manifest.json")}
+
+
+GOLDEN = np.array([[4.0, 1.0, 0.0], [2.0, 1.9, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [
+        ([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], None),
+        ([[0.0, 0.4, 0.0], [-0.3, 0.3, 0.0]], None),  # the second image changes its label, which was hardly sure
+        ([[0.0, 0.0, 0.6], [0.0, 0.0, 0.0]], "golden set differs by 0.6, tolerance 0.5"),
+        ([[0.0, 0.0, float("nan")], [0.0, 0.0, 0.0]], "golden set differs by nan, tolerance 0.5"),
+    ],
+)
+def test_variant_may_change_a_label_only_where_the_model_is_hardly_sure(
+    shift: list[list[float]], expected: str | None
+) -> None:
+    """And no logit by more than its tolerance."""
+    assert variant_failure(GOLDEN + np.array(shift), GOLDEN, 0.5) == expected
+
+
+def test_variant_that_changes_a_sure_label_fails() -> None:
+    """Though every logit is within the tolerance."""
+    golden, logits = np.array([[2.0, 1.0]]), np.array([[1.4, 1.6]])
+    expected = "1 golden images of which the float32 model is sure change their first label"
+    assert variant_failure(logits, golden, 0.9) == expected
+    assert variant_failure(logits, golden, 1.1) is None
+
+
+def test_accepted_variant_must_have_a_file_and_a_tolerance() -> None:
+    """A rejected one needs neither; two accepted ones of a kind do not fit."""
+    variants = [
+        Variant(engine="openvino", precision="int8", reason="loses 3 points"),
+        Variant(engine="onnxruntime", precision="int8", accepted=True, path="a.onnx", golden_tolerance=0.1),
+        Variant(engine="onnxruntime", precision="int8", accepted=True, path="b.onnx", golden_tolerance=float("nan")),
+    ]
+    manifest, golden = consistent()
+    manifest.files.add(path="a.onnx")
+    manifest.variants.extend(variants[:2])
+    check_consistency(manifest, golden)
+    manifest.variants.append(variants[2])
+    with pytest.raises(BundleError) as caught:
+        check_consistency(manifest, golden)
+    for message in ("one accepted variant at most", "found 'b.onnx', which is none", "positive tolerance of b.onnx"):
+        assert message in str(caught.value)

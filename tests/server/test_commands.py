@@ -72,7 +72,11 @@ def test_options_may_come_from_the_environment(started: list[tuple[Settings, Eng
     ("arguments", "status", "expected"),
     [
         ((), 2, "expected repository, found none: give --repository"),
-        (("--repository", "m", "--precision", "int4"), 2, "--precision: expected 'auto' or 'f32', found 'int4'"),
+        (
+            ("--repository", "m", "--precision", "int4"),
+            2,
+            "--precision: expected 'auto', 'f32', 'bf16', 'f16' or 'int8', found 'int4'",
+        ),
         (("--repository", "m", "--max-batch", "0"), 2, "--max-batch: expected at least 1, found '0'"),
         (("--repository", "m", "--memory-mib", "199"), 2, "8 MiB for its parts, so 200 or more; found 199"),
         (("--config", "/nonexistent"), 2, "/nonexistent cannot be read"),

@@ -10,6 +10,7 @@ import numpy as np
 import processes
 import pytest
 from headwise.bundle import read_manifest
+from headwise_exporter.export import quantization
 from headwise_server import engines
 from headwise_server.engines import MODULES, Engine, EngineError, Precision, Session, create
 from headwise_server.engines.tensorrt import provider_options
@@ -141,6 +142,44 @@ def test_openvino_states_the_precision_it_runs_in(bundle: Path) -> None:
             open_session(engine, bundle / "classify.onnx", "bf16")
     else:
         assert open_session(engine, bundle / "classify.onnx", reduced).precision == "bf16"
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_int8_graph_runs_in_integers(int8_bundle: Path, golden: dict[str, np.ndarray], name: str) -> None:
+    """By each engine its own, nearly as the golden set says; nothing is left beside the graph."""
+    manifest = read_manifest(int8_bundle)
+    [variant] = [variant for variant in manifest.variants if variant.engine == name]
+    session = open_session(create(name), int8_bundle / variant.path, "int8", streams=2)
+    assert session.precision == "int8"
+    difference = np.abs(session.run(golden["images"])["logits"] - golden["logits"]).max()
+    assert 0 < difference <= variant.golden_tolerance
+    names = {path.name for path in int8_bundle.iterdir()}
+    assert names == {"manifest.json", *(entry.path for entry in manifest.files)}
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_float_graph_is_not_run_as_int8(bundle: Path, name: str) -> None:
+    """What computes in float32 is refused under the name int8, with the number of operations that do."""
+    expected = r"expected .*classify.onnx to run in int8, found (\d+) of  convolutions and products with weights"
+    with pytest.raises(EngineError, match=expected):
+        open_session(create(name), bundle / "classify.onnx", "int8")
+
+
+@pytest.mark.parametrize(("kept", "first"), [("Conv", "MatMul"), ("MatMul", "Conv")])
+def test_graph_that_is_partly_float_is_not_run_as_int8(
+    bundle: Path, golden: dict[str, np.ndarray], tmp_path: Path, kept: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kind of operation that was left in float32 is found by what ran."""
+    monkeypatch.setattr(quantization, "QUANTISED", (kept,))
+    graph = quantization.quantize(bundle / "classify.onnx", "onnxruntime", tmp_path, golden["images"])
+    with pytest.raises(EngineError, match=rf"in another type; first of them (Fused)?({first}|Gemm)"):
+        open_session(create("onnxruntime"), graph, "int8")
+
+
+def test_onnx_runtime_has_no_precision_but_those_that_it_computes_in(bundle: Path) -> None:
+    """A float32 session never goes by the name of another precision."""
+    with pytest.raises(EngineError, match=r"expected f32 or int8, .* found bf16"):
+        open_session(create("onnxruntime"), bundle / "classify.onnx", "bf16")
 
 
 def test_tensorrt_caches_by_precision_and_profile() -> None:
