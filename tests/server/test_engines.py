@@ -160,7 +160,7 @@ def test_int8_graph_runs_in_integers(int8_bundle: Path, golden: dict[str, np.nda
 @pytest.mark.parametrize("name", CPU)
 def test_float_graph_is_not_run_as_int8(bundle: Path, name: str) -> None:
     """What computes in float32 is refused under the name int8, with the number of operations that do."""
-    expected = r"expected .*classify.onnx to run in int8, found (\d+) of  convolutions and products with weights"
+    expected = r"expected .*classify.onnx to run in int8, found (\d+) of \1 convolutions and products with weights"
     with pytest.raises(EngineError, match=expected):
         open_session(create(name), bundle / "classify.onnx", "int8")
 

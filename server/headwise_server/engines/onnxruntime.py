@@ -82,12 +82,13 @@ class OnnxRuntimeSession:
 def _is_float_product(node: Mapping[str, Any]) -> bool:
     """Whether a node that ran is a convolution or a product with a matrix of weights, in another type than int8.
 
-    Weights are matrices; activations that are multiplied with each other have a batch.
+    Weights are matrices, and no inputs any more where the runtime has packed them; activations that are multiplied with
+    each other have a batch.
     """
     if node["op_name"] in FLOAT_PRODUCTS_WITH_WEIGHTS:
         return True
-    [right_shape] = node["input_type_shape"][1].values() if node["op_name"] in FLOAT_PRODUCTS else [()]
-    return len(right_shape) == 2
+    shapes = [shape for typed in node["input_type_shape"] for shape in typed.values()]
+    return node["op_name"] in FLOAT_PRODUCTS and (len(shapes) < 2 or len(shapes[1]) == 2)
 
 
 def session_options(streams: int) -> onnxruntime.SessionOptions:

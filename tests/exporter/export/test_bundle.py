@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,26 @@ def test_incomplete_split_fails_though_hashes_fit(copy: Path) -> None:
     manifest.completeness_tolerance = 1e-12
     write_manifest(manifest, copy)
     assert "tolerance 1e-12" in failed(verify(copy))["completeness of the split"]
+
+
+def test_int8_graphs_are_checked_each_on_its_engine(
+    int8_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their files, and the golden set by their own tolerance; an engine that is not here has checked nothing."""
+    names = ["golden set, classify.onnxruntime.int8.onnx", "golden set, classify.openvino.int8.xml"]
+    checks = verify(int8_bundle)
+    assert failed(checks) == {}
+    assert [check.name for check in checks][-2:] == names
+    copy = Path(shutil.copytree(int8_bundle, tmp_path / "digits" / "1"))
+    manifest = read_manifest(copy)
+    manifest.variants[0].golden_tolerance /= 10
+    write_manifest(manifest, copy)
+    assert "golden set differs by" in failed(verify(copy))[names[0]]
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    expected = "cannot be checked here: it needs openvino: pip install 'headwise[quantize]'"
+    assert failed(verify(int8_bundle)) == {names[1]: expected}
+    (copy / "classify.openvino.int8.bin").unlink()
+    assert "classify.openvino.int8.bin: missing" in failed(verify(copy))["files"]
 
 
 def test_full_disk_leaves_no_bundle(built: Path, tmp_path: Path) -> None:
