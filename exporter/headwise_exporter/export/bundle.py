@@ -143,7 +143,7 @@ def _check_variants(folder: Path, manifest: pb.Bundle, advance: Advance) -> list
         try:
             failure = check_variant(folder, variant, golden)
         except QuantizationError as error:
-            failure = f"cannot be checked here: it {error}"
+            failure = f"cannot be checked here: {error}"
         passed = f"no difference above {variant.golden_tolerance:.2g}; first labels stay where float32 is sure"
         checks.append(Check(f"golden set, {variant.path}", failure is None, failure or passed))
         advance()

@@ -45,7 +45,7 @@ Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (N, Y, X, C) 
 
 
 class QuantizationError(ExporterError):
-    """A package that makes or runs an int8 graph is missing."""
+    """An int8 graph cannot be made or run: a package is missing, or fails."""
 
 
 def require(*packages: str) -> None:
@@ -55,7 +55,7 @@ def require(*packages: str) -> None:
         QuantizationError: one is missing; the message says what to install.
     """
     if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
-        raise QuantizationError(f"needs {', '.join(missing)}: pip install 'headwise[quantize]'")
+        raise QuantizationError(f"{' and '.join(missing)} missing: pip install 'headwise[quantize]'")
 
 
 @contextlib.contextmanager
@@ -135,14 +135,21 @@ def quantize(graph: Path, engine: str, folder: Path, images_NYXC: NDArray[np.uin
         images_NYXC: that the ranges of activations are read from; training images.
 
     Raises:
-        QuantizationError: a package is missing.
+        QuantizationError: a package is missing, or cannot do it; then no file stays.
     """
     require(*NEEDS[engine])
     target = folder / INT8_FILES[engine][0]
     batches = [images_NYXC[at : at + CALIBRATION_BATCH] for at in range(0, len(images_NYXC), CALIBRATION_BATCH)]
     make = {ONNX_RUNTIME: _quantize_for_onnx_runtime, OPENVINO: _quantize_for_openvino}[engine]
-    with _quiet():
-        make(graph, target, batches)
+    try:
+        with _quiet():
+            make(graph, target, batches)
+    except OSError:  # of the disk
+        raise
+    except Exception as error:  # whatever the libraries raise; they have no base class in common
+        for name in INT8_FILES[engine]:
+            (folder / name).unlink(missing_ok=True)
+        raise QuantizationError(" ".join(f"{type(error).__name__}: {error}".split())) from error
     return target
 
 

@@ -125,7 +125,7 @@ def make_variants(
 ) -> list[pb.Variant]:
     """Make a variant for each engine of the settings in a folder with `classify.onnx`; those that fail leave no file.
 
-    A variant whose packages are missing is not made, and says which.
+    A variant that cannot be made, for want of a package or because one fails, says why.
     """
     if not settings.engines:
         return []
@@ -142,7 +142,7 @@ def make_variants(
                 advance(0, f"calibrating for {engine}")
                 graph = quantize(folder / CLASSIFY_GRAPH, engine, folder, images_NYXC)
             except QuantizationError as error:
-                variant.reason = f"not made: it {error}"
+                variant.reason = f"not made: {error}"
                 advance(len(dataset.validation))
                 continue
             variant.calibration_images = len(images_NYXC)

@@ -124,7 +124,7 @@ def test_int8_graphs_are_checked_each_on_its_engine(
     write_manifest(manifest, copy)
     assert "golden set differs by" in failed(verify(copy))[names[0]]
     monkeypatch.setitem(sys.modules, "openvino", None)
-    expected = "cannot be checked here: it needs openvino: pip install 'headwise[quantize]'"
+    expected = "cannot be checked here: openvino missing: pip install 'headwise[quantize]'"
     assert failed(verify(int8_bundle)) == {names[1]: expected}
     (copy / "classify.openvino.int8.bin").unlink()
     assert "classify.openvino.int8.bin: missing" in failed(verify(copy))["files"]

@@ -52,8 +52,21 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, t
     """The one that is missing is named, with the extra."""
     require("numpy")
     monkeypatch.setitem(quantization.NEEDS, "openvino", ("numpy", "no_such_package"))
-    with pytest.raises(QuantizationError, match=r"needs no_such_package: pip install 'headwise\[quantize\]'"):
+    with pytest.raises(QuantizationError, match=r"no_such_package missing: pip install 'headwise\[quantize\]'"):
         quantize(tmp_path / "classify.onnx", "openvino", tmp_path, np.zeros((1, 8, 8, 1), np.uint8))
+
+
+def test_library_that_fails_leaves_no_file(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words are the reason."""
+
+    def fail(graph: Path, target: Path, batches: list[np.ndarray]) -> None:
+        target.write_bytes(b"half")
+        raise IndexError("no such\naxis")
+
+    monkeypatch.setattr(quantization, "_quantize_for_onnx_runtime", fail)
+    with pytest.raises(QuantizationError, match=r"^IndexError: no such axis$"):
+        quantize(bundle / "classify.onnx", "onnxruntime", tmp_path, np.zeros((1, 8, 8, 1), np.uint8))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_quantising_is_reported_to_nobody() -> None:

@@ -99,7 +99,7 @@ def test_missing_nncf_is_a_variant_that_was_not_made(
     """With the line that installs it; it has no figures."""
     monkeypatch.setitem(quantization.NEEDS, "openvino", ("no_such_package",))
     variant = made(copy, digits, "openvino")
-    assert variant.reason == "not made: it needs no_such_package: pip install 'headwise[quantize]'"
+    assert variant.reason == "not made: no_such_package missing: pip install 'headwise[quantize]'"
     assert (variant.accepted, variant.validation_images, variant.calibration_images) == (False, 0, 0)
 
 
