@@ -16,7 +16,7 @@ runtimes refuse references to weights outside the folder of the graph.
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,20 +262,26 @@ def _open_classify(opening: _Opening) -> TimedSession:
         try:
             sessions.append(_open_checked(opening, candidate))
         except EngineError as error:
-            logger.warning("%s; Classify runs otherwise", error)
-    shapes = [golden_shapes(opening.manifest, batch)["images"] for batch in sorted({1, settings.max_batch})]
-    measured = measure(sessions, shapes) if len(sessions) > 1 else []
-    chosen = fastest(measured).session if measured else sessions[0]
-    logger.info(
-        "%s version %s on %s: Classify in %s%s",
-        opening.manifest.name,
-        opening.manifest.version,
-        settings.engine.name,
-        chosen.precision,
-        f"; ms by batch of {' / '.join(str(shape[0]) for shape in shapes)}: {', '.join(m.describe() for m in measured)}"
-        if measured
-        else ", nothing else to choose from",
-    )
+            logger.warning("%s; Classify runs in another precision", error)
+    return _fastest(opening, sessions)
+
+
+def _fastest(opening: _Opening, sessions: Sequence[TimedSession]) -> TimedSession:
+    """The one to serve, as measured here; the log says which and why.
+
+    Args:
+        sessions: that passed, the most exact first.
+    """
+    manifest, settings = opening.manifest, opening.settings
+    what = f"{manifest.name} version {manifest.version} on {settings.engine.name}: Classify in"
+    if len(sessions) == 1:
+        logger.info("%s %s, which alone passes here", what, sessions[0].precision)
+        return sessions[0]
+    batches = sorted({1, settings.max_batch})
+    measured = measure(sessions, [golden_shapes(manifest, batch)["images"] for batch in batches])
+    chosen = fastest(measured).session
+    times = ", ".join(candidate.describe() for candidate in measured)
+    logger.info("%s %s; ms by batch of %s: %s", what, chosen.precision, " / ".join(map(str, batches)), times)
     return chosen
 
 

@@ -126,7 +126,7 @@ def test_reduced_precision_that_fails_is_not_used_and_the_log_says_so(
         model = load(bundle, biased_engine(full=0.0, reduced=9.0), "auto")
     assert (model.classify.precision, model.explain.precision) == ("f32", "f32")
     assert "in bf16: golden set differs by 9, tolerance" in caplog.text
-    assert "; Classify runs otherwise" in caplog.text
+    assert "; Classify runs in another precision" in caplog.text
 
 
 def test_reduced_precision_must_keep_every_first_label(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
