@@ -4,15 +4,17 @@ Weights become signed 8-bit numbers with a scale for each output channel; activa
 zero point, from their smallest and largest values over calibration images. Convolutions and products with weights are
 quantised. Products of activations (attention, pooling) are not: they are no faster in int8 and cost accuracy.
 
-    onnxruntime  ONNX, QDQ, unsigned activations, MinMax (`onnxruntime.quantization`)
+    onnxruntime  ONNX, QDQ, unsigned activations, MinMax by batches (`onnxruntime.quantization`)
     openvino     OpenVINO's own format (.xml and .bin), by nncf: preset MIXED, model type TRANSFORMER, smooth
                  quantisation, bias correction
 
 Processors without VNNI add two products of 8 bits in 16 bits, and saturate: the accuracy of a CIFAR-100 model fell from
 64.9 to 49.9 %. So ONNX Runtime is asked for exact sums (`onnx_runtime_options`; free with VNNI), and for OpenVINO
 weights use half of their range (nncf's overflow fix): what was accepted here then holds on other processors.
-Calibration in batches of 16 and not one by one halves what OpenVINO's logits are off by, since nncf takes the mean over
-batches of each batch's range.
+
+A range is the mean over batches of 16 images of each batch's range. For OpenVINO, batches of 1 double what the logits
+are off by. For ONNX Runtime, the range over all images loses 0.36 and 0.46 points of 64.82 %, the mean of ranges 0.20
+and 0.12 (two samples of 512 calibration images, 5,000 validation images).
 """
 
 import contextlib
@@ -101,6 +103,7 @@ def _quantize_for_onnx_runtime(graph: Path, target: Path, batches: list[NDArray[
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"CalibMovingAverage": True},
     )
 
 
