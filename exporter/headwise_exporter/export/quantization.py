@@ -14,7 +14,8 @@ weights use half of their range (nncf's overflow fix): what was accepted here th
 
 A range is the mean over batches of 16 images of each batch's range. For OpenVINO, batches of 1 double what the logits
 are off by. For ONNX Runtime, the range over all images loses 0.36 and 0.46 points of 64.82 %, the mean of ranges 0.20
-and 0.12 (two samples of 512 calibration images, 5,000 validation images).
+and 0.12 (two samples of 512 calibration images, 5,000 validation images). What lies beyond the mean is clipped: the
+largest difference of any image grows, on Flowers-102 from 0.38 to 0.87 of a range of 10, while as many labels stay.
 """
 
 import contextlib
