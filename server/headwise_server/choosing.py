@@ -1,8 +1,9 @@
 """Which of several sessions of the same graph is served: the fastest on this machine, as measured side by side.
 
-They run in turns, so that what else the machine does slows all of them down, and each counts with its median. Few
-images and full batches both matter, so a session's time is the geometric mean of that of one image and that of a full
-batch. A less exact session must be faster by `WORTH_WHILE`: what it is off by is not paid for with noise. [our choice]
+They run in turns, so that what else the machine does slows all of them down, and each counts with its fastest run, as
+what else the machine does only adds to it: on a busy one medians of half a second chose by chance. Few images and full
+batches both matter, so a session's time is the geometric mean of that of one image and that of a full batch. A less
+exact session must be faster by `WORTH_WHILE`: what it is off by is not paid for with noise. [our choice]
 
 Shape suffixes: N images, Y rows, X columns, C channels.
 """
@@ -24,7 +25,7 @@ ENOUGH_SECONDS = 0.5  # of rounds, once there are enough
 
 @dataclass(frozen=True)
 class Measured:
-    """A session, and medians of its time in seconds by images in the batch."""
+    """A session, and the seconds of its fastest run by images in the batch."""
 
     session: TimedSession
     seconds: dict[int, float]
@@ -55,7 +56,7 @@ def measure(sessions: Sequence[TimedSession], shapes: Sequence[tuple[int, ...]])
             for session, of_session in zip(sessions, seconds, strict=True):
                 of_session[len(batch)].append(session.seconds(batch))
     return [
-        Measured(session, {images: statistics.median(values) for images, values in of_session.items()})
+        Measured(session, {images: min(values) for images, values in of_session.items()})
         for session, of_session in zip(sessions, seconds, strict=True)
     ]
 
