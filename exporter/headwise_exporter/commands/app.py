@@ -225,13 +225,14 @@ def prune(
 ) -> None:
     """Mask a run's dense model and remove the units that it needs least."""
     with clear_errors():
-        from headwise_exporter.commands.settings import assignments
+        from headwise_exporter.commands.settings import assignments, warn_of_emulated_bf16
         from headwise_exporter.stages.build import prune_stage
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
 
         set_threads(threads)
         pruning = {"layers": layers, "mask_by": mask_by, "criterion": criterion, "max_drop": max_drop}
         recipe = trained_recipe(run, assignments(settings, speedup=speedup, macs=macs, **pruning))
+        warn_of_emulated_bf16(recipe)
         say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
 
 
