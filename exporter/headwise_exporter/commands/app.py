@@ -14,6 +14,7 @@ from headwise.entry import version_callback
 from rich.markup import escape
 
 from headwise_exporter.commands import console
+from headwise_exporter.commands.bench import bench
 from headwise_exporter.commands.demo import demonstrate
 from headwise_exporter.commands.export import export, export_run, quantize
 from headwise_exporter.commands.options import (
@@ -256,6 +257,9 @@ def verify(
         failed = ", ".join(check.name for check in checks if not check.passed)
         console.err.print(f"[red]exporter:[/] {escape(str(bundle))} failed: {failed}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
+
+
+app.command()(bench)
 
 
 @app.command()

@@ -9,7 +9,6 @@ The golden set is validation images with every output of `explain.onnx` as torch
 machine can be checked without torch and without the data set.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from headwise.bundle import (
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 
+from headwise_exporter.bench.variants import BenchSettings
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.graphs import check_graphs, export_graphs, run_graph
@@ -40,10 +40,12 @@ from headwise_exporter.export.manifest import EVALUATED_MODELS, BundleContents, 
 from headwise_exporter.export.quantization import QuantizationError
 from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.export.variants import check_variant, make_variants
+from headwise_exporter.export.speed import AT_EXPORT, measure
 from headwise_exporter.files import atomic_folder
 from headwise_exporter.progress import Advance, Progress, silent
 
 GRAPHS = (CLASSIFY_GRAPH, EXPLAIN_GRAPH)
+REPORT = "report.html"
 GOLDEN_IMAGES = 32
 FLOAT_ALONE = QuantizationSettings(engines=())
 
@@ -79,14 +81,17 @@ def write_bundle(
     model_version: int,
     progress: Progress = silent,
     quantization: QuantizationSettings = FLOAT_ALONE,
+    timed: BenchSettings | None = AT_EXPORT,
 ) -> Path:
     """Write `repository/name/version`, checked against torch before it can be seen; returns the folder.
 
     Args:
         quantization: of its int8 variants, of which it has none by default.
+        timed: how its graphs are timed for the manifest and the report; None for not at all.
 
     Raises:
         ExportError: a graph does not compute what the model does.
+        SessionError: the dense model does not run on ONNX Runtime.
         OutputError: the bundle cannot be written.
     """
     pruned, dataset = contents.pruned, contents.dataset
@@ -102,7 +107,19 @@ def write_bundle(
             check_graphs(temporary, golden, manifest.golden_tolerance)
         manifest.variants.extend(make_variants(temporary, golden, dataset, quantization, progress))
         np.savez(temporary / GOLDEN_SET, allow_pickle=False, **golden)
-        shutil.copyfile(contents.report, temporary / contents.report.name)
+        if timed is not None:
+            manifest.bench.CopyFrom(
+                measure(
+                    temporary,
+                    manifest,
+                    timed,
+                    dense=contents.dense.model,
+                    validation=dataset.validation,
+                    progress=progress,
+                )
+            )
+        report = contents.report(manifest.bench if manifest.HasField("bench") else None)
+        (temporary / REPORT).write_text(report, "utf-8")
         manifest.files.extend(list_files(temporary))
         write_manifest(manifest, temporary)
     return folder

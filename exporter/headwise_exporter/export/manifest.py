@@ -4,10 +4,9 @@ A run has three models: dense, masked (the dense one under masks) and pruned, wh
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ class BundleContents:
     dataset: Dataset
     test_data: LabelledImages
     seed: int  # of the training
-    report: Path  # HTML page
+    report: Callable[[pb.Bench | None], str]  # HTML page, with how fast the graphs are, if that was measured
 
 
 def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> pb.TapPointMetrics:
@@ -204,6 +203,11 @@ def make_manifest(
             pruned_encoders=_encoder_shapes(pruned),
             dense_filters=dense.config.conv_hidden_channels,
             pruned_filters=pruned.config.conv_hidden_channels,
+            convolutions=pb.Convolutions(
+                kernel=dense.config.conv_kernel,
+                stride=dense.config.conv_stride,
+                padding=dense.config.conv_padding,
+            ),
         ),
         data=pb.DataProvenance(
             dataset=dataset.name,

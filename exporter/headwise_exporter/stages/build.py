@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from google.protobuf import json_format
 from headwise.bundle import MANIFEST, file_sha256
+from headwise.v1.bundle_pb2 import Bench
 
 from headwise_exporter import distributed
 from headwise_exporter.data.base import Dataset, SplitName
@@ -70,6 +71,7 @@ from headwise_exporter.stages.run import (
 )
 from headwise_exporter.stages.stage import Stage, carry_out, is_current, write_stage_record
 from headwise_exporter.stages.trials import load_trials, remove_trials, save_trial
+from headwise_exporter.studies.speed import with_speed
 from headwise_exporter.training.evaluation import Accuracy, accuracy
 from headwise_exporter.training.log import training_log
 from headwise_exporter.training.loop import TrainingError, train
@@ -312,6 +314,12 @@ def evaluate_run(run: Path, dataset: Dataset, split: SplitName, progress: Progre
         return [accuracy(path.stem, load_model(path), split, data, advance) for path in files]
 
 
+def report_page(run: Path, timed: Bench | None) -> str:
+    """The run's page, with how fast its graphs are, if that was measured."""
+    page = (run / REPORT).read_text("utf-8")
+    return page if timed is None else with_speed(page, timed)
+
+
 def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
     """What the run's bundle is made from.
 
@@ -331,7 +339,7 @@ def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
         dataset=dataset,
         test_data=split_images(dataset, "test"),
         seed=trained_recipe(run).training.seed,
-        report=run / REPORT,
+        report=lambda timed: report_page(run, timed),
     )
 
 

@@ -15,16 +15,18 @@ from typing import IO, Any
 import matplotlib as mpl
 import numpy as np
 from headwise.text import shown
+from headwise.v1.bundle_pb2 import Bench
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
 from headwise_exporter.pruning.names import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
+from headwise_exporter.studies.speed import batches, timed_at, variant_title
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000",
@@ -346,4 +348,44 @@ def histograms(findings: Record, encoder: int) -> Figure:
             axes.stairs(sums, edges, color=colour, label=kind.replace("_", " "))
         axes.set(xlabel=f"{name} of a node", ylabel="nodes %")
     pair[1].legend(frameon=False, loc="upper right")
+    return drawn
+
+
+@styled
+def accuracy_by_latency(bench: Bench, threads: int) -> Figure:
+    """Validation accuracy against the time for one image, a panel for each batch size; hollow marks are dense models.
+
+    Bars are quartiles over the rounds. Variants whose accuracy is not known are not drawn.
+    """
+    sizes = batches(bench)
+    drawn, panels = figure(1.6 + 2.9 * len(sizes), 3.6, len(sizes), squeeze=False, sharey=True)
+    kinds = list(dict.fromkeys((variant.engine, variant.precision) for variant in bench.variants))
+    styles = dict(zip(kinds, STYLES, strict=False))
+    for axes, batch in zip(panels[0], sizes, strict=True):
+        for variant in bench.variants:
+            if not variant.HasField("validation_accuracy"):
+                continue
+            timed = timed_at(variant, threads, batch)
+            low, middle, high = (
+                1000 * value / batch
+                for value in (timed.seconds_quartile_low, timed.seconds, timed.seconds_quartile_high)
+            )
+            colour, marker = styles[variant.engine, variant.precision]
+            axes.errorbar(
+                [middle],
+                [100 * variant.validation_accuracy],
+                xerr=[[middle - low], [high - middle]],
+                fmt=marker,
+                color=colour,
+                markerfacecolor="white" if variant.model == "dense" else colour,
+                label=variant_title(variant),
+            )
+        axes.set(xscale="log", title=f"batch {batch}", xlabel="ms an image")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    panels[0][0].set_ylabel("validation accuracy %")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    drawn.legend(handles, labels, frameon=False, loc="outside right upper")
+    drawn.suptitle(f"{bench.machine.processor}, {threads} thread{'s' if threads > 1 else ''}", fontsize=9)
     return drawn

@@ -148,6 +148,7 @@ class Bundle(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
+    BENCH_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format. A reader refuses a version it does not know."""
     name: _builtins.str
@@ -193,6 +194,10 @@ class Bundle(_message.Message):
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
         """Every variant that was made or could not be made, rejected ones included, which have no file."""
 
+    @_builtins.property
+    def bench(self) -> Global___Bench:
+        """How fast its graphs ran where it was exported. Absent when that was not measured."""
+
     def __init__(
         self,
         *,
@@ -213,10 +218,11 @@ class Bundle(_message.Message):
         created: _builtins.str = ...,
         files: _abc.Iterable[Global___File] | None = ...,
         variants: _abc.Iterable[Global___Variant] | None = ...,
+        bench: Global___Bench | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "data", b"data", "input", b"input", "metrics", b"metrics", "pruning", b"pruning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "bench", b"bench", "data", b"data", "input", b"input", "metrics", b"metrics", "pruning", b"pruning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "bench", b"bench", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,6 +389,7 @@ class Architecture(_message.Message):
     PRUNED_ENCODERS_FIELD_NUMBER: _builtins.int
     DENSE_FILTERS_FIELD_NUMBER: _builtins.int
     PRUNED_FILTERS_FIELD_NUMBER: _builtins.int
+    CONVOLUTIONS_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     tokens: _builtins.int
     width: _builtins.int
@@ -399,6 +406,10 @@ class Architecture(_message.Message):
 
     @_builtins.property
     def pruned_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def convolutions(self) -> Global___Convolutions:
+        """Of both models."""
+
     def __init__(
         self,
         *,
@@ -409,14 +420,43 @@ class Architecture(_message.Message):
         pruned_encoders: _abc.Iterable[Global___EncoderShape] | None = ...,
         dense_filters: _abc.Iterable[_builtins.int] | None = ...,
         pruned_filters: _abc.Iterable[_builtins.int] | None = ...,
+        convolutions: Global___Convolutions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["convolutions", b"convolutions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense_encoders", b"dense_encoders", "dense_filters", b"dense_filters", "family", b"family", "pruned_encoders", b"pruned_encoders", "pruned_filters", b"pruned_filters", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["convolutions", b"convolutions", "dense_encoders", b"dense_encoders", "dense_filters", b"dense_filters", "family", b"family", "pruned_encoders", b"pruned_encoders", "pruned_filters", b"pruned_filters", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Architecture: _TypeAlias = Architecture  # noqa: Y015
+
+@_typing.final
+class Convolutions(_message.Message):
+    """The convolutions that make tokens of an image, each followed by ReLU and a 3 x 3 max-pool of stride 2; in pixels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KERNEL_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    kernel: _builtins.int
+    """Side of the filters."""
+    stride: _builtins.int
+    padding: _builtins.int
+    def __init__(
+        self,
+        *,
+        kernel: _builtins.int = ...,
+        stride: _builtins.int = ...,
+        padding: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernel", b"kernel", "padding", b"padding", "stride", b"stride"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Convolutions: _TypeAlias = Convolutions  # noqa: Y015
 
 @_typing.final
 class EncoderShape(_message.Message):
@@ -942,3 +982,245 @@ class HeadCard(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__row) -> _WhichOneofReturnType__row | None: ...
 
 Global___HeadCard: _TypeAlias = HeadCard  # noqa: Y015
+
+@_typing.final
+class Bench(_message.Message):
+    """How fast graphs ran on one machine, all in turn (interleaved), so that a slow moment meets each of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    PEAKS_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machine(self) -> Global___BenchMachine: ...
+    @_builtins.property
+    def peaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachinePeak]:
+        """The fastest matrix product that was measured there, by type and threads."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___BenchVariant]:
+        """The first is the baseline: the dense model in float32 on ONNX Runtime."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What did not run there, and why."""
+
+    def __init__(
+        self,
+        *,
+        machine: Global___BenchMachine | None = ...,
+        peaks: _abc.Iterable[Global___MachinePeak] | None = ...,
+        variants: _abc.Iterable[Global___BenchVariant] | None = ...,
+        left_out: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "machine", b"machine", "peaks", b"peaks", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bench: _TypeAlias = Bench  # noqa: Y015
+
+@_typing.final
+class BenchMachine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROCESSOR_FIELD_NUMBER: _builtins.int
+    CORES_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    processor: _builtins.str
+    cores: _builtins.int
+    """That the process may use."""
+    date: _builtins.str
+    """ISO 8601, UTC."""
+    @_builtins.property
+    def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Runtime name to version."""
+
+    def __init__(
+        self,
+        *,
+        processor: _builtins.str = ...,
+        cores: _builtins.int = ...,
+        date: _builtins.str = ...,
+        versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cores", b"cores", "date", b"date", "processor", b"processor", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BenchMachine: _TypeAlias = BenchMachine  # noqa: Y015
+
+@_typing.final
+class MachinePeak(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    OPERATIONS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """"cpu" or "gpu"."""
+    precision: _builtins.str
+    """As in BenchVariant."""
+    threads: _builtins.int
+    engine: _builtins.str
+    """Engine that reached it."""
+    operations_per_second: _builtins.float
+    """A multiply-accumulate counts as two."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        engine: _builtins.str = ...,
+        operations_per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "engine", b"engine", "operations_per_second", b"operations_per_second", "precision", b"precision", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachinePeak: _TypeAlias = MachinePeak  # noqa: Y015
+
+@_typing.final
+class BenchVariant(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    MACS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"dense" or "pruned"."""
+    path: _builtins.str
+    """Of its graph, relative to the manifest's folder; empty where the bundle does not hold it (the dense model)."""
+    engine: _builtins.str
+    """"onnxruntime", "openvino", "cuda" or "tensorrt"."""
+    precision: _builtins.str
+    """"f32", "bf16", "f16" or "int8": the type that its matrix products and convolutions run in, which was checked."""
+    macs: _builtins.float
+    """Multiply-accumulates for one image."""
+    size_bytes: _builtins.int
+    """Of the graph and the weights that it refers to."""
+    load_seconds: _builtins.float
+    """To open it in a fresh process, and the most memory that process had, Python and runtime included, after
+    one batch of the largest size that was timed.
+    """
+    peak_memory_bytes: _builtins.int
+    validation_accuracy: _builtins.float
+    """On the validation images. Absent where it was not measured for this type."""
+    @_builtins.property
+    def timings(self) -> _containers.RepeatedCompositeFieldContainer[Global___BenchTiming]: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        path: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        macs: _builtins.float = ...,
+        size_bytes: _builtins.int = ...,
+        load_seconds: _builtins.float = ...,
+        peak_memory_bytes: _builtins.int | None = ...,
+        validation_accuracy: _builtins.float | None = ...,
+        timings: _abc.Iterable[Global___BenchTiming] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes", "_validation_accuracy", b"_validation_accuracy", "peak_memory_bytes", b"peak_memory_bytes", "validation_accuracy", b"validation_accuracy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes", "_validation_accuracy", b"_validation_accuracy", "engine", b"engine", "load_seconds", b"load_seconds", "macs", b"macs", "model", b"model", "path", b"path", "peak_memory_bytes", b"peak_memory_bytes", "precision", b"precision", "size_bytes", b"size_bytes", "timings", b"timings", "validation_accuracy", b"validation_accuracy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__peak_memory_bytes: _TypeAlias = _typing.Literal["peak_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__peak_memory_bytes: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__validation_accuracy: _TypeAlias = _typing.Literal["validation_accuracy"]  # noqa: Y015
+    _WhichOneofArgType__validation_accuracy: _TypeAlias = _typing.Literal["_validation_accuracy", b"_validation_accuracy"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_memory_bytes) -> _WhichOneofReturnType__peak_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_accuracy) -> _WhichOneofReturnType__validation_accuracy | None: ...
+
+Global___BenchVariant: _TypeAlias = BenchVariant  # noqa: Y015
+
+@_typing.final
+class BenchTiming(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THREADS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    SECONDS_QUARTILE_LOW_FIELD_NUMBER: _builtins.int
+    SECONDS_QUARTILE_HIGH_FIELD_NUMBER: _builtins.int
+    SPEEDUP_FIELD_NUMBER: _builtins.int
+    SPEEDUP_INTERVAL_FIELD_NUMBER: _builtins.int
+    PEAK_SHARE_FIELD_NUMBER: _builtins.int
+    threads: _builtins.int
+    batch: _builtins.int
+    rounds: _builtins.int
+    """Each has one run of every variant."""
+    seconds: _builtins.float
+    """Of one batch: median and quartiles over the rounds."""
+    seconds_quartile_low: _builtins.float
+    seconds_quartile_high: _builtins.float
+    speedup: _builtins.float
+    """Median over the rounds of the baseline's time over this one's, with the 95 % interval of that median."""
+    peak_share: _builtins.float
+    """Operations a second over the machine's peak in this type. Absent where no peak was measured."""
+    @_builtins.property
+    def speedup_interval(self) -> Global___Interval: ...
+    def __init__(
+        self,
+        *,
+        threads: _builtins.int = ...,
+        batch: _builtins.int = ...,
+        rounds: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        seconds_quartile_low: _builtins.float = ...,
+        seconds_quartile_high: _builtins.float = ...,
+        speedup: _builtins.float = ...,
+        speedup_interval: Global___Interval | None = ...,
+        peak_share: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_peak_share", b"_peak_share", "peak_share", b"peak_share", "speedup_interval", b"speedup_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_peak_share", b"_peak_share", "batch", b"batch", "peak_share", b"peak_share", "rounds", b"rounds", "seconds", b"seconds", "seconds_quartile_high", b"seconds_quartile_high", "seconds_quartile_low", b"seconds_quartile_low", "speedup", b"speedup", "speedup_interval", b"speedup_interval", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__peak_share: _TypeAlias = _typing.Literal["peak_share"]  # noqa: Y015
+    _WhichOneofArgType__peak_share: _TypeAlias = _typing.Literal["_peak_share", b"_peak_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_share) -> _WhichOneofReturnType__peak_share | None: ...
+
+Global___BenchTiming: _TypeAlias = BenchTiming  # noqa: Y015
