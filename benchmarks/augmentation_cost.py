@@ -20,13 +20,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from headwise_exporter.bench.sessions import processor_has_bf16
 from headwise_exporter.data.augmentation import AugmentationSettings, prepare, to_unit
 from headwise_exporter.machine import machine
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.config import CCTConfig, cct, cct_7_3x1, cct_7_7x2
 from rich.console import Console
 from rich.table import Table
-from timing import processor_has_bf16, quartiles
+from timing import quartiles
 from torch import Tensor, nn
 from torch.nn import functional
 

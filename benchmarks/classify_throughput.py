@@ -14,52 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import onnx
-import torch
 import typer
 from headwise.bundle import CLASSIFY_GRAPH, read_manifest
 from headwise.v1.bundle_pb2 import Bundle
-from headwise_exporter.export.attribution import OUTPUTS, Classify
+from headwise_exporter.bench.sessions import ONNXRUNTIME
+from headwise_exporter.bench.timing import interleaved_seconds
 from headwise_exporter.export.bundle import verify
-from headwise_exporter.export.graphs import to_onnx
+from headwise_exporter.export.speed import random_dense_model, write_dense_graph
 from headwise_exporter.machine import machine
-from headwise_exporter.model.cct import CCT, InputNormalisation, count_parameters
-from headwise_exporter.model.config import CCTConfig, cct, count_macs
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved_seconds, onnxruntime_runner, quartiles, show_quartiles
-
-
-def dense_config(manifest: Bundle) -> CCTConfig:
-    """Configuration of the dense model that the bundle was made from.
-
-    Raises:
-        ValueError: the sizes do not give the parameters and operations that the manifest states.
-    """
-    encoders = manifest.architecture.dense_encoders
-    config = cct(
-        image_size=manifest.input.height,
-        channels=manifest.input.channels,
-        labels=len(manifest.labels),
-        depth=len(encoders),
-        heads=encoders[0].heads,
-        width=manifest.architecture.width,
-        feed_forward=encoders[0].feed_forward,
-    )
-    counted = (count_parameters(CCT(config)), count_macs(config))
-    stated = (manifest.metrics.parameters_dense, manifest.metrics.macs_dense)
-    if counted != stated:
-        raise ValueError(f"expected parameters and MACs {stated} as in the manifest, found {counted}")
-    return config
-
-
-def write_dense_graph(manifest: Bundle, path: Path) -> None:
-    """The graph of a dense model with random weights."""
-    torch.manual_seed(0)
-    normalise = InputNormalisation(tuple(manifest.input.mean), tuple(manifest.input.std))
-    side, channels = manifest.input.height, manifest.input.channels
-    images = torch.zeros(2, side, side, channels, dtype=torch.uint8)  # as export.graphs has it
-    onnx.save_model(to_onnx(Classify(normalise, CCT(dense_config(manifest))), images, OUTPUTS[:1]), path)
+from timing import quartiles, runner, show_quartiles
 
 
 def measure(bundle: Path, manifest: Bundle, batch: int, rounds: int, threads: int) -> dict[str, Any]:
@@ -68,8 +33,8 @@ def measure(bundle: Path, manifest: Bundle, batch: int, rounds: int, threads: in
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         dense = Path(folder) / CLASSIFY_GRAPH
-        write_dense_graph(manifest, dense)
-        runs = [onnxruntime_runner(path, threads) for path in (dense, bundle / CLASSIFY_GRAPH)]
+        write_dense_graph(manifest, random_dense_model(manifest), dense)
+        runs = [runner(ONNXRUNTIME, "f32")(path, threads) for path in (dense, bundle / CLASSIFY_GRAPH)]
         times = interleaved_seconds(runs, images, rounds)
     dense_rate, pruned_rate = batch / np.median(times, axis=0)
     return {

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import typer
 from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH
+from headwise_exporter.bench.timing import interleaved_seconds
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.graphs import export_graphs
 from headwise_exporter.machine import machine
@@ -26,7 +27,7 @@ from headwise_exporter.recipes import RECIPES
 from models import NORMALISATION, RecipeOption, model_config
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved_seconds, quartiles, runners, show_quartiles
+from timing import quartiles, runners, show_quartiles
 
 BATCHES = (1, 8)
 

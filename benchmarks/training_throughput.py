@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import typer
 from headwise.cores import usable_cores
+from headwise_exporter.bench.sessions import processor_has_bf16
 from headwise_exporter.data.augmentation import prepare
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.machine import machine
@@ -33,7 +34,7 @@ from models import NORMALISATION, TIMED, model_config
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from timing import processor_has_bf16, quartiles, show_quartiles
+from timing import quartiles, show_quartiles
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -37,12 +37,3 @@ def test_damaged_bundle_is_not_timed(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "1/golden.npz").write_bytes(b"damaged")
     with pytest.raises(SystemExit, match="does not verify: files"):
         classify_throughput.main(tmp_path / "1")
-
-
-def test_sizes_must_give_what_the_manifest_states(bundle: Path) -> None:
-    """A dense model of other sizes would be another comparison."""
-    manifest = read_manifest(bundle)
-    assert classify_throughput.dense_config(manifest) == support.small_config()
-    manifest.metrics.parameters_dense += 1
-    with pytest.raises(ValueError, match="as in the manifest"):
-        classify_throughput.dense_config(manifest)

@@ -7,15 +7,6 @@ import pytest
 import timing
 
 
-def test_runs_take_turns() -> None:
-    """In every round each run once, in order; rounds that warm up are not counted."""
-    order: list[int] = []
-    runs = [lambda images: order.append(0), lambda images: order.append(1)]
-    times = timing.interleaved_seconds(runs, np.zeros((1, 8, 8, 1), np.uint8), rounds=3)
-    assert times.shape == (3, 2)
-    assert order == [0, 1] * (timing.WARM_UP_ROUNDS + 3)
-
-
 def test_ratio_is_a_median_between_its_quartiles() -> None:
     """Of 1, 2 ... 5; shown with two digits."""
     figures = timing.quartiles(np.arange(1.0, 6.0))

@@ -84,7 +84,7 @@ def missing(engine: str) -> str | None:
     return None if provider in available else f"expected {provider}, found {', '.join(available)}"
 
 
-def computes_in_bf16() -> bool:
+def processor_has_bf16() -> bool:
     """Whether this processor computes in bf16 (AMX, AVX512-BF16); elsewhere OpenVINO runs float32 instead."""
     import openvino  # need not be installed
 

@@ -237,8 +237,8 @@ def prune(
         say("prune", prune_stage(run, recipe, trained_dataset(run, console.progress), console.progress))
 
 
-for writing in (export, quantize):
-    app.command()(writing)
+for command in (export, quantize, bench):
+    app.command()(command)
 
 
 @app.command()
@@ -257,9 +257,6 @@ def verify(
         failed = ", ".join(check.name for check in checks if not check.passed)
         console.err.print(f"[red]exporter:[/] {escape(str(bundle))} failed: {failed}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
-
-
-app.command()(bench)
 
 
 @app.command()

@@ -5,8 +5,9 @@ Each imports what it does when it runs (`commands.app`).
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from headwise.bundle import read_manifest
 from headwise.v1.bundle_pb2 import Bundle, Variant
 from rich.table import Table
@@ -24,6 +25,18 @@ from headwise_exporter.commands.options import (
     ThreadsOption,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
+from headwise_exporter.commands.triton import (
+    HEADWISE,
+    OUT,
+    TRITON,
+    BundleOption,
+    DeviceOption,
+    InstancesOption,
+    LayoutOption,
+    MaxBatchOption,
+    check_source,
+    export_triton,
+)
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.files import check_writable
@@ -94,14 +107,32 @@ def export_run(
 
 
 def export(
-    run: RunOption, out: OutOption = Path("models"), name: NameOption = None, as_json: JsonOption = False
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run's intermediate results.")] = None,
+    bundle: BundleOption = None,
+    layout: LayoutOption = HEADWISE,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Repository to write to: models, or triton with --layout triton.")
+    ] = None,
+    name: NameOption = None,
+    max_batch: MaxBatchOption = 64,
+    instances: InstancesOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Export a pruned run as a bundle: ONNX graphs, int8 graphs that pass, golden set, manifest."""
+    """Export a pruned run as a bundle: ONNX graphs, int8 graphs that pass, golden set, manifest; or a bundle for Triton."""
+    check_source(layout, run, bundle)
+    out = out or OUT[layout]
     with clear_errors():
+        from headwise_exporter.stages.build import exported_bundle
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
 
-        check_writable(out)
-        export_run(run, trained_dataset(run, console.progress), out, name, trained_recipe(run).quantize, as_json)
+        if bundle is not None:
+            export_triton(bundle, out, name, max_batch, instances, device, as_json)
+        elif run is not None and layout == TRITON:
+            export_triton(exported_bundle(run), out, name, max_batch, instances, device, as_json)
+        elif run is not None:
+            check_writable(out)
+            export_run(run, trained_dataset(run, console.progress), out, name, trained_recipe(run).quantize, as_json)
 
 
 def quantize(

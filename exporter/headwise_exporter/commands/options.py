@@ -41,7 +41,7 @@ def _help(shortcut: str, text: str) -> str:
     return f"{text} As --set {SHORTCUTS[shortcut]}=VALUE."
 
 
-def _one_of(*names: str) -> Callable[[str], list[str]]:
+def one_of(*names: str) -> Callable[[str], list[str]]:
     """Completes a value in the shell."""
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
@@ -51,7 +51,7 @@ DatasetOption = Annotated[
     typer.Option(
         "--dataset",
         help=f"One of: {', '.join(datasets.NAMES)}.",
-        autocompletion=_one_of(*(name.removesuffix("PATH") for name in datasets.NAMES)),
+        autocompletion=one_of(*(name.removesuffix("PATH") for name in datasets.NAMES)),
     ),
 ]
 DataDirOption = Annotated[
@@ -79,7 +79,7 @@ InitOption = Annotated[
     typer.Option(
         "--init",
         help=f"Weights to start from: a file, checkpoint:NAME, or {RANDOM}; the recipe's by default.",
-        autocompletion=_one_of(*(f"{PREFIX}{name}" for name in shipped_checkpoints()), RANDOM),
+        autocompletion=one_of(*(f"{PREFIX}{name}" for name in shipped_checkpoints()), RANDOM),
     ),
 ]
 EpochsOption = Annotated[
@@ -93,7 +93,7 @@ PruneLayersOption = Annotated[
     typer.Option(
         "--layers",
         help=_help("layers", f"Where masks go: {AUTO} (the best on validation), {', '.join(LAYERS)}."),
-        autocompletion=_one_of(AUTO, *LAYERS),
+        autocompletion=one_of(AUTO, *LAYERS),
     ),
 ]
 PruneMaskByOption = Annotated[
@@ -105,7 +105,7 @@ PruneMaskByOption = Annotated[
             f"What chooses the connections that masks keep: {AUTO} (the best on validation), {NONE} (no masks), "
             f"{', '.join(MASK_BY)}.",
         ),
-        autocompletion=_one_of(AUTO, NONE, *MASK_BY),
+        autocompletion=one_of(AUTO, NONE, *MASK_BY),
     ),
 ]
 CriterionOption = Annotated[
@@ -114,7 +114,7 @@ CriterionOption = Annotated[
         help=_help(
             "criterion", f"What ranks the units to remove: {AUTO} (the best on validation), {', '.join(CRITERIA)}."
         ),
-        autocompletion=_one_of(AUTO, *CRITERIA),
+        autocompletion=one_of(AUTO, *CRITERIA),
     ),
 ]
 MaxDropOption = Annotated[

@@ -39,8 +39,8 @@ from headwise_exporter.export.graphs import check_graphs, export_graphs, run_gra
 from headwise_exporter.export.manifest import EVALUATED_MODELS, BundleContents, make_manifest
 from headwise_exporter.export.quantization import QuantizationError
 from headwise_exporter.export.settings import QuantizationSettings
-from headwise_exporter.export.variants import check_variant, make_variants
 from headwise_exporter.export.speed import AT_EXPORT, measure
+from headwise_exporter.export.variants import check_variant, make_variants
 from headwise_exporter.files import atomic_folder
 from headwise_exporter.progress import Advance, Progress, silent
 

@@ -28,8 +28,8 @@ from headwise_exporter.bench.sessions import (
     Precision,
     Run,
     SessionError,
-    computes_in_bf16,
     missing,
+    processor_has_bf16,
 )
 from headwise_exporter.bench.variants import DENSE, PRUNED, BenchSettings, Candidate, bench
 from headwise_exporter.data.base import Split
@@ -90,6 +90,17 @@ def dense_config(manifest: pb.Bundle) -> CCTConfig:
             f"and {counted[1]:,}. Export it again with this release."
         )
     return config
+
+
+def random_dense_model(manifest: pb.Bundle) -> CCT:
+    """A model of the dense one's shape with random weights.
+
+    Raises:
+        BenchError: as `dense_config`.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return CCT(dense_config(manifest))
 
 
 def write_dense_graph(manifest: pb.Bundle, model: CCT, path: Path) -> None:
@@ -170,7 +181,7 @@ def candidates(
         for engine in engines or [engine for engine in ENGINES if missing(engine) is None]
         for precision in PRECISIONS[engine]
         for model in (DENSE, PRUNED)
-        if precision != "bf16" or computes_in_bf16()
+        if precision != "bf16" or processor_has_bf16()
     ]
     return [baseline, *(other for other in others if other.title != baseline.title)]
 
@@ -201,10 +212,7 @@ def measure(
             raise SessionError(f"{engine} cannot run here: {reason}.")
     with tempfile.TemporaryDirectory() as temporary:
         graph = Path(temporary) / "dense.onnx"
-        if dense is None:
-            torch.manual_seed(0)
-            dense = CCT(dense_config(manifest))
-        write_dense_graph(manifest, dense, graph)
+        write_dense_graph(manifest, random_dense_model(manifest) if dense is None else dense, graph)
         timed = candidates(folder, manifest, graph, engines, validation)
         return bench(timed, image_shape(manifest), settings, progress)
 

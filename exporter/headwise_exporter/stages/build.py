@@ -15,7 +15,7 @@ A stage whose inputs have not changed is skipped (`stages.stage`).
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,7 @@ from headwise_exporter.stages.run import (
     TRAINING,
     RunError,
     pruning_provenance,
+    run_record,
     trained_recipe,
     training_record,
 )
@@ -343,6 +344,22 @@ def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
     )
 
 
+def exported_bundle(run: Path) -> Path:
+    """The bundle that the run was last exported to.
+
+    Raises:
+        RunError: it was not exported, or the bundle is not there or another one by now.
+    """
+    exported = run_record(run / EXPORT_STAGE.writes[0], "bundle", "export")
+    folder = Path(exported["folder"])
+    if not (folder / MANIFEST).is_file() or file_sha256(folder / MANIFEST) != exported["manifest_sha256"]:
+        raise RunError(
+            f"expected the bundle that {run} was exported to in {folder}, found none or another. Run `exporter export` "
+            f"first, or name a bundle."
+        )
+    return folder
+
+
 def export_stage(
     run: Path,
     dataset: Dataset,
@@ -371,10 +388,8 @@ def export_stage(
     makers = versions() if quantization.engines else {}
     settings = {"out": str(repository.resolve()), "name": name, "quantize": asdict(quantization), "makers": makers}
     if is_current(run, EXPORT_STAGE, settings):
-        exported = json.loads(record.read_text("utf-8"))
-        folder = Path(exported["folder"])
-        if (folder / MANIFEST).is_file() and file_sha256(folder / MANIFEST) == exported["manifest_sha256"]:
-            return folder, False
+        with suppress(RunError):
+            return exported_bundle(run), False
     version = next_version(repository / name)
     folder = write_bundle(bundle_contents(run, dataset), repository, name, version, progress, quantization)
     write_json(record, {"folder": str(folder.resolve()), "manifest_sha256": file_sha256(folder / MANIFEST)})

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
 from headwise_exporter.pruning.names import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
@@ -380,10 +380,7 @@ def accuracy_by_latency(bench: Bench, threads: int) -> Figure:
                 markerfacecolor="white" if variant.model == "dense" else colour,
                 label=variant_title(variant),
             )
-        axes.set(xscale="log", title=f"batch {batch}", xlabel="ms an image")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(title=f"batch {batch}", xlabel="ms an image", xlim=(0, None))
     panels[0][0].set_ylabel("validation accuracy %")
     handles, labels = panels[0][0].get_legend_handles_labels()
     drawn.legend(handles, labels, frameon=False, loc="outside right upper")
