@@ -2,7 +2,7 @@
 
 One level of packages, by concept; each may import what lies below it, which import-linter holds:
 
-    cli > commands > stages > (studies | recipes) > export > pruning > nodes > training > (data | model)
+    cli > commands > stages > (studies | recipes) > export > pruning > nodes > training > (bench | data | model)
         > (files | progress | distributed | machine) > errors
 """
 

@@ -127,6 +127,8 @@ def check_types(path: Path, engine: str, precision: Precision, opened: Opened) -
 
 def _onnxruntime_options(engine: str, threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    # Sums of integer products are exact also where the processor would saturate them.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if engine in GPU_ENGINES:
@@ -183,7 +185,8 @@ def _onnxruntime_types(path: Path, engine: str, threads: int) -> Counter[str]:
 def _open_openvino(path: Path, precision: Precision, threads: int) -> Opened:
     import openvino  # need not be installed
 
-    hint = "f32" if precision == "int8" else precision  # of what is left in floating point
+    rest = "bf16" if processor_has_bf16() else "f32"  # of an integer graph
+    hint = rest if precision == "int8" else precision
     properties = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
     try:
         compiled = openvino.Core().compile_model(path, "CPU", properties)

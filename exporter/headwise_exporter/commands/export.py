@@ -119,7 +119,7 @@ def export(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Export a pruned run as a bundle: ONNX graphs, int8 graphs that pass, golden set, manifest; or a bundle for Triton."""
+    """Export a pruned run as a bundle: graphs, int8 graphs that pass, golden set, manifest; or a bundle for Triton."""
     check_source(layout, run, bundle)
     out = out or OUT[layout]
     with clear_errors():

@@ -33,7 +33,7 @@ def test_every_variant_has_a_timing_for_each_batch(candidate: Candidate) -> None
     """The baseline is as fast as itself; shares are of the peak; the machine is described; a bar counts."""
     bars = Bars()
     other = replace(candidate, model="pruned", path="classify.onnx", engine="openvino", required=False)
-    result = bench([candidate, other], SHAPE, SETTINGS, bars.progress)
+    result = bench([candidate, other], SHAPE, SETTINGS, bars.open)
     assert [variant.engine for variant in result.variants] == ["onnxruntime", "openvino"]
     for variant in result.variants:
         assert [(timed.threads, timed.batch, timed.rounds) for timed in variant.timings] == [(1, 1, 9), (1, 3, 9)]
