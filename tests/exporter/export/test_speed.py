@@ -37,7 +37,8 @@ def test_finished_bundle_is_timed_and_left_as_it_is(bundle: Path) -> None:
     pruning = read_manifest(bundle).pruning
     accuracies = {(one.model, one.engine): one.validation_accuracy for one in result.variants if one.precision == "f32"}
     assert accuracies["dense", "openvino"] == pruning.dense_validation_accuracy
-    assert accuracies["pruned", "openvino"] == pruning.candidates[-1].validation_accuracy
+    [chosen] = [candidate for candidate in pruning.candidates if candidate.chosen]
+    assert accuracies["pruned", "openvino"] == chosen.validation_accuracy
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 
@@ -83,10 +84,10 @@ def test_sizes_must_give_what_the_manifest_states(bundle: Path) -> None:
         dense_config(manifest)
 
 
-def test_tokenizer_of_the_dense_model_is_in_the_manifest(bundle: Path) -> None:
-    """Without it a model with other convolutions could not be made again."""
+def test_filters_of_the_dense_model_are_in_the_manifest(bundle: Path) -> None:
+    """Without them a model with other convolutions could not be made again."""
     manifest = read_manifest(bundle)
-    manifest.architecture.dense_tokenizer.hidden_filters.append(4)
+    manifest.architecture.dense_filters.append(4)
     with pytest.raises(BenchError, match=r"its sizes there give .* Export it again"):
         dense_config(manifest)
 
@@ -111,7 +112,8 @@ def test_accuracy_of_another_type_is_measured_where_images_are_at_hand(bundle: P
     manifest, validation = read_manifest(bundle), trained_dataset(built / "run").validation
     float_ones = candidates(bundle, manifest, bundle / "classify.onnx", ["openvino"], validation)
     measured = speed._accuracy(speed_run(bundle), validation)
-    assert measured == pytest.approx(manifest.pruning.candidates[-1].validation_accuracy, abs=1e-9)
+    [chosen] = [candidate for candidate in manifest.pruning.candidates if candidate.chosen]
+    assert measured == pytest.approx(chosen.validation_accuracy, abs=1e-9)
     assert float_ones[0].accuracy(speed_run(bundle)) == manifest.pruning.dense_validation_accuracy
     manifest.bench.variants.add(model="pruned", engine="openvino", precision="bf16", validation_accuracy=0.25)
     assert speed._recorded_accuracy(manifest, "pruned", "openvino", "bf16") == 0.25
