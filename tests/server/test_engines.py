@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import processes
@@ -12,8 +13,7 @@ import pytest
 from headwise.bundle import read_manifest
 from headwise_exporter.export import quantization
 from headwise_server import engines
-from headwise_server.engines import MODULES, Engine, EngineError, Precision, Session, create
-from headwise_server.engines.tensorrt import provider_options
+from headwise_server.engines import MODULES, Engine, EngineError, Precision, Session, create, tensorrt
 
 CPU = ["onnxruntime", "openvino"]
 
@@ -182,14 +182,24 @@ def test_onnx_runtime_has_no_precision_but_those_that_it_computes_in(bundle: Pat
         open_session(create("onnxruntime"), bundle / "classify.onnx", "bf16")
 
 
-def test_tensorrt_caches_by_precision_and_profile() -> None:
-    """What would be built: one profile of 1 to 64 images, and a cache folder of its own for each precision."""
-    full, half = (provider_options(Path("m/engines/abc"), precision, (32, 32, 3)) for precision in ("f32", "f16"))
-    assert full["trt_profile_min_shapes"] == "images:1x32x32x3"
-    assert full["trt_profile_max_shapes"] == "images:64x32x32x3"
-    assert (full["trt_fp16_enable"], half["trt_fp16_enable"]) == (False, True)
-    assert full["trt_engine_cache_path"] != half["trt_engine_cache_path"]
-    assert Path(full["trt_engine_cache_path"]).parent == Path("m/engines/abc")
+def test_tensorrt_takes_the_types_that_the_graph_states(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One profile of 1 to 64 images, and no option that enables a precision: the network is then strongly typed."""
+    asked: dict[str, Any] = {}
+
+    def record(path: Path, precision: Precision, **others: Any) -> None:
+        asked.update(others, path=path, precision=precision)
+
+    monkeypatch.setattr(tensorrt, "OnnxRuntimeSession", record)
+    monkeypatch.setattr(tensorrt, "target", lambda: None)
+    tensorrt._open_session(bundle / "classify.onnx", "f32", 1, Path("unused"))
+    [(provider, options), rest] = asked["providers"]
+    assert (provider, rest) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert options == {
+        "trt_profile_min_shapes": "images:1x8x8x1",
+        "trt_profile_opt_shapes": "images:16x8x8x1",
+        "trt_profile_max_shapes": "images:64x8x8x1",
+    }
+    assert asked["options"].get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
 
 
 def test_runtimes_do_not_report_their_use() -> None:

@@ -20,7 +20,7 @@ SETTINGS = TritonSettings(max_batch=16, instances=2, device="cpu")
 def parsed(config: Path) -> dict[str, Any]:
     """What Triton would read; a wrong name or type of a field fails."""
     words = [sys.executable, str(READER), str(config)]
-    process = processes.run(words, check=True, stdout=processes.PIPE, text=True)
+    process = processes.run(words, check=True)
     values: dict[str, Any] = json.loads(process.stdout)
     return values
 
