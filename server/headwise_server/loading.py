@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 _copies: set[str] = set()  # folders
 AUTO: Literal["auto"] = "auto"
 FULL: Precision = "f32"
-INT8: Precision = "int8"
+NARROWER: tuple[Precision, ...] = ("f16", "int8")  # that a variant may be in
 GRAPH_OUTPUTS = {
     CLASSIFY_GRAPH: {"logits"},
     EXPLAIN_GRAPH: {"logits", "heads", "feed_forwards", "embedding", "biases", "head_fields"},
@@ -226,8 +226,8 @@ def _narrower(opening: _Opening) -> list[_Candidate]:
     if reduced := engine.reduced_precision():
         candidates.append(_Candidate(CLASSIFY_GRAPH, reduced))
     for variant in accepted_variants(opening.manifest):
-        if (variant.engine, variant.precision) == (engine.name, INT8):
-            candidates.append(_Candidate(CLASSIFY_GRAPH, INT8, variant))
+        if variant.engine == engine.name and variant.precision in NARROWER:
+            candidates.append(_Candidate(CLASSIFY_GRAPH, variant.precision, variant))
     return candidates
 
 

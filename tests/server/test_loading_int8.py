@@ -11,7 +11,11 @@ import numpy as np
 import openvino
 import pytest
 import support
-from headwise.bundle import BundleError, read_manifest, write_manifest
+from headwise.bundle import BundleError, read_golden_set, read_manifest, write_manifest
+from headwise_exporter.data import datasets
+from headwise_exporter.data.base import DatasetSettings
+from headwise_exporter.export.settings import QuantizationSettings
+from headwise_exporter.export.variants import make_variants
 from headwise_server import loading
 from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session, create
 from headwise_server.loading import LoadSettings
@@ -141,3 +145,27 @@ def test_accepted_variant_without_a_file_is_refused(copy: Path) -> None:
     write_manifest(manifest, copy)
     with pytest.raises(BundleError, match=r"an accepted variant among the files, found 'elsewhere\.onnx'"):
         load(copy, create("onnxruntime"), "auto")
+
+
+def test_gpu_engine_takes_the_float16_graph(bundle: Path, tmp_path: Path) -> None:
+    """It is opened in place of classify.onnx, checked as every variant, and served if it is the fastest.
+
+    Here by the CPU's session under the name of the GPU's engine.
+    """
+    copy = Path(shutil.copytree(bundle, tmp_path / "digits" / "1"))
+    settings = QuantizationSettings(engines=(), half=True, max_drop_points=100)
+    manifest = read_manifest(copy)
+    digits = datasets.load(DatasetSettings("digits"))
+    manifest.variants.extend(make_variants(copy, read_golden_set(copy), digits, settings))
+    support.rehash(copy, manifest)
+    opened = []
+
+    def open_session(graph: Path, precision: Precision, streams: int, cache: Path) -> Session:
+        opened.append((graph.name, precision))
+        session = create("onnxruntime").open_session(graph, "f32", streams, cache)
+        session.precision = precision
+        return Late(session) if precision == "f32" else session
+
+    model = load(copy, Engine("tensorrt", open_session, lambda: None), "auto")
+    assert opened == [("classify.onnx", "f32"), ("classify.fp16.onnx", "f16"), ("explain.onnx", "f32")]
+    assert (model.classify.precision, model.explain.precision) == ("f16", "f32")

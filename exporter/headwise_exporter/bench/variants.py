@@ -62,7 +62,12 @@ class Candidate:
 
 
 def graph_bytes(graph: Path) -> int:
-    """Size of a graph and of the external data that it refers to, each piece once."""
+    """Size of a graph and of the weights that it refers to, each piece once.
+
+    OpenVINO's own format has them in a `.bin` file of the same name.
+    """
+    if graph.suffix == ".xml":
+        return graph.stat().st_size + graph.with_suffix(".bin").stat().st_size
     tensors = onnx.load(graph, load_external_data=False).graph.initializer
     pieces = set()
     for tensor in tensors:

@@ -4,6 +4,7 @@ Each imports what it does when it runs (`commands.app`).
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from headwise_exporter.commands import console
 from headwise_exporter.commands.options import (
+    HalfOption,
     Int8ImagesOption,
     Int8MaxDropOption,
     JsonOption,
@@ -60,9 +62,9 @@ def _drop(variant: Variant) -> str:
 
 
 def variant_table(manifest: Bundle) -> Table:
-    """A row for each int8 graph that was made or could not be made."""
+    """A row for each graph in a narrower type that was made or could not be made."""
     table = Table(
-        title="int8 graphs on validation images, paired with float32: images that one of the two alone labels rightly"
+        title="Narrower types on validation images, paired with float32: images that one alone labels rightly"
     )
     for column in ("engine", "accuracy %", "points (95 %)", "lost", "won", "golden", ""):
         table.add_column(column, justify="left" if column in ("engine", "") else "right", overflow="fold")
@@ -72,7 +74,7 @@ def variant_table(manifest: Bundle) -> Table:
             accuracy, golden = f"{100 * variant.validation_accuracy:.2f}", f"{variant.golden_difference:.2g}"
             figures = [accuracy, _drop(variant), str(variant.images_lost), str(variant.images_won), golden]
         verdict = Text("accepted", "green") if variant.accepted else Text(variant.reason, "yellow")
-        table.add_row(variant.engine, *figures, verdict)
+        table.add_row(f"{variant.engine} {variant.precision}", *figures, verdict)
     return table
 
 
@@ -114,6 +116,7 @@ def export(
         Path | None, typer.Option("--out", help="Repository to write to: models, or triton with --layout triton.")
     ] = None,
     name: NameOption = None,
+    half: HalfOption = False,
     max_batch: MaxBatchOption = 64,
     instances: InstancesOption = 1,
     device: DeviceOption = "auto",
@@ -132,7 +135,9 @@ def export(
             export_triton(exported_bundle(run), out, name, max_batch, instances, device, as_json)
         elif run is not None:
             check_writable(out)
-            export_run(run, trained_dataset(run, console.progress), out, name, trained_recipe(run).quantize, as_json)
+            quantization = trained_recipe(run).quantize
+            quantization = replace(quantization, half=half or quantization.half)
+            export_run(run, trained_dataset(run, console.progress), out, name, quantization, as_json)
 
 
 def quantize(

@@ -153,6 +153,9 @@ Int8ImagesOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HalfOption = Annotated[
+    bool, typer.Option("--fp16", help="Make a float16 graph as well, for GPUs. As --set quantize.half=true in a build.")
+]
 SharesOption = Annotated[
     list[float] | None,
     typer.Option(

@@ -17,6 +17,7 @@ class QuantizationSettings:
     engines: tuple[str, ...] = ENGINES  # to make an int8 graph for; none with []
     images: int = 512  # training images that the ranges of activations are read from
     max_drop_points: float = 0.5  # of validation accuracy, below the float32 graph; 100 takes what comes
+    half: bool = False  # make a float16 graph as well, for GPUs
 
     def __post_init__(self) -> None:
         if unknown := [engine for engine in self.engines if engine not in ENGINES]:

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from headwise.bundle import CLASSIFY_GRAPH, check_files, golden_differences, read_golden_set, read_manifest
+from headwise.bundle import (
+    CLASSIFY_GRAPH,
+    accepted_variants,
+    check_files,
+    golden_differences,
+    read_golden_set,
+    read_manifest,
+    variant_failure,
+)
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 
@@ -149,7 +157,7 @@ def _recorded_accuracy(manifest: pb.Bundle, model: str, engine: str, precision: 
 def candidates(
     folder: Path, manifest: pb.Bundle, dense: Path, engines: Sequence[str], validation: Split | None
 ) -> list[Candidate]:
-    """The baseline; the dense and the pruned model in each precision of each engine that may run here.
+    """The baseline; both models in each precision of each engine that may run here, and the bundle's variants.
 
     Args:
         dense: graph of the dense model.
@@ -168,6 +176,18 @@ def candidates(
 
         return checked
 
+    def of_variant(variant: pb.Variant) -> Candidate:
+        def checked(run: Run) -> float:
+            logits_NK = run(golden["images"])["logits"]
+            if failure := variant_failure(logits_NK, golden["logits"], variant.golden_tolerance):
+                raise SessionError(failure)
+            return variant.validation_accuracy
+
+        precision: Precision = variant.precision  # type: ignore[assignment]  # of the few that the contract names
+        macs = manifest.metrics.macs_pruned
+        graph, engine = folder / variant.path, variant.engine
+        return Candidate(PRUNED, graph, variant.path, engine, precision, macs, checked, required=engine in engines)
+
     def candidate(model: str, engine: str, precision: Precision, required: bool) -> Candidate:
         graph, path = (dense, "") if model == DENSE else (folder / CLASSIFY_GRAPH, CLASSIFY_GRAPH)
         macs = getattr(manifest.metrics, f"macs_{model}")
@@ -176,14 +196,16 @@ def candidates(
         )
 
     baseline = candidate(DENSE, ONNXRUNTIME, "f32", True)
+    named = engines or [engine for engine in ENGINES if missing(engine) is None]
     others = [
         candidate(model, engine, precision, engine in engines and precision == "f32")
-        for engine in engines or [engine for engine in ENGINES if missing(engine) is None]
+        for engine in named
         for precision in PRECISIONS[engine]
         for model in (DENSE, PRUNED)
         if precision != "bf16" or processor_has_bf16()
     ]
-    return [baseline, *(other for other in others if other.title != baseline.title)]
+    variants = [of_variant(variant) for variant in accepted_variants(manifest) if variant.engine in named]
+    return [baseline, *(other for other in others if other.title != baseline.title), *variants]
 
 
 def measure(

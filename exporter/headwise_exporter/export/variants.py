@@ -1,4 +1,4 @@
-"""int8 variants of `classify.onnx`: made, measured against the float32 graph, and accepted or not.
+"""Variants of `classify.onnx` in int8 and float16: made, measured against the float32 graph, and accepted or not.
 
 A variant is accepted where both hold:
 
@@ -10,7 +10,9 @@ A variant is accepted where both hold:
 
 Accuracy decides whether int8 is good enough; the golden set decides, here and again wherever it is served, whether an
 engine computes what was measured. Hence a tolerance of each variant's own: int8 is off by more than bf16, in the
-logits rather than in the labels. The margin is for processors that round otherwise.
+logits rather than in the labels. The margin is for processors that round otherwise. A float16 graph is measured on the
+CPU, which computes in float32 between values that it stores as float16; GPUs add up in other ways, and its margin is
+wider. [our choice]
 
 Calibration sees training images, acceptance validation images, and no test image is looked at. Graphs of accepted
 variants stay in the folder, others are removed and keep their figures in the manifest.
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.data.images import labelled_images
+from headwise_exporter.export.half import write_half_graph
 from headwise_exporter.export.quantization import (
     INT8_FILES,
     QuantizationError,
@@ -39,10 +42,12 @@ from headwise_exporter.export.quantization import (
     quantize,
 )
 from headwise_exporter.export.settings import ONNX_RUNTIME, QuantizationSettings
-from headwise_exporter.progress import Count, Progress, silent, uncounted
+from headwise_exporter.progress import Advance, Count, Progress, silent, uncounted
 
-INT8 = "int8"
+INT8, HALF = "int8", "f16"
+HALF_ENGINES = ("cuda", "tensorrt")  # of the server
 TOLERANCE_MARGIN = 1.5  # times the difference to the golden set that was measured here
+HALF_TOLERANCE_MARGIN = 4.0  # the same of a float16 graph
 SMALLEST_TOLERANCE = 1e-6  # a tolerance is never zero
 LARGEST_DIFFERENCE = 0.1  # of the golden logits' range
 EVALUATION_BATCH = 16
@@ -105,7 +110,8 @@ def _measure(variant: pb.Variant, run: Run, measured: _Measured, on_images: Coun
     variant.images_lost = int((float_right_N & ~right_N).sum())
     variant.images_won = int((right_N & ~float_right_N).sum())
     variant.golden_difference = float(np.abs(logits_NK - golden_NK).max())
-    variant.golden_tolerance = max(TOLERANCE_MARGIN * variant.golden_difference, SMALLEST_TOLERANCE)
+    margin = HALF_TOLERANCE_MARGIN if variant.precision == HALF else TOLERANCE_MARGIN
+    variant.golden_tolerance = max(margin * variant.golden_difference, SMALLEST_TOLERANCE)
     drop = variant.float_validation_accuracy - variant.validation_accuracy
     if drop > variant.max_drop + 1e-9:
         variant.reason = (
@@ -116,6 +122,22 @@ def _measure(variant: pb.Variant, run: Run, measured: _Measured, on_images: Coun
     variant.accepted = not variant.reason
 
 
+def _make_half(folder: Path, drop: float, measured: _Measured, advance: Advance) -> list[pb.Variant]:
+    """The float16 graph, measured once on the CPU, as a variant for each engine that takes it."""
+    advance(0, "float16")
+    graph = write_half_graph(folder)
+    measured_here = pb.Variant(precision=HALF, max_drop=drop)
+    _measure(measured_here, open_graph(graph, ONNX_RUNTIME), measured, advance)
+    if measured_here.accepted:
+        measured_here.path = graph.name
+    else:
+        graph.unlink()
+    variants = [pb.Variant(engine=engine) for engine in HALF_ENGINES]
+    for variant in variants:
+        variant.MergeFrom(measured_here)
+    return variants
+
+
 def make_variants(
     folder: Path,
     golden: Mapping[str, NDArray[Any]],
@@ -123,15 +145,16 @@ def make_variants(
     settings: QuantizationSettings,
     progress: Progress = silent,
 ) -> list[pb.Variant]:
-    """Make a variant for each engine of the settings in a folder with `classify.onnx`; those that fail leave no file.
+    """Make the variants of the settings in a folder with `classify.onnx`; those that fail leave no file.
 
     A variant that cannot be made, for want of a package or because one fails, says why.
     """
-    if not settings.engines:
+    if not (settings.engines or settings.half):
         return []
     images_NYXC, drop = calibration_images(dataset, settings.images), settings.max_drop_points / 100
     variants = []
-    with progress("quantise", (1 + len(settings.engines)) * len(dataset.validation), "images") as advance:
+    graphs = 1 + len(settings.engines) + settings.half
+    with progress("quantise", graphs * len(dataset.validation), "images") as advance:
         advance(0, "evaluating the float32 graph")
         float_right_N = right_labels(open_graph(folder / CLASSIFY_GRAPH, ONNX_RUNTIME), dataset, advance)
         measured = _Measured(float_right_N, golden, dataset)
@@ -153,14 +176,17 @@ def make_variants(
             else:
                 for name in INT8_FILES[engine]:
                     (folder / name).unlink()
+        if settings.half:
+            variants += _make_half(folder, drop, measured, advance)
     return variants
 
 
 def check_variant(folder: Path, variant: pb.Variant, golden: Mapping[str, NDArray[Any]]) -> str | None:
-    """Run an accepted variant on the golden set; why it fails, or None.
+    """Run an accepted variant on the golden set, one for GPUs on the CPU; why it fails, or None.
 
     Raises:
         QuantizationError: its engine is not installed here.
     """
-    logits_NK = open_graph(folder / variant.path, variant.engine)(golden["images"])
+    engine = ONNX_RUNTIME if variant.precision == HALF else variant.engine
+    logits_NK = open_graph(folder / variant.path, engine)(golden["images"])
     return variant_failure(logits_NK, golden["logits"], variant.golden_tolerance)

@@ -54,6 +54,22 @@ def test_export_measures_for_the_manifest_and_the_report(bundle: Path) -> None:
     assert "How fast this bundle's graphs are" in (bundle / "report.html").read_text("utf-8")
 
 
+def test_accepted_variants_are_timed_with_their_accuracy(int8_bundle: Path) -> None:
+    """Each on its own engine, its products in integers; one whose answers differ is left out with the reason."""
+    manifest = read_manifest(int8_bundle)
+    result = bench_bundle(int8_bundle, SETTINGS)
+    timed = {one.engine: one for one in result.variants if one.precision == "int8"}
+    assert timed.keys() == {"onnxruntime", "openvino"}
+    for variant in manifest.variants:
+        assert timed[variant.engine].path == variant.path
+        assert timed[variant.engine].validation_accuracy == variant.validation_accuracy
+        assert timed[variant.engine].size_bytes > 1000
+    manifest.variants[0].golden_tolerance = 1e-9
+    refused = speed.measure(int8_bundle, manifest, SETTINGS)
+    [reason] = refused.left_out
+    assert "int8: golden set differs by" in reason
+
+
 def test_engine_that_is_named_must_run(bundle: Path) -> None:
     """Nothing is timed in its place."""
     with pytest.raises(SessionError, match="tensorrt cannot run here: expected TensorrtExecutionProvider, found"):

@@ -121,3 +121,29 @@ def test_bar_counts_validation_images(copy: Path, digits: Dataset) -> None:
     assert [(bar.description, bar.done) for bar in bars] == [("quantise", 3 * len(digits.validation))]
     assert bars[0].total == bars[0].done
     assert make_variants(copy, {}, digits, QuantizationSettings(engines=())) == []
+
+
+def test_float16_graph_is_a_variant_for_each_gpu_engine(copy: Path, digits: Dataset) -> None:
+    """One file, measured once, on the CPU; its tolerance leaves room for a GPU's sums; verify takes it."""
+    settings = QuantizationSettings(engines=(), half=True, max_drop_points=100)
+    golden = read_golden_set(copy)
+    cuda, tensorrt = made_half = make_variants(copy, golden, digits, settings)
+    assert [(one.engine, one.precision, one.path) for one in made_half] == [
+        ("cuda", "f16", "classify.fp16.onnx"),
+        ("tensorrt", "f16", "classify.fp16.onnx"),
+    ]
+    assert [one.accepted for one in made_half] == [True, True]
+    assert cuda.golden_tolerance == variants.HALF_TOLERANCE_MARGIN * cuda.golden_difference > 0
+    assert check_variant(copy, tensorrt, golden) is None
+
+
+def test_float16_graph_that_is_rejected_leaves_no_file(
+    copy: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both variants keep the figures and the reason."""
+    monkeypatch.setattr(variants, "LARGEST_DIFFERENCE", 0.0)
+    settings = QuantizationSettings(engines=(), half=True, max_drop_points=100)
+    rejected = make_variants(copy, read_golden_set(copy), digits, settings)
+    assert [one.accepted for one in rejected] == [False, False]
+    assert all("golden set differs" in one.reason and not one.path for one in rejected)
+    assert not (copy / "classify.fp16.onnx").exists()
