@@ -15,11 +15,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from headwise.bundle import CLASSIFY_GRAPH, accepted_variants, read_golden_set, read_manifest
+from headwise_exporter.bench.timing import interleaved_seconds
 from headwise_exporter.machine import machine
 from headwise_server.engines import EngineError, Precision, Session, create
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved_seconds, quartiles, show_quartiles
+from timing import quartiles, show_quartiles
 
 ENGINES = ("onnxruntime", "openvino")
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
