@@ -1,11 +1,14 @@
 """Interleaved timing, and medians that say how sure they are.
 
-Runs take turns (a, b, c, a, b, c, ...), so that a slow moment of the machine meets all of them; ratios are of times in
-the same round. The interval of a median is that of order statistics, which assumes nothing about how times are spread.
+Runs take turns, so that a slow moment of the machine meets all of them; ratios are of times in the same round. The
+order within a round is random: in a fixed one, on a busy machine, the same runs were always those that had to wait for
+a core (measured: a run of 2 ms took 18). The interval of a median is that of order statistics, which assumes nothing
+about how times are spread.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,23 +45,44 @@ def spread(values: NDArray[np.float64]) -> Spread:
     return Spread(median, low, high, float(ordered[first]), float(ordered[len(ordered) - 1 - first]))
 
 
-def _round_seconds(runs: Sequence[Timed], images: NDArray[Any]) -> list[float]:
-    def seconds(run: Timed) -> float:
-        started = time.perf_counter()
-        run(images)
-        return time.perf_counter() - started
-
-    return [seconds(run) for run in runs]
+def _rounds(runs: Sequence[Timed], images: NDArray[Any], rounds: int) -> NDArray[np.float64]:
+    order, times = np.random.default_rng(0), np.empty((rounds, len(runs)))
+    for row in times:
+        for column in order.permutation(len(runs)):
+            started = time.perf_counter()
+            runs[column](images)
+            row[column] = time.perf_counter() - started
+    return times
 
 
 def interleaved_seconds(runs: Sequence[Timed], images: NDArray[Any], rounds: int) -> NDArray[np.float64]:
     """Wall time of each run in each round (rounds, runs), the runs in turn, after rounds that warm up."""
-    times = [_round_seconds(runs, images) for _ in range(WARM_UP_ROUNDS + rounds)]
-    return np.array(times[WARM_UP_ROUNDS:])
+    _rounds(runs, images, WARM_UP_ROUNDS)
+    return _rounds(runs, images, rounds)
 
 
 def interleaved_for(runs: Sequence[Timed], images: NDArray[Any], seconds: float) -> NDArray[np.float64]:
     """The same for as many rounds as fit into a time, by the fastest round of the warm-up: 9 to 400."""
-    warm_up = [sum(_round_seconds(runs, images)) for _ in range(WARM_UP_ROUNDS)]
-    rounds = int(np.clip(seconds / min(warm_up), FEWEST_ROUNDS, MOST_ROUNDS))
-    return np.array([_round_seconds(runs, images) for _ in range(rounds)])
+    fastest = _rounds(runs, images, WARM_UP_ROUNDS).sum(1).min()
+    return _rounds(runs, images, int(np.clip(seconds / max(fastest, 1e-9), FEWEST_ROUNDS, MOST_ROUNDS)))
+
+
+@dataclass
+class Waiting:
+    """How long single-threaded work had to wait for a core: what wall time has beyond the time of the processor."""
+
+    wall_seconds: float = 0.0
+    processor_seconds: float = 0.0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what is done in the block."""
+        wall, processor = time.perf_counter(), time.process_time()
+        yield
+        self.wall_seconds += time.perf_counter() - wall
+        self.processor_seconds += time.process_time() - processor
+
+    @property
+    def share(self) -> float:
+        """Of the wall time; 0 on an idle machine."""
+        return max(0.0, 1 - self.processor_seconds / self.wall_seconds)

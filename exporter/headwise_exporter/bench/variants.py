@@ -6,6 +6,7 @@ gives wrong answers, is not timed: it is left out with the reason, or an error w
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from headwise_exporter.bench.fresh import footprint
 from headwise_exporter.bench.peaks import fastest
 from headwise_exporter.bench.sessions import Opened, Precision, Run, SessionError, check_types, device, open_session
-from headwise_exporter.bench.timing import interleaved_for, spread
+from headwise_exporter.bench.timing import Waiting, interleaved_for, spread
 from headwise_exporter.machine import machine
 from headwise_exporter.progress import Advance, Progress, silent
 
@@ -174,7 +175,7 @@ def bench(
     """
     described: dict[str, Any] = machine()
     result = pb.Bench(machine=pb.BenchMachine(**described))
-    generator = np.random.default_rng(0)
+    generator, waiting = np.random.default_rng(0), Waiting()
     steps = len(candidates) + len(settings.thread_counts) * (1 + len(settings.batches))
     with progress("bench", steps, "measurements") as advance:
         admitted = _admit(candidates, (max(settings.batches), *image_shape), result, advance)
@@ -185,10 +186,13 @@ def bench(
             for batch in settings.batches:
                 advance(0, f"batch {batch}, {threads} threads")
                 images = generator.integers(0, 256, (batch, *image_shape), dtype=np.uint8)
-                times = interleaved_for(runs, images, settings.seconds)
+                with waiting.counted() if threads == 1 else nullcontext():
+                    times = interleaved_for(runs, images, settings.seconds)
                 for column, variant in enumerate(result.variants):
                     variant.timings.append(timing(times, column, threads, batch))
                     if (share := peak_share(result, variant, variant.timings[-1])) is not None:
                         variant.timings[-1].peak_share = share
                 advance()
+    if waiting.wall_seconds and not any(device(candidate.engine) == "gpu" for candidate in admitted):
+        result.waiting_share = waiting.share
     return result

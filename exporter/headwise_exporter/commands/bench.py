@@ -61,6 +61,8 @@ def _show(name: str, bench: Bench) -> None:
     for table in bench_tables(bench):
         console.out.print(table)
     console.out.print(f"fastest matrix products: {'; '.join(speed.peak_words(bench))}", highlight=False)
+    for remark in speed.remarks(bench):
+        console.out.print(f"[yellow]note:[/] {remark}", highlight=False)
     for reason in bench.left_out:
         console.out.print(f"left out: {escape(reason)}", highlight=False)
 

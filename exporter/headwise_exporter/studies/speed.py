@@ -12,6 +12,7 @@ from headwise_exporter.studies.wording import percent
 TIMING_COLUMNS: Final = ("batch", "variant", "ms (quartiles)", "x dense (95 %)", "peak %")
 VARIANT_COLUMNS: Final = ("variant", "accuracy %", "MACs", "file KiB", "load s", "memory MiB")
 END_OF_PAGE = "</body>"
+BUSY_SHARE = 0.05  # waiting for a core beyond this is worth a remark
 
 
 def variant_title(variant: BenchVariant) -> str:
@@ -96,6 +97,16 @@ def peak_words(bench: Bench) -> list[str]:
     ]
 
 
+def remarks(bench: Bench) -> list[str]:
+    """What to know before the figures are believed."""
+    if not bench.HasField("waiting_share") or bench.waiting_share <= BUSY_SHARE:
+        return []
+    return [
+        f"the machine was busy: the process waited for a core {100 * bench.waiting_share:.0f} % of the time, so "
+        f"latencies are too long and their order is uncertain. Measure again when it is idle."
+    ]
+
+
 def with_speed(page: str, bench: Bench) -> str:
     """The page about a run, which was written before the graphs were timed, with tables of a bench at its end."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -103,6 +114,7 @@ def with_speed(page: str, bench: Bench) -> str:
     section = template.render(
         machine=machine_words(bench),
         peaks=peak_words(bench),
+        remarks=remarks(bench),
         left_out=list(bench.left_out),
         timing_columns=TIMING_COLUMNS,
         timings=[

@@ -1,11 +1,14 @@
 """Times in turn, and how sure their medians are."""
 
+import time
+
 import numpy as np
 import pytest
 from headwise_exporter.bench.timing import (
     FEWEST_ROUNDS,
     MOST_ROUNDS,
     WARM_UP_ROUNDS,
+    Waiting,
     interleaved_for,
     interleaved_seconds,
     spread,
@@ -15,12 +18,31 @@ IMAGES = np.zeros((1, 8, 8, 1), np.uint8)
 
 
 def test_runs_take_turns() -> None:
-    """In every round each run once, in order; rounds that warm up are not counted."""
+    """In every round each run once, in one order and the other; rounds that warm up are not counted."""
     order: list[int] = []
     runs = [lambda images: order.append(0), lambda images: order.append(1)]
-    times = interleaved_seconds(runs, IMAGES, rounds=3)
-    assert times.shape == (3, 2)
-    assert order == [0, 1] * (WARM_UP_ROUNDS + 3)
+    times = interleaved_seconds(runs, IMAGES, rounds=20)
+    assert times.shape == (20, 2)
+    rounds = [tuple(order[start : start + 2]) for start in range(0, len(order), 2)]
+    assert len(rounds) == WARM_UP_ROUNDS + 20
+    assert set(rounds) == {(0, 1), (1, 0)}
+
+
+def test_time_is_that_of_its_run() -> None:
+    """Whatever the order of the round."""
+    times = interleaved_seconds([lambda images: None, lambda images: time.sleep(0.003)], IMAGES, rounds=9)
+    assert (times[:, 1] >= 0.003).all()
+    assert np.median(times[:, 0]) < 0.003
+
+
+def test_waiting_is_what_the_processor_did_not_work() -> None:
+    """Sleeping is waiting, summing is not."""
+    waiting = Waiting()
+    with waiting.counted():
+        time.sleep(0.05)
+    assert waiting.share > 0.5
+    waiting = Waiting(wall_seconds=2.0, processor_seconds=1.5)
+    assert waiting.share == 0.25
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, FEWEST_ROUNDS), (60.0, MOST_ROUNDS)])

@@ -45,6 +45,7 @@ def test_every_variant_has_a_timing_for_each_batch(candidate: Candidate) -> None
     assert result.variants[0].validation_accuracy == 0.5
     assert result.variants[0].peak_memory_bytes == 1024
     assert result.machine.cores >= 1
+    assert 0 <= result.waiting_share <= 1
     assert (bars[0].done, bars[0].total) == (5, 5)
 
 

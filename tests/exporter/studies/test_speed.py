@@ -45,6 +45,15 @@ def test_what_is_not_known_is_a_dash(bench: Bench) -> None:
     assert speed.timing_row(variant, variant.timings[0])[-1] == "-"
 
 
+def test_busy_machine_is_said(bench: Bench) -> None:
+    """Where the process waited for a core for more than a twentieth of the time."""
+    bench.waiting_share = 0.04
+    assert speed.remarks(bench) == []
+    bench.waiting_share = 0.4
+    assert "waited for a core 40 % of the time" in speed.remarks(bench)[0]
+    assert "waited for a core 40 %" in speed.with_speed("<body></body>", bench)
+
+
 def test_page_gets_its_tables_at_its_end(bench: Bench) -> None:
     """Machine, peaks, every variant, and what was left out; text from outside is escaped."""
     bench.left_out.append("pruned, cuda f32: <none>")

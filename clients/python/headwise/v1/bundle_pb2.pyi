@@ -985,7 +985,7 @@ Global___HeadCard: _TypeAlias = HeadCard  # noqa: Y015
 
 @_typing.final
 class Bench(_message.Message):
-    """How fast graphs ran on one machine, all in turn (interleaved), so that a slow moment meets each of them."""
+    """How fast graphs ran on one machine, all in turn, in random order, so that a slow moment meets each of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -993,6 +993,11 @@ class Bench(_message.Message):
     PEAKS_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    WAITING_SHARE_FIELD_NUMBER: _builtins.int
+    waiting_share: _builtins.float
+    """Share of the time of runs with one thread in which the process waited for a core: how busy the machine was with
+    something else. Absent where none ran with one thread, or a GPU was among the engines.
+    """
     @_builtins.property
     def machine(self) -> Global___BenchMachine: ...
     @_builtins.property
@@ -1014,12 +1019,15 @@ class Bench(_message.Message):
         peaks: _abc.Iterable[Global___MachinePeak] | None = ...,
         variants: _abc.Iterable[Global___BenchVariant] | None = ...,
         left_out: _abc.Iterable[_builtins.str] | None = ...,
+        waiting_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_waiting_share", b"_waiting_share", "machine", b"machine", "waiting_share", b"waiting_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "machine", b"machine", "peaks", b"peaks", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_waiting_share", b"_waiting_share", "left_out", b"left_out", "machine", b"machine", "peaks", b"peaks", "variants", b"variants", "waiting_share", b"waiting_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__waiting_share: _TypeAlias = _typing.Literal["waiting_share"]  # noqa: Y015
+    _WhichOneofArgType__waiting_share: _TypeAlias = _typing.Literal["_waiting_share", b"_waiting_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting_share) -> _WhichOneofReturnType__waiting_share | None: ...
 
 Global___Bench: _TypeAlias = Bench  # noqa: Y015
 
