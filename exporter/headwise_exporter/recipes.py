@@ -16,7 +16,7 @@ from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.model.config import CCTConfig, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import ProbeSettings
-from headwise_exporter.pruning.settings import PruneSettings
+from headwise_exporter.pruning.settings import PruneSettings, SearchSettings
 from headwise_exporter.training.loop import TrainingSettings
 
 
@@ -98,6 +98,8 @@ def digits() -> Recipe:
         training=TrainingSettings(
             epochs=60, augmentation=AugmentationSettings(rotation_degrees=12.0, scaling=0.1, shift=0.1)
         ),
+        # One of the best criteria, and few rounds: every criterion would be too much for a demonstration.
+        prune=PruneSettings(criterion="taylor", search=SearchSettings(rounds=5)),
     )
 
 

@@ -11,8 +11,7 @@ Shape suffixes as in `model.cct`.
 """
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,19 +20,20 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headwise_exporter.bench.sessions import open_session
+from headwise_exporter.bench.timing import Timed, interleaved_seconds
 from headwise_exporter.export.graphs import to_onnx
+from headwise_exporter.export.settings import ONNX_RUNTIME
 from headwise_exporter.model.cct import CCT, Encoder, Tokenizer
 from headwise_exporter.model.config import CCTConfig, EncoderShape, count_macs
 from headwise_exporter.progress import Advance, unseen
 from headwise_exporter.pruning.search import Cost
 
 BATCH = 8  # images
-WARM_UP, ROUNDS = 3, 15  # runs of each graph, the medians of the latter counting
+ROUNDS = 15  # runs of each graph, whose median counts
 Points = tuple[tuple[float, float], ...]  # multiply-accumulates and seconds, ascending
 
 
@@ -61,37 +61,27 @@ class _Logits(nn.Module):
         return logits_BK
 
 
-@dataclass(frozen=True)
-class Graph:
-    """A module as ONNX Runtime runs it."""
-
-    session: Any
-    inputs: NDArray[np.float32]
-
-    def seconds(self) -> float:
-        """Of one run."""
-        started = time.perf_counter()
-        self.session.run(None, {"images": self.inputs})
-        return time.perf_counter() - started
+Run = Callable[[], object]
 
 
-def open_graph(module: nn.Module, inputs_B: Tensor) -> Graph:
-    """One thread, and the options of the server's engine."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+def open_graph(module: nn.Module, inputs_B: Tensor) -> Run:
+    """What runs a module once on ONNX Runtime, in float32 on one thread."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.onnx"
         onnx.save_model(to_onnx(module, inputs_B, ["outputs"]), path)
-        session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
-        )
-    return Graph(session, inputs_B.numpy())
+        opened = open_session(path, ONNX_RUNTIME, "f32", 1)
+    inputs = inputs_B.numpy()
+    return lambda: opened.run(inputs)
 
 
-def median_seconds(graphs: list[Graph]) -> list[float]:
-    """Of each graph, all in turn, so that a slow moment meets all."""
-    times = [[graph.seconds() for graph in graphs] for _ in range(WARM_UP + ROUNDS)]
-    return [float(value) for value in np.median(times[WARM_UP:], axis=0)]
+def median_seconds(runs: Sequence[Run]) -> list[float]:
+    """Of each run, all in turn."""
+
+    def timed(run: Run) -> Timed:
+        return lambda images: run()
+
+    times = interleaved_seconds([timed(run) for run in runs], np.empty(0), ROUNDS)
+    return [float(value) for value in np.median(times, axis=0)]
 
 
 def _half(size: int) -> int:
@@ -153,10 +143,10 @@ class LatencyTable:
         return total
 
 
-def _graphs(config: CCTConfig, advance: Advance) -> Iterator[tuple[tuple[Any, ...], float, Graph]]:
+def _graphs(config: CCTConfig, advance: Advance) -> Iterator[tuple[tuple[Any, ...], float, Run]]:
     """Key, multiply-accumulates and graph of every layer and size that is measured."""
 
-    def opened(note: str, module: nn.Module, *shape: int) -> Graph:
+    def opened(note: str, module: nn.Module, *shape: int) -> Run:
         advance(0, note)
         graph = open_graph(module.eval(), torch.randn(BATCH, *shape))
         advance()
@@ -231,10 +221,10 @@ class Latency:
     table: LatencyTable
 
     @cached_property
-    def _dense(self) -> Graph:
+    def _dense(self) -> Run:
         return self._graph(self.table.dense)
 
-    def _graph(self, config: CCTConfig) -> Graph:
+    def _graph(self, config: CCTConfig) -> Run:
         return open_graph(
             _Logits(CCT(config)).eval(), torch.randn(BATCH, config.channels, config.image_size, config.image_size)
         )
