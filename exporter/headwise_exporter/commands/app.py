@@ -42,6 +42,7 @@ from headwise_exporter.commands.options import (
     ThreadsOption,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
+from headwise_exporter.commands.specialise import specialise
 from headwise_exporter.commands.study import compare, report, subsets
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import Dataset, DatasetSettings
@@ -208,8 +209,8 @@ def measure(
             console.out.print(console.findings_table(findings), console.heads_table(findings))
 
 
-for study in (compare, subsets, report):
-    app.command()(study)
+for command in (compare, subsets, report, specialise):
+    app.command()(command)
 
 
 @app.command()

@@ -170,6 +170,16 @@ CompareLayersOption = Annotated[str, typer.Option("--layers", help=f"Where masks
 SeedsOption = Annotated[int, typer.Option(min=1, help="Fine-tuning runs and random masks of each.")]
 SubsetLabelsOption = Annotated[int, typer.Option("--labels", min=2, help="Labels of each subset.")]
 SubsetsOption = Annotated[int, typer.Option("--subsets", min=1, help="Random subsets.")]
+ChosenLabelsOption = Annotated[
+    str | None, typer.Option("--labels", help="Labels of the run's data set, separated by commas.")
+]
+LabelsFileOption = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="The same in a file, a label a line; for any name.")
+]
+OtherOption = Annotated[bool, typer.Option("--other", help="One more output, for all other labels.")]
+SpecialisedRunOption = Annotated[
+    Path | None, typer.Option("--run", help="Folder of the new run; in RUN/specialised by default.")
+]
 MeasureSplitOption = Annotated[
     str | None, typer.Option("--split", help=_help("split", "Images to measure on: validation, test or train."))
 ]

@@ -36,6 +36,8 @@ class DatasetSettings:
     data_dir: str | None = None  # where the downloaded data lies or is put; a folder of the cache by default
     protocol: str | None = None  # the data set's first by default
     image_size: int | None = None  # pixels a side; the data set's own by default
+    labels: tuple[str, ...] | None = None  # that are kept (`data.label_subsets`); all by default
+    other: bool = False  # whether one more label stands for all that are not kept
 
     @property
     def kind(self) -> str:

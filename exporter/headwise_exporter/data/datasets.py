@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headwise_exporter.data import cifar100, digits, flowers102, folder
 from headwise_exporter.data.base import Dataset, DatasetError, DatasetSettings, Split, SplitName
+from headwise_exporter.data.label_subsets import choose_labels
 from headwise_exporter.progress import Progress, silent
 
 __all__ = [
@@ -105,8 +106,9 @@ def load(settings: DatasetSettings, progress: Progress = silent) -> Dataset:
     """The data set of these settings, fetched and decoded where that was not done before.
 
     Raises:
-        DatasetError: there is none such, it cannot be fetched, or its images cannot be read.
+        DatasetError: there is none such, it cannot be fetched, its images cannot be read, or it lacks a label.
         OutputError: the download or the cache cannot be written.
     """
     check_settings(settings)
-    return DATASETS[settings.kind].load(_absolute(settings), progress)
+    whole = DATASETS[settings.kind].load(replace(_absolute(settings), labels=None, other=False), progress)
+    return whole if settings.labels is None else choose_labels(whole, settings.labels, other=settings.other)

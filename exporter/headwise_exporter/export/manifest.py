@@ -64,6 +64,7 @@ class BundleContents:
     test_data: LabelledImages
     seed: int  # of the training
     report: Callable[[pb.Bench | None], str]  # HTML page, with how fast the graphs are, if that was measured
+    specialisation: pb.Specialisation | None = None  # of a model for some labels of another one's
 
 
 def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> pb.TapPointMetrics:
@@ -219,6 +220,7 @@ def make_manifest(
         ),
         metrics=metrics(contents, on_images),
         pruning=pruning,
+        specialisation=contents.specialisation,
         head_cards=head_cards(contents.dense, contents.pruned, contents.kept, labels, pruning.threshold),
         completeness_tolerance=COMPLETENESS_TOLERANCE,
         golden_tolerance=GOLDEN_TOLERANCE,

@@ -27,7 +27,7 @@ from headwise_exporter.nodes.measurements import Measurements
 from headwise_exporter.progress import Advance, unseen
 from headwise_exporter.pruning.masking import Masked, masked_models, nodes_without_cluster
 from headwise_exporter.pruning.names import NONE
-from headwise_exporter.pruning.removal import Candidate, Removal, Trials, best, remove_at_once
+from headwise_exporter.pruning.removal import Candidate, Original, Removal, Trials, best, remove_at_once
 from headwise_exporter.pruning.search import Cost, macs_cost, search
 from headwise_exporter.pruning.settings import LITERAL, PruneSettings
 from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings
@@ -42,7 +42,7 @@ class Pruned:
     tried: list[Masked]
     chosen: Candidate
     candidates: list[Candidate]  # in the order in which they were tried; at the end the dense model, where it is chosen
-    dense_accuracy: float  # on the validation images
+    dense_accuracy: float  # on the validation images; the original's, where the dense model was made from another
     nodes_without_cluster: int  # among those whose connections are under masks
     cost: str  # what was to become less
     speedup: float  # that cost of the dense model over the chosen one's
@@ -88,6 +88,7 @@ def prune(
     cost_of: Callable[[CCTConfig], Cost] = macs_cost,
     earlier: Sequence[Candidate] = (),
     on_candidate: Callable[[int, Candidate], None] = lambda number, candidate: None,
+    original: Original | None = None,
 ) -> Pruned:
     """Mask a trained model and remove units from it.
 
@@ -99,6 +100,7 @@ def prune(
         cost_of: what a search makes less, for the dense model's shape.
         earlier: candidates of a pruning by the same settings that was interrupted.
         on_candidate: called with each candidate that is made now, and its number from 0.
+        original: that the dense model was made from; where nothing passes, the dense model may be worse than it.
 
     Raises:
         PruningError: a pruned model is not the masked one.
@@ -109,7 +111,7 @@ def prune(
     tried = masked_models(model, measurements, *data)
     reported = next((masked for masked in tried if (masked.layers, masked.mask_by) == LITERAL), tried[0])
     base, trials = best(tried), Trials(earlier, on_candidate)
-    removal = Removal(model, base, measurements, *data, trials)
+    removal = Removal(model, base, measurements, *data, trials, original)
     dense = removal.nothing()
     cost = cost_of(model.config) if settings.removal == "search" else macs_cost(model.config)
     chosen = search(removal, dense, cost) if settings.removal == "search" else remove_at_once(removal, dense)
@@ -117,4 +119,5 @@ def prune(
     advance(pruning_images(settings, train_data, validation_data) - counted.done)  # what need not be tried any more
     without = nodes_without_cluster(model, measurements, settings.threshold) if reported.masks else 0
     speedup = 1.0 if chosen is dense else cost.speedup(chosen.model.config)
-    return Pruned(reported, base, tried, chosen, candidates, dense.validation_accuracy, without, cost.unit, speedup)
+    compared = original or dense
+    return Pruned(reported, base, tried, chosen, candidates, compared.validation_accuracy, without, cost.unit, speedup)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
@@ -128,6 +128,14 @@ class Trials:
         return candidate
 
 
+@dataclass(frozen=True)
+class Original:
+    """The model that a dense model was made from: what pruned ones learn from, and are compared with."""
+
+    model: nn.Module  # whose forward returns logits first, of the dense model's labels
+    validation_accuracy: float
+
+
 ChooseUnits = Callable[[UnitStatistics], KeptUnits]  # of the model that the statistics are of
 
 
@@ -144,6 +152,12 @@ class Removal:
     fine_tuning: TrainingSettings
     advance: Advance
     trials: Trials
+    original: Original | None = None  # the dense model by default
+
+    @property
+    def teacher(self) -> nn.Module:
+        """What pruned models learn from."""
+        return self.original.model if self.original else self.dense
 
     def scores(self, start: Candidate, statistics: UnitStatistics, criterion: str) -> dict[str, Tensor]:
         """Of every unit of a model by a criterion; fields are those of the dense model's nodes."""
@@ -167,7 +181,8 @@ class Removal:
 
     def passes(self, candidate: Candidate, dense: Candidate) -> bool:
         """Whether a candidate loses no more than it may."""
-        return self.settings.passes(candidate.validation_accuracy, dense.validation_accuracy)
+        compared = self.original or dense
+        return self.settings.passes(candidate.validation_accuracy, compared.validation_accuracy)
 
     def candidate(
         self, start: Candidate, choose_units: ChooseUnits, criterion: str, images: int | None = None
@@ -186,7 +201,7 @@ class Removal:
                 small,
                 self.train_data,
                 self.fine_tuning,
-                teacher=teacher_of(self.dense, self.settings.distillation),
+                teacher=teacher_of(self.teacher, self.settings.distillation),
                 after_step=pruned_masks(self.base.masks, self.base.model, of_base).reapply(small),
                 on_step=lambda step: self.advance(step.images),
             )

@@ -148,7 +148,7 @@ def search(removal: Removal, dense: Candidate, cost: Cost) -> Candidate:
         The one of the least cost among those that lose no more than they may; the dense model where there is none.
     """
     settings, whole = removal.settings.search, cost.of(dense.model.config)
-    taught_NK = predict(removal.dense, seen := removal.train_data.sample(settings.images))
+    taught_NK = predict(removal.teacher, seen := removal.train_data.sample(settings.images))
 
     def after_round(start: Candidate, share: float, criterion: str) -> Candidate:
         def chosen(statistics: UnitStatistics) -> KeptUnits:

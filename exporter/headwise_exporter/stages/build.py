@@ -54,6 +54,7 @@ from headwise_exporter.pruning.provenance import provenance
 from headwise_exporter.pruning.prune import fine_tunings, prune, pruning_images
 from headwise_exporter.pruning.search import macs_cost
 from headwise_exporter.recipes import Recipe
+from headwise_exporter.stages.original import original_of, specialisation
 from headwise_exporter.stages.run import (
     DENSE,
     DENSE_MEASUREMENTS,
@@ -288,6 +289,7 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
                 cost_of=macs_cost if settings.search.macs is not None else latency_cost(measured_table),
                 earlier=load_trials(run, trials),
                 on_candidate=partial(save_trial, run, trials),
+                original=original_of(run, validation_data),
             )
         small = pruned.chosen.model
         measurements = _measured(small, dataset, probes, progress, "measure the pruned model")
@@ -341,6 +343,7 @@ def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
         test_data=split_images(dataset, "test"),
         seed=trained_recipe(run).training.seed,
         report=lambda timed: report_page(run, timed),
+        specialisation=specialisation(run, split_images(dataset, "validation")),
     )
 
 

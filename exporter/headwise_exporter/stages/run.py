@@ -1,6 +1,7 @@
 """What a run's folder contains: the names of its files, and what is read from them.
 
     dense.safetensors, masked.safetensors, pruned.safetensors              models
+    original.safetensors                                                   that dense was made from (`stages.original`)
     dense.measurements.safetensors, pruned.measurements.safetensors        their probes and nodes
     training.json findings.json pruning.json comparison.json subsets.json  records
     report/                                                                the page and its figures
@@ -25,6 +26,7 @@ from headwise_exporter.pruning.compaction import KeptUnits
 from headwise_exporter.recipes import Recipe, from_record, override
 
 DENSE, MASKED, PRUNED = "dense.safetensors", "masked.safetensors", "pruned.safetensors"
+ORIGINAL = "original.safetensors"
 DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS = "dense.measurements.safetensors", "pruned.measurements.safetensors"
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
 COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
@@ -69,7 +71,8 @@ def trained_dataset(run: Path, progress: Progress = silent) -> Dataset:
         RunError: the run has no trained model.
         DatasetError: the data set is not where it was.
     """
-    return datasets.load(DatasetSettings(**training_record(run)["dataset"]), progress)
+    settings = TypeAdapter(DatasetSettings).validate_python(training_record(run)["dataset"])
+    return datasets.load(settings, progress)
 
 
 def trained_recipe(run: Path, assignments: Sequence[str] = ()) -> Recipe:

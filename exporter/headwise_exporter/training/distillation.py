@@ -12,10 +12,8 @@ Shape suffixes as in `model.cct`.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-
-from headwise_exporter.model.cct import CCT
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class DistillationSettings:
 class Teacher:
     """Whom a model learns from, and how much."""
 
-    model: CCT
+    model: nn.Module  # whose forward returns logits first
     settings: DistillationSettings
 
     @torch.no_grad()
@@ -50,7 +48,7 @@ class Teacher:
         return logits_BK
 
 
-def teacher_of(model: CCT, settings: DistillationSettings) -> Teacher | None:
+def teacher_of(model: nn.Module, settings: DistillationSettings) -> Teacher | None:
     """The model as a teacher; None where labels are all that is learnt from."""
     return Teacher(model, settings) if settings.label_share < 1 else None
 

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 
 import torch
 from headwise.v1.bundle_pb2 import Interval
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.model.cct import CCT
 from headwise_exporter.progress import Count, uncounted
 
 
 @torch.no_grad()
-def predict(model: CCT, data: LabelledImages, batch_size: int | None = None, on_images: Count = uncounted) -> Tensor:
-    """Logits (N, K) in evaluation mode, on the device of the images."""
+def predict(
+    model: nn.Module, data: LabelledImages, batch_size: int | None = None, on_images: Count = uncounted
+) -> Tensor:
+    """Logits (N, K) in evaluation mode, on the device of the images.
+
+    Args:
+        model: whose forward returns logits first, as that of a CCT.
+    """
     model.eval()
     logits = []
     with data.visited_by(model):
@@ -50,7 +55,7 @@ class Evaluation:
         return self.correct / self.images
 
 
-def evaluate(model: CCT, data: LabelledImages, on_images: Count = uncounted) -> Evaluation:
+def evaluate(model: nn.Module, data: LabelledImages, on_images: Count = uncounted) -> Evaluation:
     """Run the model on all images."""
     logits_NK, labels_N = predict(model, data, on_images=on_images), data.labels_N
     loss = float(functional.cross_entropy(logits_NK, labels_N))
@@ -78,7 +83,7 @@ class Accuracy:
     interval_high: float
 
 
-def accuracy(name: str, model: CCT, split: str, data: LabelledImages, on_images: Count = uncounted) -> Accuracy:
+def accuracy(name: str, model: nn.Module, split: str, data: LabelledImages, on_images: Count = uncounted) -> Accuracy:
     """Evaluate a model, with an interval."""
     evaluation = evaluate(model, data, on_images)
     interval = wilson_interval(evaluation.correct, evaluation.images)

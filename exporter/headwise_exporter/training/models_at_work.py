@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from headwise_exporter.data.images import LabelledImages
-from headwise_exporter.model.cct import CCT
 
 
 @contextmanager
-def _channels_innermost(model: CCT) -> Iterator[None]:
+def _channels_innermost(model: nn.Module) -> Iterator[None]:
     """Makes convolutions and pooling faster: images follow the weights."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
     try:
@@ -21,7 +20,7 @@ def _channels_innermost(model: CCT) -> Iterator[None]:
 
 
 @contextmanager
-def models_at_work(data: LabelledImages, models: Sequence[CCT]) -> Iterator[None]:
+def models_at_work(data: LabelledImages, models: Sequence[nn.Module]) -> Iterator[None]:
     """The models are on the images' device and laid out for speed."""
     with ExitStack() as stack:
         for model in models:
@@ -31,7 +30,7 @@ def models_at_work(data: LabelledImages, models: Sequence[CCT]) -> Iterator[None
 
 
 @contextmanager
-def others_frozen(model: CCT, learnt: Sequence[nn.Parameter]) -> Iterator[None]:
+def others_frozen(model: nn.Module, learnt: Sequence[nn.Parameter]) -> Iterator[None]:
     """Gradients that nothing learns from are not computed, and do not enter the clipped norm."""
     learning = set(map(id, learnt))
     frozen = [parameter for parameter in model.parameters() if id(parameter) not in learning]

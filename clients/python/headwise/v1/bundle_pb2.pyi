@@ -149,6 +149,7 @@ class Bundle(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
     BENCH_FIELD_NUMBER: _builtins.int
+    SPECIALISATION_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format. A reader refuses a version it does not know."""
     name: _builtins.str
@@ -198,6 +199,10 @@ class Bundle(_message.Message):
     def bench(self) -> Global___Bench:
         """How fast its graphs ran where it was exported. Absent when that was not measured."""
 
+    @_builtins.property
+    def specialisation(self) -> Global___Specialisation:
+        """Of a model for some of the labels that another one has."""
+
     def __init__(
         self,
         *,
@@ -219,12 +224,15 @@ class Bundle(_message.Message):
         files: _abc.Iterable[Global___File] | None = ...,
         variants: _abc.Iterable[Global___Variant] | None = ...,
         bench: Global___Bench | None = ...,
+        specialisation: Global___Specialisation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "bench", b"bench", "data", b"data", "input", b"input", "metrics", b"metrics", "pruning", b"pruning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation", "architecture", b"architecture", "bench", b"bench", "data", b"data", "input", b"input", "metrics", b"metrics", "pruning", b"pruning", "specialisation", b"specialisation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "bench", b"bench", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation", "architecture", b"architecture", "bench", b"bench", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "specialisation", b"specialisation", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__specialisation: _TypeAlias = _typing.Literal["specialisation"]  # noqa: Y015
+    _WhichOneofArgType__specialisation: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__specialisation) -> _WhichOneofReturnType__specialisation | None: ...
 
 Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
 
@@ -302,6 +310,64 @@ class Variant(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Variant: _TypeAlias = Variant  # noqa: Y015
+
+@_typing.final
+class Specialisation(_message.Message):
+    """What a model for some labels was made from. "dense" is, elsewhere in the manifest, that model with its classifier
+    head's rows of these labels alone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DENSE_SHA256_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    VALIDATION_IMAGES_FIELD_NUMBER: _builtins.int
+    DENSE_VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_INTERVAL_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Of the run whose dense model it was made from."""
+    dense_sha256: _builtins.str
+    """sha256 of that model's weights, as File.sha256."""
+    other: _builtins.bool
+    """Whether the last of Bundle.labels stands for all labels of that model that are not among the others."""
+    validation_images: _builtins.int
+    """How both models do among Bundle.labels, on the same validation images."""
+    dense_validation_accuracy: _builtins.float
+    validation_accuracy: _builtins.float
+    p_value: _builtins.float
+    """That both are equally often right, by McNemar's test."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """That model's labels."""
+
+    @_builtins.property
+    def difference_interval(self) -> Global___Interval:
+        """By how much the model in this bundle is better, by bootstrap over the images."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        dense_sha256: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        other: _builtins.bool = ...,
+        validation_images: _builtins.int = ...,
+        dense_validation_accuracy: _builtins.float = ...,
+        validation_accuracy: _builtins.float = ...,
+        difference_interval: Global___Interval | None = ...,
+        p_value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference_interval", b"difference_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense_sha256", b"dense_sha256", "dense_validation_accuracy", b"dense_validation_accuracy", "difference_interval", b"difference_interval", "labels", b"labels", "other", b"other", "p_value", b"p_value", "run", b"run", "validation_accuracy", b"validation_accuracy", "validation_images", b"validation_images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Specialisation: _TypeAlias = Specialisation  # noqa: Y015
 
 @_typing.final
 class File(_message.Message):
