@@ -14,7 +14,9 @@ TRAINING, STUDY = "training.json", "study.json"
 # What this folder's other scripts record of a data set beside these.
 SEEDS, IMAGES_TO_MEASURE_ON = "seeds.json", "images_to_measure_on.json"
 FINE_TUNING, MASKED_TRAINING, RECOVERY = "fine_tuning.json", "masked_training.json", "recovery.json"
+SPECIALISE = "specialise.json"
 
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a trained run.")]
 MeasuredRunArgument = Annotated[Path, typer.Argument(help="Folder of a measured run.")]
 NameArgument = Annotated[str, typer.Argument(help="Of the folder under results/.")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of all records; another than results/ for a trial.")]

@@ -115,7 +115,7 @@ def specialise(
         data, done = specialise_stage(source, run, whole, asked, other=other)
         say("specialise", done)
         console.err.print(data.describe(), highlight=False, markup=False, soft_wrap=True)
-        pruning = {"criterion": criterion, "max_drop": max_drop, "speedup": speedup, "macs": macs}
+        pruning = {"speedup": speedup, "macs": macs, "criterion": criterion, "max_drop": max_drop}
         recipe = trained_recipe(run, assignments(settings, **pruning))
         say("measure", measure_stage(run, recipe.probes, data, console.progress))
         say("findings", findings_stage(run, recipe.findings, recipe.probes, data, console.progress))

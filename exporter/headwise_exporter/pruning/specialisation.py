@@ -20,6 +20,7 @@ from headwise_exporter.model.cct import CCT
 
 HEAD_WEIGHT, HEAD_BIAS = "classifier.fc.weight", "classifier.fc.bias"
 FIT_IMAGES = 5000  # training images that the row of `other` is fitted on
+ROUNDING = 1e-5  # of float32: the final norm fixes the nodes' sum, and what varies less than this is not fitted
 
 
 class LabelReading(nn.Module):
@@ -74,7 +75,7 @@ def _other_row(reading: LabelReading, data: LabelledImages) -> Tensor:
             fitted.append(logits_BJ[:, -1:].double().cpu())
     nodes_ND = torch.cat(nodes)
     inputs_NE = torch.cat((nodes_ND, torch.ones(len(nodes_ND), 1, dtype=torch.float64)), 1)
-    row_E1: Tensor = torch.linalg.lstsq(inputs_NE, torch.cat(fitted)).solution
+    row_E1: Tensor = torch.linalg.lstsq(inputs_NE, torch.cat(fitted), rcond=ROUNDING).solution
     return row_E1[:, 0].float()
 
 
