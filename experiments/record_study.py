@@ -31,6 +31,7 @@ from records import (
     RESULTS,
     ROOT,
     SEEDS,
+    SPECIALISE,
     STUDY,
     TRAINING,
     NameArgument,
@@ -42,7 +43,7 @@ from summary import expert_agreement, few_labels, label_gains
 
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
-BESIDE = (SEEDS, IMAGES_TO_MEASURE_ON, FINE_TUNING, RECOVERY, MASKED_TRAINING)
+BESIDE = (SEEDS, IMAGES_TO_MEASURE_ON, FINE_TUNING, RECOVERY, MASKED_TRAINING, SPECIALISE)
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
