@@ -14,6 +14,7 @@ from headwise.v1.bundle_pb2 import Bundle
 from rich.table import Table
 
 from headwise_exporter.commands import console
+from headwise_exporter.commands.export import variant_table
 from headwise_exporter.commands.options import (
     ChosenLabelsOption,
     CriterionOption,
@@ -75,7 +76,7 @@ def specialisation_json(manifest: Bundle, folder: Path) -> str:
     whole: dict[str, Any] = json_format.MessageToDict(
         manifest, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    shown = ("name", "version", "labels", "specialisation", "metrics", "pruning")
+    shown = ("name", "version", "labels", "specialisation", "metrics", "pruning", "variants")
     return json.dumps({"folder": str(folder), **{key: whole[key] for key in shown}}, indent=2)
 
 
@@ -122,11 +123,13 @@ def specialise(
         say("prune", prune_stage(run, recipe, data, console.progress))
         check_pruned(run)
         say("report", report_stage(run, data, console.progress)[1])
-        folder, done = export_stage(run, data, out, name or f"{data.name}_{short}", console.progress)
+        model = name or f"{data.name}_{short}"
+        folder, done = export_stage(run, data, out, model, console.progress, recipe.quantize)
         say("export", done)
         manifest = read_manifest(folder)
         if as_json:
             print(specialisation_json(manifest, folder))
         else:
-            console.out.print(specialisation_table(manifest))
+            for table in (specialisation_table, variant_table) if manifest.variants else (specialisation_table,):
+                console.out.print(table(manifest))
             console.out.print(f"bundle: {folder}", highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ from headwise_exporter.stages.specialise import (
 from support import exporter
 
 LABELS = "8,3,9"
-SMALL = ("--macs", "0.7", "--max-drop", "100", "--set", "prune.search.images=50")
+SMALL = ("--macs", "0.7", "--max-drop", "100", "--set", "prune.search.images=50", "--set", "quantize.engines=[]")
 
 
 def specialised(run: Path, out: Path, *arguments: str) -> dict[str, Any]:
