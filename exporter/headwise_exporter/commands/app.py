@@ -209,8 +209,8 @@ def measure(
             console.out.print(console.findings_table(findings), console.heads_table(findings))
 
 
-for command in (compare, subsets, report, specialise):
-    app.command()(command)
+for study in (compare, subsets, report, specialise):
+    app.command()(study)
 
 
 @app.command()

@@ -112,9 +112,9 @@ def specialise(
         whole = trained_dataset(source, console.progress)
         short = specialised_name(asked, other=other)
         run = run or source / FOLDER / short
-        check_writable(out)
         data, done = specialise_stage(source, run, whole, asked, other=other)
         say("specialise", done)
+        check_writable(out)
         console.err.print(data.describe(), highlight=False, markup=False, soft_wrap=True)
         pruning = {"speedup": speedup, "macs": macs, "criterion": criterion, "max_drop": max_drop}
         recipe = trained_recipe(run, assignments(settings, **pruning))
