@@ -73,7 +73,8 @@ def fresh_model(
 
     def trained(training: TrainingSettings) -> CCT:
         torch.manual_seed(training.seed)
-        model = CCT(config, attention_dropout=recipe.model.attention_dropout)
+        dropout = {name: getattr(recipe.model, name) for name in ("attention_dropout", "stochastic_depth")}
+        model = CCT(config, **dropout)
         train(model, data, training, teacher=teacher)
         return model
 
