@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from headwise_exporter.progress import Advance, counted
-from headwise_exporter.pruning.names import ANDC, DENSE, NONE
+from headwise_exporter.pruning.names import ANDC, DENSE, NONE, REACHED
 from headwise_exporter.studies.wording import at_once, masks, mean_percent, p_value, percent, points
 
 if TYPE_CHECKING:  # of modules that import torch
@@ -289,6 +289,9 @@ def candidate_table(manifest: Bundle) -> Table:
         table.caption += "; each lost more, so nothing is removed"
     elif pruning.HasField("cost"):
         table.caption += f"; the chosen one has 1/{pruning.speedup:.2f} of the {pruning.cost}"
+        asked = pruning.speedup_asked or (1 / pruning.macs_asked if pruning.macs_asked else 0.0)
+        if pruning.speedup < REACHED * asked:
+            table.caption += f", not the 1/{asked:.2f} asked for: more rounds, or a larger --max-drop"
     return table
 
 

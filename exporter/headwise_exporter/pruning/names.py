@@ -6,6 +6,7 @@ What they mean is said where they are computed: layers in `pruning.masks`, choic
 
 from typing import Final, Literal, get_args
 
+REACHED = 0.98  # of a measured speed-up, at which it counts as reached
 AUTO: Final = "auto"  # what is best on the validation images
 NONE: Final = "none"  # in place of what chooses connections: no masks
 

@@ -25,13 +25,13 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.config import CCTConfig, EncoderShape, count_macs
 from headwise_exporter.pruning.compaction import FILTERS_MULTIPLE, MULTIPLE, NO_UNITS, KeptUnits, choose, remove_masked
+from headwise_exporter.pruning.names import REACHED
 from headwise_exporter.pruning.removal import Candidate, Removal, UnitStatistics, best, masked_units
 from headwise_exporter.training.distillation import DistillationSettings, loss_sum
 from headwise_exporter.training.evaluation import predict
 
 HIDDEN_STEPS = 6  # in which all hidden nodes of an encoder go
 STATISTICS_IMAGES = 5000  # training images that scores, means and refits are taken from
-REACHED = 0.98  # of a measured speed-up, at which it counts as reached
 
 
 @dataclass(frozen=True)

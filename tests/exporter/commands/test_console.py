@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import support
+from headwise.v1.bundle_pb2 import Bundle, PruningProvenance
 from headwise_exporter.commands import console
 from rich.console import Console
 
@@ -101,3 +102,12 @@ def test_unknown_total_is_counted(clock: list[float]) -> None:
     for _ in itertools.repeat(None, 3):
         bar.advance(1, None, resumed=False)
     assert bar.line() == "fetch a: 3 MiB"
+
+
+@pytest.mark.parametrize(("speedup", "missed"), [(2.0, False), (1.97, False), (1.5, True)])
+def test_speedup_that_was_not_reached_is_said(speedup: float, missed: bool) -> None:
+    """Under the table of the pruned models, with what was asked for."""
+    pruning = PruningProvenance(criterion="taylor", cost="latency", speedup_asked=2.0, speedup=speedup)
+    caption = str(console.candidate_table(Bundle(pruning=pruning)).caption)
+    assert f"1/{speedup:.2f} of the latency" in caption
+    assert ("not the 1/2.00 asked for" in caption) == missed
