@@ -99,7 +99,7 @@ def digits() -> Recipe:
             epochs=60, augmentation=AugmentationSettings(rotation_degrees=12.0, scaling=0.1, shift=0.1)
         ),
         # One of the best criteria, and few rounds: every criterion would be too much for a demonstration.
-        prune=PruneSettings(criterion="taylor", search=SearchSettings(rounds=5)),
+        prune=PruneSettings(criterion="taylor", search=SearchSettings(rounds=5, images=200)),
     )
 
 
