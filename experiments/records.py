@@ -10,7 +10,7 @@ from headwise_exporter.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-TRAINING, STUDY = "training.json", "study.json"
+TRAINING, STUDY, TEACHER = "training.json", "study.json", "teacher.json"
 # What this folder's other scripts record of a data set beside these.
 SEEDS, IMAGES_TO_MEASURE_ON = "seeds.json", "images_to_measure_on.json"
 FINE_TUNING, MASKED_TRAINING, RECOVERY = "fine_tuning.json", "masked_training.json", "recovery.json"

@@ -17,6 +17,7 @@ from headwise_exporter.model.config import CCTConfig, cct
 from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import ProbeSettings
 from headwise_exporter.pruning.settings import PruneSettings, SearchSettings
+from headwise_exporter.training.distillation import TeachingSettings
 from headwise_exporter.training.loop import TrainingSettings
 
 
@@ -66,6 +67,7 @@ class Recipe:
     image_size: int | None = None  # pixels a side; the data set's own by default
     protocol: str | None = None  # how the data set is divided into its splits; its first by default
     start: str | None = None  # weights that training starts from where none are asked for, if they fit
+    teaching: TeachingSettings = field(default_factory=TeachingSettings)  # where there is a teacher (--teacher)
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     findings: FindingsSettings = field(default_factory=FindingsSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
@@ -222,6 +224,30 @@ def flowers102_cpu() -> Recipe:
     )
 
 
+def flowers102_taught() -> Recipe:
+    """Not run yet. flowers102_cpu's weights go on at 80 px, learning from a teacher's logits alone.
+
+    `python experiments/teachers.py flowers102 teachers/flowers102.onnx`, then `exporter build --dataset flowers102
+    --recipe flowers102_taught --teacher teachers/flowers102.onnx`. 25 tokens. The teacher sees the views at 128 px.
+    """
+    plain = flowers102_cpu()
+    return replace(
+        plain,
+        image_size=80,
+        model=replace(plain.model, stochastic_depth=0.0),  # views regularise
+        training=replace(
+            plain.training,
+            epochs=72,
+            learning_rate=1e-3,
+            weight_decay=0.5,
+            warm_up_epochs=2,
+            average_decay=0.995,  # of the last 200 of 1,080 steps
+        ),
+        start="checkpoint:flowers102",
+        teaching=TeachingSettings(temperature=2.0, views=24),
+    )
+
+
 def folder() -> Recipe:
     """Not measured: what it gives depends on your images. A small CCT at 64 px, for any folder of photos.
 
@@ -234,7 +260,8 @@ def folder() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (digits, cct_7_3x1, cifar100_cpu, cct_7_7x2, flowers102_cpu, folder)
+    recipe.__name__: recipe
+    for recipe in (digits, cct_7_3x1, cifar100_cpu, cct_7_7x2, flowers102_cpu, flowers102_taught, folder)
 }
 
 

@@ -39,6 +39,11 @@ from headwise_exporter.commands.options import (
     SetOption,
     SpeedupOption,
     SplitOption,
+    TeacherLayoutOption,
+    TeacherMeanOption,
+    TeacherOption,
+    TeacherSizeOption,
+    TeacherStdOption,
     ThreadsOption,
 )
 from headwise_exporter.commands.shared import clear_errors, say, set_threads
@@ -51,6 +56,7 @@ from headwise_exporter.progress import silent
 
 if TYPE_CHECKING:
     from headwise_exporter.recipes import Recipe
+    from headwise_exporter.training.teacher_files import TeacherFile
 
 LABEL_BYTES = 200  # in the name of a file, of which systems take 255
 
@@ -74,7 +80,15 @@ def _ignore(line: str) -> None:
     pass
 
 
-def _train(run: Path, source: DatasetSettings, recipe: "Recipe", init: str | None, *, goes_on: bool) -> Dataset:
+def _train(
+    run: Path,
+    source: DatasetSettings,
+    recipe: "Recipe",
+    init: str | None,
+    teacher: "TeacherFile | None",
+    *,
+    goes_on: bool,
+) -> Dataset:
     """Load the data set and train on it; under torchrun only the main process comes back.
 
     Args:
@@ -92,7 +106,7 @@ def _train(run: Path, source: DatasetSettings, recipe: "Recipe", init: str | Non
         for remark in data.remarks:
             note(f"note: {remark}")
         work_after = work_after_training(recipe, len(data.train)) if goes_on else 0.0
-        done = train_stage(run, recipe, data, shown, init, note, work_after)
+        done = train_stage(run, recipe, data, shown, init, note, work_after, teacher)
         if not distributed.is_main():
             raise typer.Exit
     say("train", done)
@@ -110,6 +124,11 @@ def build(
     name: NameOption = None,
     recipe: RecipeOption = None,
     init: InitOption = None,
+    teacher: TeacherOption = None,
+    teacher_size: TeacherSizeOption = None,
+    teacher_layout: TeacherLayoutOption = None,
+    teacher_mean: TeacherMeanOption = None,
+    teacher_std: TeacherStdOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
     layers: PruneLayersOption = None,
@@ -124,17 +143,18 @@ def build(
 ) -> None:
     """Train, measure, prune, export and quantise: from a data set to a bundle. Goes on where an earlier one stopped."""
     with clear_errors():
-        from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings
+        from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings, teacher_file
         from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
 
         pruning = {"layers": layers, "mask_by": mask_by, "criterion": criterion, "max_drop": max_drop}
         pruning |= {"speedup": speedup, "macs": macs}
         given = assignments(settings, epochs=epochs, seed=seed, **pruning)
         source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
+        taught_by = teacher_file(teacher, teacher_size, teacher_layout, teacher_mean, teacher_std)
         set_threads(threads)
         run = run or Path("runs") / datasets.model_name(source)
         check_writable(out)
-        data = _train(run, source, chosen, init, goes_on=True)
+        data = _train(run, source, chosen, init, taught_by, goes_on=True)
         say("measure", measure_stage(run, chosen.probes, data, console.progress))
         say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
         say("prune", prune_stage(run, chosen, data, console.progress))
@@ -150,6 +170,11 @@ def train(
     image_size: ImageSizeOption = None,
     recipe: RecipeOption = None,
     init: InitOption = None,
+    teacher: TeacherOption = None,
+    teacher_size: TeacherSizeOption = None,
+    teacher_layout: TeacherLayoutOption = None,
+    teacher_mean: TeacherMeanOption = None,
+    teacher_std: TeacherStdOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -157,12 +182,13 @@ def train(
 ) -> None:
     """Train the dense model."""
     with clear_errors():
-        from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings
+        from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings, teacher_file
 
         given = assignments(settings, epochs=epochs, seed=seed)
         source, chosen = chosen_recipe(dataset_settings(dataset, data_dir, protocol, image_size), recipe, given)
+        taught_by = teacher_file(teacher, teacher_size, teacher_layout, teacher_mean, teacher_std)
         set_threads(threads)
-        _train(run, source, chosen, init, goes_on=False)
+        _train(run, source, chosen, init, taught_by, goes_on=False)
 
 
 @app.command()

@@ -82,6 +82,26 @@ InitOption = Annotated[
         autocompletion=one_of(*(f"{PREFIX}{name}" for name in shipped_checkpoints()), RANDOM),
     ),
 ]
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        help="Classifier of the same labels to learn from: an ONNX graph, a run's dense.safetensors, or"
+        " checkpoint:NAME. The labels alone by default.",
+        autocompletion=_one_of(*(f"{PREFIX}{name}" for name in shipped_checkpoints())),
+    ),
+]
+TeacherSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Pixels a side of the teacher's images, where its graph does not say.")
+]
+TeacherLayoutOption = Annotated[
+    str | None, typer.Option(help="Axes of the teacher's images, where its graph does not say: nchw or nhwc.")
+]
+TeacherMeanOption = Annotated[
+    str | None,
+    typer.Option(help="What a teacher of float images subtracts from values in 0 to 1: 0.485,0.456,0.406, say."),
+]
+TeacherStdOption = Annotated[str | None, typer.Option(help="What it divides by then: 0.229,0.224,0.225, say.")]
 EpochsOption = Annotated[
     int | None,
     typer.Option(min=0, help=_help("epochs", "Epochs of training; 0 takes the weights of --init as they are.")),

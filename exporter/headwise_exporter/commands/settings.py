@@ -15,6 +15,7 @@ from headwise_exporter.pruning.names import ANDC, COMPARED, LAYERS, Layers
 from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.recipes import Recipe, RecipeError, find_recipe, override
 from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
+from headwise_exporter.training.teacher_files import LAYOUTS, TeacherFile
 
 
 def dataset_settings(name: str, data_dir: Path | None, protocol: str | None, image_size: int | None) -> DatasetSettings:
@@ -103,3 +104,30 @@ def chosen_recipe(
     warn_of_emulated_bf16(recipe)
     protocol, image_size = asked.protocol or recipe.protocol, asked.image_size or recipe.image_size
     return replace(asked, protocol=protocol, image_size=image_size), recipe
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers between commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected numbers like 0.5,0.5,0.5, found {text!r}", param_hint=f"--{option}"
+        ) from None
+
+
+def teacher_file(
+    path: str | None, size: int | None, layout: str | None, mean: str | None, std: str | None
+) -> TeacherFile | None:
+    """The teacher that the command line asks for, and what it says of its input."""
+    if path is None:
+        stated = {"size": size, "layout": layout, "mean": mean, "std": std}
+        for name in (name for name, value in stated.items() if value is not None):
+            raise typer.BadParameter("expected --teacher with it, found none", param_hint=f"--teacher-{name}")
+        return None
+    if layout is not None:
+        _check_known("teacher-layout", layout, LAYOUTS)
+    axes = next((known for known in LAYOUTS if known == layout), None)
+    return TeacherFile(path, size, axes, _numbers("teacher-mean", mean), _numbers("teacher-std", std))

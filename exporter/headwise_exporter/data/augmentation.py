@@ -315,7 +315,8 @@ def _own_shares(batch: int, rows: int, columns: int, settings: AugmentationSetti
     windows = []
     for pixels in (rows, columns):
         side_B = ((1 - share_B).sqrt() * pixels).floor()
-        first_B = torch.randint(pixels, (batch,)) - (side_B / 2).floor()  # may reach out of the image
+        # A share of the side, so that the same state gives the same window at any size; may reach out of the image.
+        first_B = (torch.rand(batch) * pixels).floor() - (side_B / 2).floor()
         windows.append((first_B, first_B + side_B))
     outside_B1YX = (~_inside(windows[0], windows[1], rows, columns)).float()
     return torch.where(cut_B.view(-1, 1, 1, 1), outside_B1YX, share_B.view(-1, 1, 1, 1))

@@ -60,7 +60,7 @@ def cache_limit_bytes() -> int:
     return int(limit_gib * (1 << 30))
 
 
-def _make_room(folder: Path, needed_bytes: int) -> None:
+def make_room(folder: Path, needed_bytes: int) -> None:
     """Delete what was not used for longest, until so many bytes more are within the limit, and what was abandoned.
 
     On Linux and macOS a run that has a deleted file mapped keeps it until it ends; Windows does not delete it.
@@ -152,7 +152,7 @@ def decoded(name: str, root: Path, files_N: Sequence[Path], size: int, progress:
         with contextlib.suppress(OSError):  # a cache that may only be read
             os.utime(path)  # used now
         return images_NYXC
-    _make_room(path.parent, math.prod(shape))
+    make_room(path.parent, math.prod(shape))
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         _write(file, name, root, files_N, size, progress)
     if (made := _open(path, shape)) is None:

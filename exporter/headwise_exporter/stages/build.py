@@ -72,12 +72,14 @@ from headwise_exporter.stages.run import (
     training_record,
 )
 from headwise_exporter.stages.stage import Stage, carry_out, is_current, write_stage_record
+from headwise_exporter.stages.teaching import teaching
 from headwise_exporter.stages.trials import load_trials, remove_trials, save_trial
 from headwise_exporter.studies.speed import with_speed
 from headwise_exporter.training.evaluation import Accuracy, accuracy
 from headwise_exporter.training.log import training_log
 from headwise_exporter.training.loop import TrainingError, train
 from headwise_exporter.training.messages import PROBED, TrainingMessages, end_line
+from headwise_exporter.training.teacher_files import TeacherFile
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
@@ -131,6 +133,7 @@ def train_stage(
     initial_weights: str | None = None,
     say: Callable[[str], None] = lambda line: None,
     work_after: float = 0.0,
+    teacher: TeacherFile | None = None,
 ) -> bool:
     """Train the dense model, resuming an interrupted training; True when there was something to do.
 
@@ -141,9 +144,11 @@ def train_stage(
         say: called with lines on what was taken from the initial weights, where the training goes on, how long it
             will take, and whether it stopped early.
         work_after: of the stages that the caller has follow, in images trained on; to say how long they take.
+        teacher: to learn from, by the recipe's `teaching`; the labels alone by default.
 
     Raises:
         CheckpointError: the initial weights cannot be read or do not fit.
+        TeacherError: the teacher cannot be read, does not fit the data set, or says what is no number.
         TrainingError: the loss is not finite, or there is nothing to train and nothing to take.
         OutputError: the system refused a write.
     """
@@ -151,11 +156,13 @@ def train_stage(
     initial_weights, remark = _start(recipe, config, initial_weights)
     if recipe.training.epochs == 0 and initial_weights is None:
         raise TrainingError("expected weights to start from (--init), as 0 epochs train nothing; found none.")
+    fingerprint, taught = dataset_fingerprint(dataset, progress), teaching(teacher, recipe, dataset)
     settings = {
-        "dataset": dataset_fingerprint(dataset, progress),
+        "dataset": fingerprint,
         "model": asdict(recipe.model),
         "training": asdict(recipe.training),
         "initial_weights": file_sha256(weights_path(initial_weights)) if initial_weights is not None else None,
+        "teacher": taught.settings() if taught else None,
     }
 
     def produce() -> None:
@@ -173,6 +180,7 @@ def train_stage(
         elif remark:
             say(remark)
         data, validation = (split_images(dataset, name) for name in ("train", "validation"))
+        views = taught.views(dataset, fingerprint, progress, say) if taught else None
         checkpoint = run / "training.resume.pt"
         log_of_main = training_log(run) if distributed.is_main() else nullcontext(lambda epochs: None)
         with progress("train", recipe.training.epochs * len(data), "images") as advance, log_of_main as log:
@@ -189,6 +197,7 @@ def train_stage(
                 model,
                 data,
                 recipe.training,
+                teacher=views,
                 validation=validation,
                 checkpoint=checkpoint,
                 identity=json.dumps(settings),
@@ -206,6 +215,7 @@ def train_stage(
             "images": dataset.describe(),
             "recipe": asdict(recipe),
             "initial_weights": initial_weights,
+            "teacher": taught.record() if taught else None,
             "epochs": [asdict(epoch) for epoch in result.epochs],
             "stopped_early": result.stopped_early(recipe.training),
             "epoch_of_weights": result.best.epoch if result.best else len(result.epochs),

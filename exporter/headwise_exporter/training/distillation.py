@@ -35,6 +35,22 @@ class DistillationSettings:
 
 
 @dataclass(frozen=True)
+class TeachingSettings(DistillationSettings):
+    """What a model learns from where its training is given a teacher, which is asked beforehand (`taught_views`).
+
+    Raises:
+        ValueError: as above, or fewer views than one.
+    """
+
+    views: int = 20  # augmented forms of each image
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.views < 1:
+            raise ValueError(f"expected views of 1 or more, found {self.views}")
+
+
+@dataclass(frozen=True)
 class Teacher:
     """Whom a model learns from, and how much."""
 

@@ -31,11 +31,13 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import atomic_write
 from headwise_exporter.model.cct import CCT
+from headwise_exporter.training.batches import order, seed_step, steps_of_epoch
 from headwise_exporter.training.distillation import Teacher, loss_sum
 from headwise_exporter.training.early_stopping import BestWeights
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.models_at_work import models_at_work, others_frozen
 from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
+from headwise_exporter.training.taught_views import TaughtViews
 
 CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
 EVALUATIONS = 20  # of the validation accuracy, over a whole training
@@ -122,7 +124,7 @@ class _Run:
     settings: TrainingSettings
     result: TrainingResult
     identity: str  # a checkpoint of another one is not resumed
-    teacher: Teacher | None = None
+    teacher: Teacher | TaughtViews | None = None
     step: int = 0  # steps done, over the whole training
     loss_sum: float = 0.0  # over the images of the current epoch so far
 
@@ -160,22 +162,46 @@ class _Run:
         self.step, self.loss_sum = state["step"], state["loss_sum"]
 
 
-def _seed(settings: TrainingSettings, step: int) -> None:
-    torch.manual_seed((settings.seed * 1_000_003 + step) * distributed.world_size() + distributed.rank())
+def _batches(run: _Run, images: int, epoch: int) -> tuple[Tensor, ...]:
+    """Indices of the images of every batch of an epoch, from 0."""
+    if isinstance(run.teacher, TaughtViews):
+        return run.teacher.views.batches(run.teacher.views.view(epoch))
+    return order(images, run.settings.batch_size, run.settings.seed, epoch)
 
 
-def _order(images: int, settings: TrainingSettings, epoch: int) -> tuple[Tensor, ...]:
-    """Indices of the images of every batch of an epoch."""
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    return torch.split(torch.randperm(images, generator=generator), settings.batch_size)
+def _taught_batch(run: _Run, taught: TaughtViews, data: LabelledImages, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, targets and the teacher's logits of a whole batch; then the random state is that of the step."""
+    labels, smoothing = run.model.config.labels, run.settings.label_smoothing
+    images_BCYX, targets_BK = taught.views.prepare(data, batch, run.step, labels, smoothing)
+    seed_step(run.settings.seed, run.step)
+    return images_BCYX, targets_BK, taught.logits(run.step, len(batch)).to(data.device)
 
 
 def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor) -> Tensor:
     """Loss of this process's share of a batch, summed over its images."""
-    own = batch[distributed.rank() :: distributed.world_size()]
-    idle = len(own) == 0  # the last batch may be smaller than the number of processes; the gradient is still shared
-    own = batch[:1] if idle else own
-    images_BCYX, targets_BK = prepare(
+    share = slice(distributed.rank(), None, distributed.world_size())
+    idle = len(batch[share]) == 0  # the last batch may be smaller than the processes; the gradient is still shared
+    share = slice(1) if idle else share
+    autocast = torch.autocast(data.device.type, torch.bfloat16) if run.settings.bf16 else nullcontext()
+    taught_BK = None
+    if isinstance(run.teacher, TaughtViews):
+        images_BCYX, targets_BK, taught_BK = (values[share] for values in _taught_batch(run, run.teacher, data, batch))
+    else:
+        images_BCYX, targets_BK = _prepared(run, data, batch[share])
+    with autocast:
+        logits_BK, _ = forward(images_BCYX)
+        if isinstance(run.teacher, Teacher):
+            taught_BK = run.teacher.logits(images_BCYX)
+    if run.teacher is None or taught_BK is None:
+        loss = functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum")
+    else:
+        loss = loss_sum(logits_BK.float(), targets_BK, taught_BK.float(), run.teacher.settings)
+    return loss * (0.0 if idle else 1.0)
+
+
+def _prepared(run: _Run, data: LabelledImages, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and targets of this process's share of a batch."""
+    return prepare(
         data.pixels(own),
         data.labels_N[own.to(data.device)],
         run.settings.augmentation,
@@ -184,15 +210,6 @@ def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor
         labels=run.model.config.labels,
         smoothing=run.settings.label_smoothing,
     )
-    autocast = torch.autocast(images_BCYX.device.type, torch.bfloat16) if run.settings.bf16 else nullcontext()
-    with autocast:
-        logits_BK, _ = forward(images_BCYX)
-        taught_BK = run.teacher.logits(images_BCYX) if run.teacher else None
-    if run.teacher is None or taught_BK is None:
-        loss = functional.cross_entropy(logits_BK.float(), targets_BK, reduction="sum")
-    else:
-        loss = loss_sum(logits_BK.float(), targets_BK, taught_BK.float(), run.teacher.settings)
-    return loss * (0.0 if idle else 1.0)
 
 
 def _take_step(
@@ -207,7 +224,7 @@ def _take_step(
     for optimizer in run.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(epoch, settings)
-    _seed(settings, run.step)
+    seed_step(settings.seed, run.step)
     loss = _loss_sum(run, forward, data, batch)
     value = float(distributed.total(loss.detach().clone())) / len(batch)
     if not math.isfinite(value):
@@ -253,7 +270,7 @@ def train(
     settings: TrainingSettings,
     *,
     parameters: Sequence[nn.Parameter] | None = None,
-    teacher: Teacher | None = None,
+    teacher: Teacher | TaughtViews | None = None,
     after_step: Callable[[], None] = lambda: None,
     validation: LabelledImages | None = None,
     checkpoint: Path | None = None,
@@ -266,7 +283,7 @@ def train(
 
     Args:
         parameters: those that learn; all by default.
-        teacher: whose logits are learnt from; labels alone by default.
+        teacher: whose logits are learnt from, asked in every step or beforehand; labels alone by default.
         after_step: called after each optimiser step, to re-apply masks.
         validation: images whose accuracy is evaluated now and then, for the record and for early stopping.
         checkpoint: file to resume from, and to save to every `CHECKPOINT_SECONDS`. It is removed at the end.
@@ -283,8 +300,9 @@ def train(
     if settings.patience_epochs and validation is None:
         raise ValueError(f"expected validation images for a patience of {settings.patience_epochs} epochs, found none")
     learnt = list(model.parameters()) if parameters is None else list(parameters)
+    working = [model, teacher.model] if isinstance(teacher, Teacher) else [model]
     # Before anything refers to the weights' storage.
-    with models_at_work(data, [model, teacher.model] if teacher else [model]), others_frozen(model, learnt):
+    with models_at_work(data, working), others_frozen(model, learnt):
         optimizers = make_optimizers(model, learnt, settings.optimizer, settings.learning_rate, settings.weight_decay)
         average = AveragedWeights(learnt, settings.average_decay) if settings.average_decay else None
         best = BestWeights() if settings.patience_epochs else None
@@ -314,12 +332,12 @@ def _train_epochs(
 ) -> None:
     """All epochs from where the run stands."""
     settings, forward, saved_at = run.settings, _forward(run.model, run.settings), time.monotonic()
-    steps = math.ceil(len(data) / settings.batch_size)
+    steps = steps_of_epoch(len(data), settings.batch_size)
     for epoch in range(run.step // steps, settings.epochs):
         if run.result.stopped_early(settings):
             break
         run.model.train()
-        batches = _order(len(data), settings, epoch)
+        batches = _batches(run, len(data), epoch)
         images, seconds = 0, 0.0
         for batch in batches[run.step - epoch * steps :]:
             started = time.monotonic()
