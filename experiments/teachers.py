@@ -52,6 +52,7 @@ class FineTuning:
     size: int  # pixels a side that the network sees
     augmentation: AugmentationSettings
     views: int  # of each image, that the read-out is fitted to
+    read_out_images: int | None  # that it is fitted to, drawn at random; all by default
     epochs: int
     frozen_blocks: int  # the first ones, and the stem, which do not learn
     batch_size: int = 32
@@ -61,8 +62,24 @@ class FineTuning:
 
 
 SETTINGS = {
-    "flowers102": FineTuning(128, replace(flowers102_cpu().training.augmentation, mixup=0.0, cutmix=0.0), 2, 8, 8),
-    "cifar100": FineTuning(80, LIGHT, 1, 2, 5, batch_size=64),
+    "flowers102": FineTuning(
+        size=128,
+        augmentation=replace(flowers102_cpu().training.augmentation, mixup=0.0, cutmix=0.0),
+        views=2,
+        read_out_images=None,
+        epochs=8,
+        frozen_blocks=8,
+    ),
+    "cifar100": FineTuning(
+        size=64,
+        augmentation=LIGHT,
+        views=1,
+        read_out_images=10_000,
+        epochs=2,
+        frozen_blocks=5,
+        batch_size=64,
+        learning_rate=5e-4,
+    ),
 }
 
 
@@ -233,7 +250,7 @@ def main(
         network = pretrained(len(source.label_names))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
         train_data, validation = split_images(source, "train"), split_images(source, "validation")
-        fit_read_out(network, train_data, settings)
+        fit_read_out(network, train_data.sample(settings.read_out_images), settings)
         read_out = accuracy(network, validation, settings.size)
         after_epochs = fine_tune(network, train_data, validation, settings)
         export(network, source.label_names, settings.size, out)

@@ -237,11 +237,11 @@ def flowers102_taught() -> Recipe:
         model=replace(plain.model, stochastic_depth=0.0),  # views regularise
         training=replace(
             plain.training,
-            epochs=72,
+            epochs=48,
             learning_rate=1e-3,
             weight_decay=0.5,
             warm_up_epochs=2,
-            average_decay=0.995,  # of the last 200 of 1,080 steps
+            average_decay=0.995,  # of the last 200 of 720 steps
         ),
         start="checkpoint:flowers102",
         teaching=TeachingSettings(temperature=2.0, views=24),

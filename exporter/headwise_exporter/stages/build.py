@@ -19,6 +19,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from google.protobuf import json_format
@@ -157,13 +158,14 @@ def train_stage(
     if recipe.training.epochs == 0 and initial_weights is None:
         raise TrainingError("expected weights to start from (--init), as 0 epochs train nothing; found none.")
     fingerprint, taught = dataset_fingerprint(dataset, progress), teaching(teacher, recipe, dataset)
-    settings = {
+    settings: dict[str, Any] = {
         "dataset": fingerprint,
         "model": asdict(recipe.model),
         "training": asdict(recipe.training),
         "initial_weights": file_sha256(weights_path(initial_weights)) if initial_weights is not None else None,
-        "teacher": taught.settings() if taught else None,
     }
+    if taught:  # only then: runs without a teacher are as before
+        settings["teacher"] = taught.settings()
 
     def produce() -> None:
         torch.manual_seed(recipe.training.seed)
