@@ -14,7 +14,6 @@ which `--teacher` reads. The weights derive from the package's, Apache License 2
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from headwise_exporter.data.augmentation import AugmentationSettings, augment, n
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.data.datasets import DatasetSettings, load
 from headwise_exporter.data.images import LabelledImages, split_images
-from headwise_exporter.export.graphs import OPSET
+from headwise_exporter.export.graphs import to_onnx
 from headwise_exporter.files import atomic_write
 from headwise_exporter.recipes import LIGHT, flowers102_cpu
 from headwise_exporter.training.evaluation import wilson_interval
@@ -192,23 +191,22 @@ def accuracy(network: EfficientNetLite0, data: LabelledImages, size: int, seen: 
     return correct(network, data, size, seen) / len(data)
 
 
+class _Graph(nn.Module):
+    """A network whose input has the name that graphs give it."""
+
+    def __init__(self, network: EfficientNetLite0) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits_BK: Tensor = self.network(images)
+        return logits_BK
+
+
 def export(network: EfficientNetLite0, label_names: Sequence[str], size: int, path: Path) -> None:
     """Write the network as an ONNX graph that says what it takes, and compare it with torch."""
     images_BCYX = torch.rand(2, 3, size, size)
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder) / "teacher.onnx"
-        torch.onnx.export(
-            network.eval(),
-            (network_input(images_BCYX, size).contiguous(),),
-            scratch,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes={"images_BCYX": {0: torch.export.Dim("batch")}},
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
-        graph = onnx.load(scratch)
+    graph = to_onnx(_Graph(network), network_input(images_BCYX, size).contiguous(), ["logits"])
     described = {"mean": [MEAN] * 3, "std": [STD] * 3, "labels": list(label_names)}
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(described)})
     with atomic_write(path) as temporary:

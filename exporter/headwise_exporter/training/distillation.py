@@ -4,7 +4,8 @@
 
 [Hinton et al., arXiv:1503.02531]; "at T" means softmax of the logits over the temperature T, and T^2 keeps the size of
 the gradients. The teacher sees the very images that the student sees, after augmentation and mixing, in evaluation
-mode; nothing of it learns.
+mode; nothing of it learns. `Teacher` is a model that is asked in each step, as in fine-tuning after pruning;
+`taught_views` has teachers of any kind, which are asked before the training.
 
 Shape suffixes as in `model.cct`.
 """

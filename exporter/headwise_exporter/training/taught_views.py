@@ -37,7 +37,7 @@ from headwise_exporter.data.cache import cache_folder, cache_limit_bytes, make_r
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import OutputError
-from headwise_exporter.progress import Progress
+from headwise_exporter.progress import Progress, counted
 from headwise_exporter.training.batches import order, seed_batch, steps_of_epoch
 from headwise_exporter.training.distillation import DistillationSettings
 
@@ -288,7 +288,7 @@ def taught_views(
     needed = views.rows * teacher.labels * BYTES
     _check_size(needed, views)
     say(
-        f"teacher: asked about {views.count:,} views of {views.images:,} images, {math.ceil(needed / 2**20):,} MiB of"
+        f"teacher: asked about {counted(views.count, 'views')} of {views.images:,} images, {math.ceil(needed / 2**20):,} MiB of"
         f" logits in {path}"
     )
     try:

@@ -278,6 +278,37 @@ def test_training_starts_from_given_weights(built: Path, tmp_path: Path) -> None
     assert "shipped checkpoint (cifar100, digits, flowers102), found 'nothing'" in missing.output
 
 
+def test_training_learns_from_a_teacher(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--teacher takes the classify graph of a bundle as it is; another is an error, and labels alone are as before."""
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
+    arguments = ("train", "--dataset", "digits", "--run", tmp_path / "run", "--epochs", "1")
+    taught = ("--teacher", bundle / "classify.onnx")
+    result = exporter(*arguments, *taught)
+    assert result.exit_code == 0, result.output
+    assert "teacher: asked about 1 view of 1,078 images, 1 MiB of logits" in result.output
+    assert "train: up to date" in exporter(*arguments, *taught).output
+    missing = exporter(*arguments, "--teacher", tmp_path / "none.onnx")
+    assert missing.exit_code == 1
+    assert "expected the teacher's ONNX graph at" in missing.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--teacher-size", "224"), "expected --teacher with it, found none"),
+        (("--teacher", "x.onnx", "--teacher-layout", "hwcn"), "expected one of nchw, nhwc, found 'hwcn'"),
+        (("--teacher", "x.onnx", "--teacher-mean", "half"), "expected numbers like 0.5,0.5,0.5, found 'half'"),
+    ],
+)
+def test_wrong_description_of_a_teacher_says_what_is_expected(
+    tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    """Before anything is read."""
+    result = exporter("train", "--dataset", "digits", "--run", tmp_path / "run", *arguments)
+    assert result.exit_code == 2
+    assert expected in " ".join(result.output.replace("│", " ").split())
+
+
 def test_setting_cannot_change_the_data_set(tmp_path: Path) -> None:
     """It would be ignored: the option that names the data set is named instead."""
     result = exporter("train", "--dataset", "digits", "--run", tmp_path, "--set", "dataset=cifar100")
