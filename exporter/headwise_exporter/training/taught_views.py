@@ -288,8 +288,8 @@ def taught_views(
     needed = views.rows * teacher.labels * BYTES
     _check_size(needed, views)
     say(
-        f"teacher: asked about {counted(views.count, 'views')} of {views.images:,} images, {math.ceil(needed / 2**20):,} MiB of"
-        f" logits in {path}"
+        f"teacher: asked about {counted(views.count, 'views')} of {views.images:,} images,"
+        f" {math.ceil(needed / 2**20):,} MiB of logits in {path}"
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
