@@ -3,10 +3,9 @@
 The same loop makes the dense model, the fine-tuning under ANDC masks and the fine-tuning after removal; they
 differ in their settings, in which parameters learn and in what is re-applied after each step.
 
-The order of the images is drawn from `(seed, epoch)`, every other random number of a step (augmentation, dropout) from
-`(seed, step)`. So a run that was interrupted anywhere and resumed from its last checkpoint ends in the same weights as
-one that was not, on the same machine and number of threads. Under torchrun each process takes its share of every batch
-(`distributed`); the loss is that of one process with the whole batch.
+Random numbers are drawn by epoch and step (`batches`). So a run that was interrupted anywhere and resumed from its last
+checkpoint ends in the same weights as one that was not, on the same machine and number of threads. Under torchrun each
+process takes its share of every batch (`distributed`); the loss is that of one process with the whole batch.
 
 Shape suffixes as in `model.cct`.
 """
