@@ -20,14 +20,25 @@ from dataclasses import asdict
 from headwise_exporter import distributed
 from headwise_exporter.data.augmentation import AugmentationSettings
 from headwise_exporter.model.cct import CCT
+from headwise_exporter.progress import silent
+from headwise_exporter.training.distillation import DistillationSettings
 from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.taught_views import Views, taught_views
+from headwise_exporter.training.teacher_files import TeacherFile, load_teacher
 torch.set_num_threads(1)
 with distributed.process_group():
     torch.manual_seed(0)
     model = CCT(support.small_config())
     images, augmentation = int(sys.argv[2]), AugmentationSettings(**json.loads(sys.argv[3]))
     data = support.random_images(torch.arange(images) % 10)
-    result = train(model, data, TrainingSettings(epochs=3, batch_size=16, warm_up_epochs=1, augmentation=augmentation))
+    settings = TrainingSettings(epochs=3, batch_size=16, warm_up_epochs=1, augmentation=augmentation)
+    taught = None
+    if sys.argv[4] == "taught":
+        teacher = load_teacher(TeacherFile("checkpoint:digits"), [str(label) for label in range(10)], (0.5,), (0.3,))
+        views = Views(2, images, 16, 0, augmentation)
+        with distributed.main_first():
+            taught = taught_views(teacher, views, data, DistillationSettings(), "random images", silent)
+    result = train(model, data, settings, teacher=taught)
     if distributed.is_main():
         weight = model.classifier.fc.weight.detach().flatten().tolist()
         record = {"processes": distributed.world_size(), "losses": [e.loss for e in result.epochs], "weight": weight}
@@ -60,11 +71,14 @@ def run(*arguments: str | Path, **environment: str) -> str:
     return process.stdout + process.stderr
 
 
-def trained(folder: Path, launcher: tuple[str, ...], images: int, **augmentation: float) -> dict[str, Any]:
+def trained(
+    folder: Path, launcher: tuple[str, ...], images: int, *, taught: bool = False, **augmentation: float
+) -> dict[str, Any]:
     """Train by a launcher, and give the processes, losses and classifier head that the main process records."""
     script, record = folder / "train.py", folder / "record.json"
     script.write_text(TRAIN)
-    run(*launcher, script, record, str(images), json.dumps(augmentation))
+    learnt, cache = "taught" if taught else "labels", str(folder / "cache")
+    run(*launcher, script, record, str(images), json.dumps(augmentation), learnt, HEADWISE_CACHE=cache)
     return json.loads(record.read_text())
 
 
@@ -86,6 +100,13 @@ def test_process_without_an_image_of_the_last_batch_goes_on(tmp_path: Path) -> N
 def test_augmentation_takes_a_process_without_an_image(tmp_path: Path) -> None:
     """Each process draws its own, so the curves differ; every loss is finite."""
     assert all(map(math.isfinite, trained(tmp_path, TWO, 65, **ALL)["losses"]))
+
+
+def test_views_of_a_teacher_are_the_same_for_two_processes(tmp_path: Path) -> None:
+    """Augmented and mixed as they are: same losses and weights, also where one has no image."""
+    one, two = (trained(tmp_path, launcher, 65, taught=True, **ALL) for launcher in ((), TWO))
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    assert two["weight"] == pytest.approx(one["weight"], abs=2e-4)
 
 
 def test_processes_share_what_one_of_them_decoded(tmp_path: Path) -> None:
