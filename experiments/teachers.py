@@ -69,12 +69,12 @@ SETTINGS = {
         epochs=8,
         frozen_blocks=8,
     ),
-    "cifar100": FineTuning(
-        size=64,
+    "cifar100": FineTuning(  # not run to its end yet
+        size=96,
         augmentation=LIGHT,
         views=1,
         read_out_images=10_000,
-        epochs=2,
+        epochs=3,
         frozen_blocks=5,
         batch_size=64,
         learning_rate=5e-4,

@@ -191,6 +191,19 @@ def cifar100_cpu() -> Recipe:
     )
 
 
+def cifar100_taught() -> Recipe:
+    """Not run yet. cifar100_cpu's weights go on, learning from a teacher's logits alone.
+
+    `python experiments/teachers.py cifar100 teachers/cifar100.onnx`, then `exporter build --dataset cifar100 --recipe
+    cifar100_taught --teacher teachers/cifar100.onnx`. That teacher was not made yet either.
+    """
+    plain = cifar100_cpu()
+    training = replace(plain.training, epochs=20, learning_rate=2e-3, weight_decay=0.5)
+    return replace(
+        plain, training=training, start="checkpoint:cifar100", teaching=TeachingSettings(temperature=2.0, views=10)
+    )
+
+
 def flowers102_cpu() -> Recipe:
     """75.95 % (74.86-77.00) on 6,149 test images; official-trainval; 2 CPU cores, 50 minutes; n = 1.
 
@@ -261,7 +274,16 @@ def folder() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
-    for recipe in (digits, cct_7_3x1, cifar100_cpu, cct_7_7x2, flowers102_cpu, flowers102_taught, folder)
+    for recipe in (
+        digits,
+        cct_7_3x1,
+        cifar100_cpu,
+        cifar100_taught,
+        cct_7_7x2,
+        flowers102_cpu,
+        flowers102_taught,
+        folder,
+    )
 }
 
 

@@ -182,7 +182,7 @@ def train_stage(
         elif remark:
             say(remark)
         data, validation = (split_images(dataset, name) for name in ("train", "validation"))
-        views = taught.views(dataset, fingerprint, progress, say) if taught else None
+        views = taught.views(dataset, fingerprint, progress, say) if taught and recipe.training.epochs else None
         checkpoint = run / "training.resume.pt"
         log_of_main = training_log(run) if distributed.is_main() else nullcontext(lambda epochs: None)
         with progress("train", recipe.training.epochs * len(data), "images") as advance, log_of_main as log:

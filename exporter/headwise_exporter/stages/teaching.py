@@ -46,7 +46,7 @@ class Teaching:
         return {"file": self.file.path, "image_size": self.teacher.size, **self.settings()}
 
     def views(self, dataset: Dataset, fingerprint: str, progress: Progress, say: Callable[[str], None]) -> TaughtViews:
-        """What the teacher says of every view; the main process asks, the others read.
+        """What the teacher says of every view that some epoch trains on; the main process asks, the others read.
 
         Args:
             fingerprint: of the data set.
@@ -55,9 +55,12 @@ class Teaching:
             TeacherError, OutputError, DatasetError: as `taught_views`.
         """
         training, teaching = self.recipe.training, self.recipe.teaching
-        epochs = max(training.epochs, 1)
         views = Views(
-            min(teaching.views, epochs), len(dataset.train), training.batch_size, training.seed, training.augmentation
+            min(teaching.views, training.epochs),
+            len(dataset.train),
+            training.batch_size,
+            training.seed,
+            training.augmentation,
         )
         with distributed.main_first():
             images = self._images(dataset, progress)

@@ -2,12 +2,13 @@
 
 A view of the images is one epoch of the student's training: its batches, augmented and mixed, all drawn from `(seed,
 view)`. There are V views; epoch e trains on view e mod V. So the teacher is asked about each augmented image once,
-however many epochs there are, and the student sees exactly what the teacher saw; only dropout is drawn anew in each
+however many epochs there are, and the student sees exactly what the teacher saw; only dropout differs from epoch to
 epoch. [Function matching: Beyer et al., "A good teacher is patient and consistent", arXiv:2106.05237.]
 
 The file is `<cache>/logits/<key>.npy`, float16 (V * N, K), rows in the order of the training, mapped into memory. Its
 key is a hash of the teacher, the images, the augmentation, the seed, the batches and V. It is written batch by batch to
-`.<key>.partial`, whose length says how far it is: what was interrupted goes on there. The caches' limit holds for it.
+`.<key>.partial`, whose length says how far it is: what was interrupted goes on there. The folder's limit is that of the
+decoded images (`data.cache`).
 
 Where the teacher takes larger images than the student and the data set has them, it is asked about the same views of
 the larger images: random numbers of the augmentation are shares of the image's side, so the same state gives the same
@@ -18,6 +19,7 @@ Shape suffixes as in `model.cct`; V views, N images, R rows.
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -206,7 +208,7 @@ def _alone(file: BinaryIO, path: Path) -> Iterator[None]:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         raise OutputError(f"{path}: another run is asking the same teacher. Wait until it is done.") from error
     yield
 
@@ -227,16 +229,11 @@ def _steps_done(file: BinaryIO, header: bytes, views: Views, labels: int) -> int
     return step
 
 
-def _header(views: Views, labels: int, folder: Path) -> bytes:
-    scratch = folder / f".header.{os.getpid()}.partial"
-    try:
-        with scratch.open("w+b") as file:
-            described = {"descr": "<f2", "fortran_order": False, "shape": (views.rows, labels)}
-            np.lib.format.write_array_header_1_0(file, described)
-            file.seek(0)
-            return file.read()
-    finally:
-        scratch.unlink(missing_ok=True)
+def _header(views: Views, labels: int) -> bytes:
+    content = io.BytesIO()
+    described = {"descr": "<f2", "fortran_order": False, "shape": (views.rows, labels)}
+    np.lib.format.write_array_header_1_0(content, described)
+    return content.getvalue()
 
 
 def _write(
@@ -295,7 +292,7 @@ def taught_views(
         folder.mkdir(parents=True, exist_ok=True)
         make_room(folder, needed)
         with partial.open("a+b") as file, _alone(file, path):
-            _write(file, teacher, views, data, _header(views, teacher.labels, folder), progress)
+            _write(file, teacher, views, data, _header(views, teacher.labels), progress)
             partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}. Free space.") from error

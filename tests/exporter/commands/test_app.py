@@ -275,7 +275,7 @@ def test_training_starts_from_given_weights(built: Path, tmp_path: Path) -> None
     assert "train: up to date" not in exporter(*arguments).output
     missing = exporter(*arguments, "--init", "checkpoint:nothing")
     assert missing.exit_code == 1
-    assert "shipped checkpoint (cifar100, digits, flowers102), found 'nothing'" in missing.output
+    assert "shipped checkpoint (cifar100, digits, flowers102, flowers102_taught), found 'nothing'" in missing.output
 
 
 def test_training_learns_from_a_teacher(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,10 +67,10 @@ def test_labels_alone_need_no_teacher(digits: Dataset) -> None:
 
 def test_no_more_views_are_asked_than_there_are_epochs(digits: Dataset) -> None:
     """Here three."""
-    found = teaching(DIGITS, support.small_recipe(), digits)
-    assert found is not None
+    chosen = teaching(DIGITS, support.small_recipe(), digits)
+    assert chosen is not None
     lines: list[str] = []
-    assert found.views(digits, "fingerprint", silent, lines.append).views.count == 3
+    assert chosen.views(digits, "fingerprint", silent, lines.append).views.count == 3
     assert lines[0].startswith("teacher: asked about 3 views of 64 images")
 
 

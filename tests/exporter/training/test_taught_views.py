@@ -80,9 +80,9 @@ def test_student_sees_what_the_teacher_saw(data: LabelledImages, monkeypatch: py
     batches = len(VIEWS.batches(0))
     assert len(seen) == 4 * batches
     shown = [images * data.std[0] + data.mean[0] for images in seen]
-    for step, (images, judged) in enumerate(zip(shown, [*teacher.asked, *teacher.asked[:batches]], strict=True)):
-        torch.testing.assert_close(images.contiguous(), judged, atol=1e-5, rtol=0)
-        torch.testing.assert_close(taught.logits(step, len(images)), teacher.logits(judged), atol=1e-3, rtol=0)
+    for step, (images, answered) in enumerate(zip(shown, [*teacher.asked, *teacher.asked[:batches]], strict=True)):
+        torch.testing.assert_close(images.contiguous(), answered, atol=1e-5, rtol=0)
+        torch.testing.assert_close(taught.logits(step, len(images)), teacher.logits(answered), atol=1e-3, rtol=0)
 
 
 def settings(epochs: int) -> TrainingSettings:
