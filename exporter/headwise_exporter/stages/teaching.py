@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Teaching:
 
     def record(self) -> dict[str, Any]:
         """What a run's record says of it."""
-        return {"file": self.file.path, "image_size": self.teacher.size, **self.settings()}
+        return {"file": Path(self.file.path).name, "image_size": self.teacher.size, **self.settings()}
 
     def views(self, dataset: Dataset, fingerprint: str, progress: Progress, say: Callable[[str], None]) -> TaughtViews:
         """What the teacher says of every view that some epoch trains on; the main process asks, the others read.
