@@ -88,7 +88,7 @@ TeacherOption = Annotated[
         "--teacher",
         help="Classifier of the same labels to learn from: an ONNX graph, a run's dense.safetensors, or"
         " checkpoint:NAME. The labels alone by default.",
-        autocompletion=_one_of(*(f"{PREFIX}{name}" for name in shipped_checkpoints())),
+        autocompletion=one_of(*(f"{PREFIX}{name}" for name in shipped_checkpoints())),
     ),
 ]
 TeacherSizeOption = Annotated[

@@ -38,8 +38,7 @@ from headwise_exporter.files import write_json
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_model, save_model
 from headwise_exporter.model.config import CCTConfig
-from headwise_exporter.model.initial_weights import fitting_checkpoints, load_initial_weights, weights_path
-from headwise_exporter.model.shipped import RANDOM
+from headwise_exporter.model.initial_weights import load_initial_weights, weights_path
 from headwise_exporter.nodes.findings import FindingsSettings, findings, further_seeds, pool_heads
 from headwise_exporter.nodes.measurements import (
     Measurements,
@@ -73,6 +72,7 @@ from headwise_exporter.stages.run import (
     training_record,
 )
 from headwise_exporter.stages.stage import Stage, carry_out, is_current, write_stage_record
+from headwise_exporter.stages.start import model_config, start
 from headwise_exporter.stages.teaching import teaching
 from headwise_exporter.stages.trials import load_trials, remove_trials, save_trial
 from headwise_exporter.studies.speed import with_speed
@@ -112,20 +112,6 @@ def work_after_training(recipe: Recipe, images: int) -> float:
     return pruning + measuring * PROBED
 
 
-def _model_config(recipe: Recipe, dataset: Dataset) -> CCTConfig:
-    _, side, _, channels = dataset.train.images_NYXC.shape
-    return recipe.model.config(side, channels, len(dataset.label_names))
-
-
-def _start(recipe: Recipe, config: CCTConfig, asked: str | None) -> tuple[str | None, str]:
-    """The weights to start from, None for random ones, and what there is to say where none were asked for."""
-    if asked is not None or recipe.start is None:
-        return None if asked == RANDOM else asked, ""
-    if recipe.start in fitting_checkpoints(config):
-        return recipe.start, f"; --init {RANDOM} starts from random weights"
-    return None, f"initial weights are random: {recipe.start}, where this recipe starts, does not fit the changed model"
-
-
 def train_stage(
     run: Path,
     recipe: Recipe,
@@ -153,8 +139,8 @@ def train_stage(
         TrainingError: the loss is not finite, or there is nothing to train and nothing to take.
         OutputError: the system refused a write.
     """
-    config = _model_config(recipe, dataset)
-    initial_weights, remark = _start(recipe, config, initial_weights)
+    config = model_config(recipe, dataset)
+    initial_weights, remark = start(recipe, config, initial_weights)
     if recipe.training.epochs == 0 and initial_weights is None:
         raise TrainingError("expected weights to start from (--init), as 0 epochs train nothing; found none.")
     fingerprint, taught = dataset_fingerprint(dataset, progress), teaching(teacher, recipe, dataset)

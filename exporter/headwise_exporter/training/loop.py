@@ -178,15 +178,13 @@ def _taught_batch(run: _Run, taught: TaughtViews, data: LabelledImages, batch: T
 
 def _loss_sum(run: _Run, forward: nn.Module, data: LabelledImages, batch: Tensor) -> Tensor:
     """Loss of this process's share of a batch, summed over its images."""
-    share = slice(distributed.rank(), None, distributed.world_size())
-    idle = len(batch[share]) == 0  # the last batch may be smaller than the processes; the gradient is still shared
-    share = slice(1) if idle else share
+    idle = distributed.rank() >= len(batch)  # of the last batch, which may be small; the gradient is still shared
+    share = slice(1) if idle else slice(distributed.rank(), None, distributed.world_size())
     autocast = torch.autocast(data.device.type, torch.bfloat16) if run.settings.bf16 else nullcontext()
-    taught_BK = None
     if isinstance(run.teacher, TaughtViews):
         images_BCYX, targets_BK, taught_BK = (values[share] for values in _taught_batch(run, run.teacher, data, batch))
     else:
-        images_BCYX, targets_BK = _prepared(run, data, batch[share])
+        images_BCYX, targets_BK, taught_BK = *_prepared(run, data, batch[share]), None
     with autocast:
         logits_BK, _ = forward(images_BCYX)
         if isinstance(run.teacher, Teacher):
