@@ -238,10 +238,16 @@ def flowers102_cpu() -> Recipe:
 
 
 def flowers102_taught() -> Recipe:
-    """Not run yet. flowers102_cpu's weights go on at 80 px, learning from a teacher's logits alone.
+    """78.71 % (77.67-79.72) on 6,149 test images; official-trainval; one of 2 busy CPU cores, 47 minutes; n = 1.
 
-    `python experiments/teachers.py flowers102 teachers/flowers102.onnx`, then `exporter build --dataset flowers102
-    --recipe flowers102_taught --teacher teachers/flowers102.onnx`. 25 tokens. The teacher sees the views at 128 px.
+    `python experiments/teachers.py flowers102 teachers/flowers102.onnx`, then `exporter train --dataset flowers102
+    --recipe flowers102_taught --teacher teachers/flowers102.onnx --run runs/flowers102_taught`. The weights of
+    `flowers102_cpu` go on at 80 px (25 tokens), learning from the logits of a teacher that sees these views at 128 px;
+    asking it took 15 minutes more. The accuracy is that of the mean of these weights and those it started from
+    (`experiments/record_training.py --average checkpoint:flowers102`), which `checkpoint:flowers102_taught` has.
+
+    On the 204 validation images: 78.9 % after the training, 80.4 % the mean, 79.4 % the weights it started from at
+    80 px (76.76 % of the test images). 26 more epochs gave 78.9 % again, and their mean 81.4 % (test 78.57 %).
     """
     plain = flowers102_cpu()
     return replace(

@@ -57,7 +57,9 @@ def test_description_has_the_recipes_result_or_that_it_was_not_run(name: str) ->
 def test_unknown_recipe_lists_those_for_the_data_set() -> None:
     """For a name that does not exist, and for the recipe of another data set."""
     for name in ("resnet", "digits"):
-        with pytest.raises(RecipeError, match=rf"recipe for cifar100 \(cct_7_3x1, cifar100_cpu\), found '{name}'"):
+        with pytest.raises(
+            RecipeError, match=rf"recipe for cifar100 \(cct_7_3x1, cifar100_cpu, cifar100_taught\), found '{name}'"
+        ):
             find_recipe("cifar100", name)
 
 
