@@ -43,10 +43,10 @@ def graph(tmp_path: Path) -> Path:
 def test_target_has_every_gpu_its_driver_and_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As nvidia-smi and the installed packages say."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    found = target(lambda: GPU, lambda: "10.13.0")
-    assert found is not None
-    assert (found.gpus, found.driver) == (("NVIDIA H100 80GB HBM3", "NVIDIA L4"), "570.86.10")
-    assert (found.visible, found.tensorrt) == ("1", "10.13.0")
+    here = target(lambda: GPU, lambda: "10.13.0")
+    assert here is not None
+    assert (here.gpus, here.driver) == (("NVIDIA H100 80GB HBM3", "NVIDIA L4"), "570.86.10")
+    assert (here.visible, here.tensorrt) == ("1", "10.13.0")
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("nvidia-smi"), processes.TimeoutExpired("nvidia-smi", 30)])

@@ -118,10 +118,10 @@ def check_types(path: Path, engine: str, precision: Precision, opened: Opened) -
     types = opened.product_types()
     asked, products = types[precision], types.total()
     if not (asked == products if precision == "f32" else 2 * asked > products):
-        found = ", ".join(f"{count} in {name}" for name, count in types.most_common()) or "none"
+        types_here = ", ".join(f"{count} in {name}" for name, count in types.most_common()) or "none"
         raise SessionError(
             f"expected the matrix products and convolutions of {path.name} to run in {precision} on {engine}, found "
-            f"{found}. Time it as what it is, or use a graph and a machine for {precision}."
+            f"{types_here}. Time it as what it is, or use a graph and a machine for {precision}."
         )
 
 
