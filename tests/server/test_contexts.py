@@ -1,13 +1,15 @@
 """Compiled graphs: kept under a key of all that makes them unfit elsewhere; what does not open is compiled again."""
 
-from collections.abc import Mapping
+import io
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import processes
 import pytest
-from headwise_server.engines import EngineError
+from headwise_server.engines import EngineError, contexts
 from headwise_server.engines.contexts import Target, key, open_kept, target
 from headwise_server.engines.onnxruntime import OnnxRuntimeSession
 
@@ -40,6 +42,16 @@ def graph(tmp_path: Path) -> Path:
     return tmp_path / "classify.onnx"
 
 
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the module logs, whatever other tests made of the process's logging."""
+    written, logger = io.StringIO(), logging.getLogger(contexts.__name__)
+    handler = logging.StreamHandler(written)
+    logger.addHandler(handler)
+    yield written
+    logger.removeHandler(handler)
+
+
 def test_target_has_every_gpu_its_driver_and_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As nvidia-smi and the installed packages say."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
@@ -50,14 +62,14 @@ def test_target_has_every_gpu_its_driver_and_the_versions(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("nvidia-smi"), processes.TimeoutExpired("nvidia-smi", 30)])
-def test_nothing_is_kept_where_the_gpu_is_not_known(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_kept_where_the_gpu_is_not_known(error: Exception, log: io.StringIO) -> None:
     """A guess might bring another machine's engine; the log says why."""
 
     def ask() -> str:
         raise error
 
     assert target(ask, lambda: "10.13.0") is None
-    assert "compiled graphs are not kept: nvidia-smi does not say" in caplog.text
+    assert "compiled graphs are not kept: nvidia-smi does not say" in log.getvalue()
 
 
 @pytest.mark.parametrize("answer", ["", "NVIDIA L4\n", "a, b, c\n"])
@@ -66,10 +78,10 @@ def test_answer_that_is_not_understood_keeps_nothing(answer: str) -> None:
     assert target(lambda: answer, lambda: "10.13.0") is None
 
 
-def test_nothing_is_kept_without_a_version_of_tensorrt(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_kept_without_a_version_of_tensorrt(log: io.StringIO) -> None:
     """Its libraries may come from anywhere then."""
     assert target(lambda: GPU, lambda: None) is None
-    assert "none of tensorrt-cu13" in caplog.text
+    assert "none of tensorrt-cu13" in log.getvalue()
 
 
 def test_key_changes_with_everything_that_a_compiled_graph_depends_on() -> None:
@@ -99,16 +111,14 @@ def test_graph_is_compiled_once(graph: Path, tmp_path: Path) -> None:
     assert [path.name for path in kept.parent.iterdir()] == ["key.onnx"]
 
 
-def test_damaged_compiled_graph_is_compiled_again(
-    graph: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_compiled_graph_is_compiled_again(graph: Path, tmp_path: Path, log: io.StringIO) -> None:
     """And replaced; the log says so."""
     opener, kept = Opener(), tmp_path / "key.onnx"
     kept.write_bytes(b"damaged")
     open_kept(graph, kept, opener)
     assert opener.opened == ["classify.onnx"]
     assert kept.read_bytes() == b"compiled"
-    assert "classify.onnx is compiled again" in caplog.text
+    assert "classify.onnx is compiled again" in log.getvalue()
 
 
 def test_graph_that_does_not_open_leaves_nothing(graph: Path, tmp_path: Path) -> None:
@@ -119,15 +129,13 @@ def test_graph_that_does_not_open_leaves_nothing(graph: Path, tmp_path: Path) ->
     assert list((tmp_path / "engines").iterdir()) == []
 
 
-def test_folder_that_cannot_be_made_stops_nothing(
-    graph: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_folder_that_cannot_be_made_stops_nothing(graph: Path, tmp_path: Path, log: io.StringIO) -> None:
     """A repository may be read-only: the graph is compiled at each start."""
     (tmp_path / "engines").write_bytes(b"a file in its place")
     opener = Opener()
     open_kept(graph, tmp_path / "engines" / "key.onnx", opener)
     assert opener.opened == ["classify.onnx"]
-    assert "compiled graphs are not kept: no folder" in caplog.text
+    assert "compiled graphs are not kept: no folder" in log.getvalue()
 
 
 def test_without_a_key_nothing_is_kept(graph: Path, tmp_path: Path) -> None:
