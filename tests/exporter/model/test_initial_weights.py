@@ -260,7 +260,7 @@ def test_another_architecture_is_said_in_its_settings(saved: tuple[str, State], 
 def test_misfit_names_the_shipped_checkpoints_that_fit(saved: tuple[str, State]) -> None:
     """Where another file would do, the error has its name."""
     model = CCT(RECIPES["folder"]().model.config(64, 3, 5))
-    with pytest.raises(CheckpointError, match=r"found channels 1, .*; checkpoint:flowers102 fits\.$"):
+    with pytest.raises(CheckpointError, match=r"found channels 1, .*; checkpoint:flowers102, .*_taught fit\.$"):
         load_initial_weights(model, saved[0])
 
 

@@ -40,8 +40,9 @@ def test_unknown_shipped_checkpoint_lists_those_there_are(
 def test_fitting_checkpoints_have_the_architecture_whatever_the_images() -> None:
     """Image size and labels are of no matter; heads, which no shape shows, are."""
     model = RECIPES["folder"]().model
-    assert fitting_checkpoints(model.config(64, 3, 5)) == ["checkpoint:flowers102"]
-    assert fitting_checkpoints(model.config(128, 3, 102)) == ["checkpoint:flowers102"]
+    photos = ["checkpoint:flowers102", "checkpoint:flowers102_taught"]
+    assert fitting_checkpoints(model.config(64, 3, 5)) == photos
+    assert fitting_checkpoints(model.config(128, 3, 102)) == photos
     assert fitting_checkpoints(model.config(64, 1, 5)) == []
     assert fitting_checkpoints(RECIPES["digits"]().model.config(8, 1, 10)) == ["checkpoint:digits"]
     assert fitting_checkpoints(cct_7_3x1()) == []
