@@ -8,8 +8,6 @@ Never run on a GPU so far: `cuda` and `tensorrt`.
 """
 
 import importlib.util
-import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,10 +20,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from headwise_exporter.errors import ExporterError
-
-# Both runtimes report their use to their makers by default.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
 
 Precision = Literal["f32", "bf16", "f16", "int8"]
 Outputs = dict[str, NDArray[Any]]
