@@ -29,10 +29,11 @@ from headwise_exporter.model.cct import CCT, count_parameters
 from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.model.config import CCTConfig, count_macs
 from headwise_exporter.nodes.measurements import Measurements
+from headwise_exporter.overrides import override
 from headwise_exporter.pruning.prune import Pruned, prune
 from headwise_exporter.pruning.search import Cost
 from headwise_exporter.pruning.specialisation import LabelReading, specialised_head
-from headwise_exporter.recipes import Recipe, override
+from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.run import DENSE, trained_dataset, trained_recipe
 from headwise_exporter.stages.specialise import specialised_recipe
 from headwise_exporter.stages.stage import plain

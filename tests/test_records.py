@@ -17,9 +17,10 @@ from headwise_exporter.commands.app import app
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.initial_weights import load_initial_weights
 from headwise_exporter.model.shipped import shipped_checkpoints
+from headwise_exporter.overrides import override
 from headwise_exporter.pruning.names import ANDC
 from headwise_exporter.pruning.settings import CANDIDATES, LITERAL
-from headwise_exporter.recipes import RECIPES, Recipe, describe, from_record, override
+from headwise_exporter.recipes import RECIPES, Recipe, describe, from_record
 from headwise_exporter.studies.report import with_verdicts
 from headwise_exporter.studies.verdicts import FREE
 from headwise_exporter.training.evaluation import wilson_interval

@@ -1,12 +1,12 @@
-"""What a build does for each data set: typed settings, every one of which the command line can override.
+"""What a build does for each data set: typed settings, every one of which the command line can change (`overrides`).
 
 A recipe is a function whose docstring states its result, split, hardware, time, command and number of runs, or "not
 run yet". `exporter recipes` lists them; `--set training.epochs=5` changes one setting.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,7 +22,7 @@ from headwise_exporter.training.loop import TrainingSettings
 
 
 class RecipeError(ExporterError):
-    """There is no such recipe, or it has no such setting."""
+    """There is no such recipe, or it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -327,48 +327,6 @@ def find_recipe(kind: str, name: str | None = None, *, has_gpu: bool = False) ->
 def describe(name: str) -> str:
     """The first paragraph of a recipe's docstring."""
     return " ".join((RECIPES[name].__doc__ or "").split("\n\n")[0].split())
-
-
-def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """The recipe with other settings, each `name=value`, the name with dots: `training.epochs=5`.
-
-    Raises:
-        RecipeError: no such setting, or a value that it cannot have.
-    """
-    for assignment in assignments:
-        name, separator, value = assignment.partition("=")
-        if not separator:
-            raise RecipeError(f"expected NAME=VALUE, found {assignment!r}, as in training.epochs=5.")
-        recipe = _with_setting(recipe, name.split("."), value, name)
-    return recipe
-
-
-def _with_setting(settings: Any, path: Sequence[str], value: str, name: str) -> Any:
-    """The dataclass with one setting, which may lie in a dataclass of its own, replaced."""
-    known = [entry.name for entry in fields(settings)]
-    if path[0] not in known:
-        raise RecipeError(f"unknown setting {name}; expected one of: {', '.join(known)}.")
-    inner = getattr(settings, path[0])
-    if is_dataclass(inner):
-        if len(path) == 1:
-            raise RecipeError(f"{name} has settings of its own: {', '.join(entry.name for entry in fields(inner))}.")
-        return replace(settings, **{path[0]: _with_setting(inner, path[1:], value, name)})
-    if len(path) > 1:
-        raise RecipeError(f"unknown setting {name}: {path[0]} has no settings of its own.")
-    try:
-        return replace(settings, **{path[0]: _parsed(value, get_type_hints(type(settings))[path[0]])})
-    except (ValidationError, ValueError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise RecipeError(f"{name}={value}: {reason}.") from error
-
-
-def _parsed(value: str, kind: Any) -> Any:
-    """The value of that type: as a word or number, or as JSON (`[64,128]`, `null`)."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    try:
-        return adapter.validate_json(value)
-    except ValidationError:
-        return adapter.validate_strings(value)
 
 
 def from_record(values: Any) -> Recipe:

@@ -1,14 +1,14 @@
-"""The table of recipes, and changing one from the command line."""
+"""The table of recipes."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
 from headwise_exporter.data.datasets import DATASETS
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.config import cct_7_3x1, cct_7_7x2, count_macs
-from headwise_exporter.recipes import DEFAULTS, RECIPES, RecipeError, describe, find_recipe, from_record, override
+from headwise_exporter.recipes import DEFAULTS, RECIPES, RecipeError, describe, find_recipe, from_record
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -61,48 +61,6 @@ def test_unknown_recipe_lists_those_for_the_data_set() -> None:
             RecipeError, match=rf"recipe for cifar100 \(cct_7_3x1, cifar100_cpu, cifar100_taught\), found '{name}'"
         ):
             find_recipe("cifar100", name)
-
-
-def test_any_setting_can_be_changed() -> None:
-    """At any depth, as numbers, words, booleans, tuples and null; all other settings stay."""
-    recipe = RECIPES["cifar100_cpu"]()
-    changed = override(
-        recipe,
-        [
-            "training.epochs=5",
-            "training.bf16=true",
-            "training.optimizer=adamw",
-            "training.augmentation.flip=0.25",
-            "model.conv_hidden_channels=[32,64]",
-            "prune.budget.heads=0.5",
-            "protocol=null",
-        ],
-    )
-    assert changed.training.epochs == 5
-    assert changed.training.bf16 is True
-    assert (changed.training.optimizer, changed.training.augmentation.flip) == ("adamw", 0.25)
-    assert (changed.model.conv_hidden_channels, changed.prune.budget.heads) == ((32, 64), 0.5)
-    assert replace(changed, model=recipe.model, training=recipe.training, prune=recipe.prune) == recipe
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("training.epochs", "expected NAME=VALUE, found 'training.epochs'"),
-        ("epoch=3", r"unknown setting epoch; expected one of: dataset, model, training"),
-        ("training.epoch=3", "unknown setting training.epoch; expected one of: epochs, batch_size"),
-        ("training=3", "training has settings of its own: epochs"),
-        ("training.epochs.x=3", "epochs has no settings of its own"),
-        ("training.epochs=many", "training.epochs=many: Input should be a valid integer"),
-        ("training.patience_epochs=-1", "expected patience_epochs of 0 or more, found -1"),
-        ("training.optimizer=sgd", "Input should be 'adamw' or 'muon'"),
-        ("prune.budget.heads=2", r"expected a kept share in \(0, 1\] for heads, found 2"),
-    ],
-)
-def test_wrong_setting_says_what_is_expected(assignment: str, message: str) -> None:
-    """The message has the setting's name, and the names or values that it may have."""
-    with pytest.raises(RecipeError, match=message):
-        override(RECIPES["digits"](), [assignment])
 
 
 @pytest.mark.parametrize("name", RECIPES)

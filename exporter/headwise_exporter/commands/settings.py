@@ -11,9 +11,10 @@ from headwise_exporter.commands import console
 from headwise_exporter.commands.options import SHORTCUTS
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import DatasetSettings, SplitName
+from headwise_exporter.overrides import override
 from headwise_exporter.pruning.names import ANDC, COMPARED, LAYERS, Layers
 from headwise_exporter.pruning.settings import PruneSettings
-from headwise_exporter.recipes import Recipe, RecipeError, find_recipe, override
+from headwise_exporter.recipes import Recipe, RecipeError, find_recipe
 from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
 from headwise_exporter.training.teacher_files import LAYOUTS, TeacherFile
 

@@ -21,9 +21,10 @@ from pydantic import TypeAdapter
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import Dataset, DatasetSettings
 from headwise_exporter.errors import ExporterError
+from headwise_exporter.overrides import override
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.pruning.compaction import KeptUnits
-from headwise_exporter.recipes import Recipe, from_record, override
+from headwise_exporter.recipes import Recipe, from_record
 
 DENSE, MASKED, PRUNED = "dense.safetensors", "masked.safetensors", "pruned.safetensors"
 ORIGINAL = "original.safetensors"
@@ -80,7 +81,7 @@ def trained_recipe(run: Path, assignments: Sequence[str] = ()) -> Recipe:
 
     Raises:
         RunError: the run has no trained model.
-        RecipeError: it was trained by another release, or there is no such setting.
+        RecipeError, SettingError: it was trained by another release, or there is no such setting.
     """
     return override(from_record(training_record(run)["recipe"]), assignments)
 
