@@ -48,7 +48,8 @@ from headwise_exporter.studies.comparison import mcnemar
 from headwise_exporter.studies.wording import percent
 from headwise_exporter.training.distillation import teacher_of
 from headwise_exporter.training.evaluation import evaluate
-from headwise_exporter.training.loop import fine_tuning_settings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import fine_tuning_settings
 from records import RESULTS, MeasuredRunArgument, NameArgument, ResultsOption, read_record, write_record
 from rich import box
 from rich.table import Table

@@ -28,8 +28,9 @@ from headwise_exporter.machine import machine
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.config import count_macs
 from headwise_exporter.recipes import RECIPES, Recipe
-from headwise_exporter.training.loop import Step, TrainingSettings, train
+from headwise_exporter.training.loop import Step, train
 from headwise_exporter.training.optimizers import OptimizerName, parameter_groups
+from headwise_exporter.training.settings import TrainingSettings
 from models import NORMALISATION, TIMED, model_config
 from numpy.typing import NDArray
 from rich.console import Console

@@ -23,7 +23,7 @@ from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, trained_data
 from headwise_exporter.studies.comparison import Row, compare
 from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.studies.wording import percent
-from headwise_exporter.training.loop import fine_tuning_settings
+from headwise_exporter.training.settings import fine_tuning_settings
 from records import FINE_TUNING, RESULTS, MeasuredRunArgument, NameArgument, ResultsOption, write_record
 from rich import box
 from rich.table import Table

@@ -36,7 +36,8 @@ from headwise_exporter.studies import comparison
 from headwise_exporter.studies.comparison import Row
 from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.training.evaluation import evaluate
-from headwise_exporter.training.loop import fine_tuning_settings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import fine_tuning_settings
 from records import (
     MASKED_TRAINING,
     RESULTS,

@@ -28,7 +28,8 @@ from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, trained_data
 from headwise_exporter.studies.wording import percent
 from headwise_exporter.training.distillation import DistillationSettings, teacher_of
 from headwise_exporter.training.evaluation import evaluate
-from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings, fine_tuning_settings
 from records import RECOVERY, RESULTS, MeasuredRunArgument, NameArgument, ResultsOption, write_record
 from rich import box
 from rich.table import Table

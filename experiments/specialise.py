@@ -43,7 +43,8 @@ from headwise_exporter.studies.subsets import draw_subsets
 from headwise_exporter.studies.wording import percent, points
 from headwise_exporter.training.distillation import Teacher
 from headwise_exporter.training.evaluation import evaluate
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 from records import RESULTS, SPECIALISE, NameArgument, ResultsOption, RunArgument, read_record, write_record
 from rich import box
 from rich.table import Table

@@ -36,9 +36,10 @@ from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings
 from headwise_exporter.progress import Advance
 from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.recipes import ModelSettings, Recipe
-from headwise_exporter.stages.build import bundle_contents, findings_stage, measure_stage, prune_stage, train_stage
+from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage, train_stage
+from headwise_exporter.stages.export import bundle_contents
 from headwise_exporter.stages.study import report_stage
-from headwise_exporter.training.loop import TrainingSettings
+from headwise_exporter.training.settings import TrainingSettings
 from PIL import Image
 from processes import LONG_SECONDS
 from torch import Tensor

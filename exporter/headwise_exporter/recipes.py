@@ -18,7 +18,7 @@ from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.snp import ProbeSettings
 from headwise_exporter.pruning.settings import PruneSettings, SearchSettings
 from headwise_exporter.training.distillation import TeachingSettings
-from headwise_exporter.training.loop import TrainingSettings
+from headwise_exporter.training.settings import TrainingSettings
 
 
 class RecipeError(ExporterError):

@@ -22,7 +22,8 @@ from headwise_exporter.data.augmentation import AugmentationSettings
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.progress import silent
 from headwise_exporter.training.distillation import DistillationSettings
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 from headwise_exporter.training.taught_views import Views, taught_views
 from headwise_exporter.training.teacher_files import TeacherFile, load_teacher
 torch.set_num_threads(1)

@@ -12,7 +12,8 @@ from headwise_exporter.pruning.criteria import collect_moments
 from headwise_exporter.stages.build import evaluate_run
 from headwise_exporter.stages.run import DENSE, PRUNED
 from headwise_exporter.training.evaluation import predict
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 
 CUDA = torch.device("cuda")
 

@@ -93,7 +93,7 @@ def export_run(
     ),
 ) -> None:
     """Write the report, export the run and show what its bundle says."""
-    from headwise_exporter.stages.build import export_stage
+    from headwise_exporter.stages.export import export_stage
     from headwise_exporter.stages.study import report_stage
 
     say("report", report_stage(run, data, console.progress)[1])
@@ -126,7 +126,7 @@ def export(
     check_source(layout, run, bundle)
     out = out or OUT[layout]
     with clear_errors():
-        from headwise_exporter.stages.build import exported_bundle
+        from headwise_exporter.stages.export import exported_bundle
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
 
         if bundle is not None:

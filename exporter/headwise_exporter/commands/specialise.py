@@ -102,7 +102,8 @@ def specialise(
     """
     with clear_errors():
         from headwise_exporter.commands.settings import assignments
-        from headwise_exporter.stages.build import export_stage, findings_stage, measure_stage, prune_stage
+        from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
+        from headwise_exporter.stages.export import export_stage
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
         from headwise_exporter.stages.specialise import FOLDER, check_pruned, specialise_stage, specialised_name
         from headwise_exporter.stages.study import report_stage

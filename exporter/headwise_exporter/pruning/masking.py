@@ -18,7 +18,8 @@ from headwise_exporter.pruning.names import ANDC, NONE, Layers
 from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.training.distillation import DistillationSettings, teacher_of
 from headwise_exporter.training.evaluation import evaluate
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 
 SCALE_IMAGES = 5000  # training images that the size of inputs is taken from
 

@@ -30,7 +30,7 @@ from headwise_exporter.pruning.names import NONE
 from headwise_exporter.pruning.removal import Candidate, Original, Removal, Trials, best, remove_at_once
 from headwise_exporter.pruning.search import Cost, macs_cost, search
 from headwise_exporter.pruning.settings import LITERAL, PruneSettings
-from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings
+from headwise_exporter.training.settings import TrainingSettings, fine_tuning_settings
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from headwise_exporter.pruning.refit import collect_patches
 from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.training.distillation import teacher_of
 from headwise_exporter.training.evaluation import evaluate
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 
 REMOVAL_TOLERANCE = 1e-5  # between the logits of a pruned model and of its masked original
 EMPTIED_IMAGES = 1000  # training images on which encoders without units are compared

@@ -5,9 +5,8 @@
     findings  dense, its measurements       -> findings.json (`nodes.findings`)
     prune     dense, its measurements       -> masked.safetensors, pruned.safetensors, pruning.json, and the pruned
                                                model's own measurements, which Explain needs
-    export    all of these, and the report  -> a bundle with int8 variants, under the output folder
 
-The report, and what is tried on a finished run for its sake, is in `stages.study`.
+The report, and what is tried on a finished run for its sake, is in `stages.study`; the bundle in `stages.export`.
 
 A stage whose inputs have not changed is skipped (`stages.stage`).
 """
@@ -15,7 +14,7 @@ A stage whose inputs have not changed is skipped (`stages.stage`).
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,17 +22,12 @@ from typing import Any
 
 import torch
 from google.protobuf import json_format
-from headwise.bundle import MANIFEST, file_sha256
-from headwise.v1.bundle_pb2 import Bench
+from headwise.bundle import file_sha256
 
 from headwise_exporter import distributed
 from headwise_exporter.data.base import Dataset, SplitName
 from headwise_exporter.data.images import split_images
-from headwise_exporter.export.bundle import FLOAT_ALONE, next_version, write_bundle
 from headwise_exporter.export.latency import LatencyTable, latency_cost, layers_measured, measure_table
-from headwise_exporter.export.manifest import BundleContents, MeasuredModel
-from headwise_exporter.export.settings import QuantizationSettings
-from headwise_exporter.export.variants import versions
 from headwise_exporter.files import write_json
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_model, save_model
@@ -54,7 +48,7 @@ from headwise_exporter.pruning.provenance import provenance
 from headwise_exporter.pruning.prune import fine_tunings, prune, pruning_images
 from headwise_exporter.pruning.search import macs_cost
 from headwise_exporter.recipes import Recipe
-from headwise_exporter.stages.original import original_of, specialisation
+from headwise_exporter.stages.original import original_of
 from headwise_exporter.stages.run import (
     DENSE,
     DENSE_MEASUREMENTS,
@@ -63,19 +57,13 @@ from headwise_exporter.stages.run import (
     PRUNED,
     PRUNED_MEASUREMENTS,
     PRUNING,
-    REPORT,
     TRAINING,
-    RunError,
-    pruning_provenance,
-    run_record,
-    trained_recipe,
     training_record,
 )
-from headwise_exporter.stages.stage import Stage, carry_out, is_current, write_stage_record
+from headwise_exporter.stages.stage import Stage, carry_out, is_current
 from headwise_exporter.stages.start import model_config, start
 from headwise_exporter.stages.teaching import teaching
 from headwise_exporter.stages.trials import load_trials, remove_trials, save_trial
-from headwise_exporter.studies.speed import with_speed
 from headwise_exporter.training.evaluation import Accuracy, accuracy
 from headwise_exporter.training.log import training_log
 from headwise_exporter.training.loop import TrainingError, train
@@ -86,11 +74,6 @@ TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
 MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
 FINDINGS_STAGE = Stage("findings", (DENSE, TRAINING, DENSE_MEASUREMENTS), (FINDINGS,))
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, PRUNED, PRUNING, PRUNED_MEASUREMENTS))
-EXPORT_STAGE = Stage(
-    "export",
-    (DENSE, TRAINING, MASKED, PRUNED, PRUNING, DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS, REPORT),
-    ("export.json",),
-)
 
 
 def dataset_fingerprint(dataset: Dataset, progress: Progress = silent) -> str:
@@ -313,86 +296,3 @@ def evaluate_run(run: Path, dataset: Dataset, split: SplitName, progress: Progre
     files = [path for path in (run / DENSE, run / MASKED, run / PRUNED) if path.is_file()]
     with progress(f"evaluate on {split} images", len(files) * len(data), "images") as advance:
         return [accuracy(path.stem, load_model(path), split, data, advance) for path in files]
-
-
-def report_page(run: Path, timed: Bench | None) -> str:
-    """The run's page, with how fast its graphs are, if that was measured."""
-    page = (run / REPORT).read_text("utf-8")
-    return page if timed is None else with_speed(page, timed)
-
-
-def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
-    """What the run's bundle is made from.
-
-    Raises:
-        CheckpointError, RunError: the run is not finished.
-    """
-    dense, masked, pruned = (load_model(run / name) for name in (DENSE, MASKED, PRUNED))
-    pruning, kept = pruning_provenance(run)
-    if not (run / REPORT).is_file():
-        raise RunError(f"{run} has no report: expected {REPORT}. Run `exporter report` first.")
-    return BundleContents(
-        dense=MeasuredModel(dense, load_measurements(run / DENSE_MEASUREMENTS)),
-        masked=masked,
-        pruned=MeasuredModel(pruned, load_measurements(run / PRUNED_MEASUREMENTS)),
-        pruning=pruning,
-        kept=kept,
-        dataset=dataset,
-        test_data=split_images(dataset, "test"),
-        seed=trained_recipe(run).training.seed,
-        report=lambda timed: report_page(run, timed),
-        specialisation=specialisation(run, split_images(dataset, "validation")),
-    )
-
-
-def exported_bundle(run: Path) -> Path:
-    """The bundle that the run was last exported to.
-
-    Raises:
-        RunError: it was not exported, or the bundle is not there or another one by now.
-    """
-    exported = run_record(run / EXPORT_STAGE.writes[0], "bundle", "export")
-    folder = Path(exported["folder"])
-    if not (folder / MANIFEST).is_file() or file_sha256(folder / MANIFEST) != exported["manifest_sha256"]:
-        raise RunError(
-            f"expected the bundle that {run} was exported to in {folder}, found none or another. Run `exporter export` "
-            f"first, or name a bundle."
-        )
-    return folder
-
-
-def export_stage(
-    run: Path,
-    dataset: Dataset,
-    repository: Path,
-    name: str,
-    progress: Progress = silent,
-    quantization: QuantizationSettings = FLOAT_ALONE,
-) -> tuple[Path, bool]:
-    """Export a finished run as the next version of a model, unless the bundle that the run was last exported to under
-    this name is what it would become again.
-
-    int8 variants are made here and not in a stage of their own: of the very graph that the bundle has, on its golden
-    set, and before anybody can see it.
-
-    Args:
-        quantization: of its int8 variants, of which it has none by default.
-
-    Returns:
-        The bundle's folder, and True when it was written now.
-
-    Raises:
-        CheckpointError, RunError: the run is not finished.
-        ExportError, OutputError: as `write_bundle`.
-    """
-    record = run / EXPORT_STAGE.writes[0]
-    makers = versions() if quantization.engines else {}
-    settings = {"out": str(repository.resolve()), "name": name, "quantize": asdict(quantization), "makers": makers}
-    if is_current(run, EXPORT_STAGE, settings):
-        with suppress(RunError):
-            return exported_bundle(run), False
-    version = next_version(repository / name)
-    folder = write_bundle(bundle_contents(run, dataset), repository, name, version, progress, quantization)
-    write_json(record, {"folder": str(folder.resolve()), "manifest_sha256": file_sha256(folder / MANIFEST)})
-    write_stage_record(run, EXPORT_STAGE, settings)
-    return folder, True

@@ -40,7 +40,7 @@ from headwise_exporter.stages.run import (
 from headwise_exporter.stages.stage import Stage, carry_out, plain
 from headwise_exporter.studies import comparison, subsets
 from headwise_exporter.studies.settings import ComparisonSettings, SubsetSettings
-from headwise_exporter.training.loop import TrainingSettings, fine_tuning_settings
+from headwise_exporter.training.settings import TrainingSettings, fine_tuning_settings
 
 COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
 SUBSETS_STAGE = Stage("subsets", (DENSE, TRAINING, DENSE_MEASUREMENTS), (SUBSETS,))

@@ -26,7 +26,8 @@ from headwise_exporter.pruning.masks import Masks
 from headwise_exporter.pruning.names import ANDC, CHANCE, DENSE, GRADUAL, Layers
 from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.training.evaluation import Evaluation, evaluate
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 
 STAGES = 10  # of gradual masks
 

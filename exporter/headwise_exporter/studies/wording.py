@@ -52,7 +52,7 @@ def fine_tuning(settings: Mapping[str, Any], training: Mapping[str, Any]) -> str
     Args:
         settings: `epochs`, `images` (None for all), `batch_size` (None for that of the training), `learning_rate`, and
             `distillation`, without which the labels alone were learnt from.
-        training: `training.loop.TrainingSettings` of the dense model.
+        training: `training.settings.TrainingSettings` of the dense model.
     """
     images = f"{settings['images']:,}" if settings["images"] else "all"
     return (

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from headwise_exporter import distributed
-from headwise_exporter.data.augmentation import AugmentationSettings, prepare
+from headwise_exporter.data.augmentation import prepare
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.files import atomic_write
@@ -35,44 +35,15 @@ from headwise_exporter.training.distillation import Teacher, loss_sum
 from headwise_exporter.training.early_stopping import BestWeights
 from headwise_exporter.training.evaluation import evaluate
 from headwise_exporter.training.models_at_work import models_at_work, others_frozen
-from headwise_exporter.training.optimizers import AveragedWeights, OptimizerName, learning_rate, make_optimizers
+from headwise_exporter.training.optimizers import AveragedWeights, make_optimizers
+from headwise_exporter.training.settings import TrainingSettings, learning_rate_at
 from headwise_exporter.training.taught_views import TaughtViews
 
 CHECKPOINT_SECONDS = 20.0  # at most this much training is lost to an interrupt
-EVALUATIONS = 20  # of the validation accuracy, over a whole training
 
 
 class TrainingError(ExporterError):
     """Training cannot go on."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """All that a training run depends on besides the model, the images and the machine."""
-
-    epochs: int
-    batch_size: int = 64  # over all processes
-    optimizer: OptimizerName = "adamw"
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-5
-    weight_decay: float = 0.06
-    warm_up_epochs: float = 5
-    label_smoothing: float = 0.1
-    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-    gradient_clip: float = 1.0  # norm
-    average_decay: float = 0.0  # of the averaged weights, which then are the result; 0: the last weights are
-    bf16: bool = False  # autocast
-    compile: bool = False  # torch.compile
-    seed: int = 0
-    patience_epochs: int = 0  # without a better validation accuracy, then training stops (`early_stopping`); 0: never
-
-    def __post_init__(self) -> None:
-        if self.patience_epochs < 0:
-            raise ValueError(f"expected patience_epochs of 0 or more, found {self.patience_epochs}")
-
-    def evaluate_every(self) -> int:
-        """Epochs between two evaluations on validation images; the last epoch is always evaluated."""
-        return max(1, min(self.epochs // EVALUATIONS, self.patience_epochs or self.epochs))
 
 
 @dataclass(frozen=True)
@@ -242,17 +213,6 @@ def _take_step(
     return value
 
 
-def learning_rate_at(epoch: float, settings: TrainingSettings) -> float:
-    """Learning rate at a (fractional) epoch."""
-    return learning_rate(
-        epoch,
-        epochs=settings.epochs,
-        warm_up_epochs=settings.warm_up_epochs,
-        peak=settings.learning_rate,
-        final=settings.final_learning_rate,
-    )
-
-
 def _forward(model: CCT, settings: TrainingSettings) -> nn.Module:
     """The model as it is called in training: compiled and distributed where that is asked for."""
     module: nn.Module = model
@@ -380,21 +340,3 @@ def _finish_epoch(run: _Run, epoch: int, images: int, rate: float, validation: L
     rate_now = learning_rate_at(epoch + 1, run.settings)
     run.result.epochs.append(Epoch(epoch + 1, run.loss_sum / images, rate_now, rate, accuracy))
     run.loss_sum = 0.0
-
-
-def fine_tuning_settings(
-    settings: TrainingSettings, epochs: int, learning_rate: float, batch_size: int | None = None
-) -> TrainingSettings:
-    """The same settings for fine-tuning: fewer epochs, a tenth of them warm-up, another peak, no averaging.
-
-    All epochs are trained: fine-tuning is short, and what it comes to is compared.
-    """
-    return replace(
-        settings,
-        epochs=epochs,
-        batch_size=batch_size or settings.batch_size,
-        learning_rate=learning_rate,
-        warm_up_epochs=epochs / 10,
-        average_decay=0.0,
-        patience_epochs=0,
-    )

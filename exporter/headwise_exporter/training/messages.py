@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headwise_exporter.progress import Advance, counted, duration
-from headwise_exporter.training.loop import Step, TrainingResult, TrainingSettings
+from headwise_exporter.training.loop import Step, TrainingResult
+from headwise_exporter.training.settings import TrainingSettings
 
 TIMED_SECONDS = 1.0
 PROBED = 1 / 3  # of the time of an image that is trained on, for one that probes are trained on; 0.3 on digits

@@ -13,7 +13,7 @@ from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.export.bundle import Check, list_files, verify, write_bundle
 from headwise_exporter.export.graphs import ExportError
-from headwise_exporter.stages.build import bundle_contents
+from headwise_exporter.stages.export import bundle_contents
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ import headwise_exporter.export.bundle, support
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.files import OutputError
-from headwise_exporter.stages.build import bundle_contents
+from headwise_exporter.stages.export import bundle_contents
 built = pathlib.Path(sys.argv[1]).parent
 headwise_exporter.export.bundle.export_graphs = support.copied_graphs(built / "models" / "digits" / "1")
 try:

@@ -7,7 +7,8 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import THRESHOLD
 from headwise_exporter.pruning.andc import andc_masks
 from headwise_exporter.pruning.masks import Masks, masked_layers
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 
 FEED_FORWARD = ["classifier.blocks.0.linear2", "classifier.blocks.1.linear2"]
 

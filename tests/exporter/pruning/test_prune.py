@@ -19,7 +19,7 @@ from headwise_exporter.pruning.prune import Pruned, fine_tunings, prune, pruning
 from headwise_exporter.pruning.removal import PruningError, remove_units, unit_statistics
 from headwise_exporter.pruning.settings import CANDIDATES, LITERAL, PruneSettings
 from headwise_exporter.training.evaluation import Evaluation
-from headwise_exporter.training.loop import TrainingSettings
+from headwise_exporter.training.settings import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=5, batch_size=32)
 SETTINGS = PruneSettings(

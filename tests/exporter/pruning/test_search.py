@@ -21,7 +21,7 @@ from headwise_exporter.pruning.removal import Candidate
 from headwise_exporter.pruning.search import Cost, macs_cost, shrink, smaller_shapes
 from headwise_exporter.pruning.settings import PruneSettings, SearchSettings
 from headwise_exporter.training.evaluation import Evaluation
-from headwise_exporter.training.loop import TrainingSettings
+from headwise_exporter.training.settings import TrainingSettings
 from hypothesis import given, settings
 
 DENSE = replace(

@@ -25,14 +25,13 @@ from headwise_exporter.nodes.snp import ProbeSettings, measure, recognised_label
 from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.build import (
-    bundle_contents,
     dataset_fingerprint,
     findings_stage,
     measure_stage,
     prune_stage,
     train_stage,
 )
-from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, PRUNED, RunError, run_findings, training_record
+from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, PRUNED, run_findings, training_record
 from headwise_exporter.training.loop import TrainingError
 
 
@@ -107,19 +106,6 @@ def test_fingerprint_is_of_every_pixel_and_label() -> None:
     assert dataset_fingerprint(load(DatasetSettings("digits"))) == before
     digits.test.images_NYXC[0, 0, 0, 0] ^= 1
     assert dataset_fingerprint(digits) != before
-
-
-def test_exporting_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
-    """An empty run is an error that names the first file that is not there."""
-    with pytest.raises(CheckpointError, match=r"expected model at .*dense.safetensors, found no such file"):
-        bundle_contents(tmp_path, load(DatasetSettings("digits")))
-
-
-def test_run_without_a_report_is_not_exported(run: Path) -> None:
-    """Every bundle has the page of its run."""
-    (run / "report/report.html").unlink()
-    with pytest.raises(RunError, match="Run `exporter report` first"):
-        bundle_contents(run, load(DatasetSettings("digits")))
 
 
 def digits_recipe(**settings: Any) -> Recipe:

@@ -22,7 +22,7 @@ from headwise_exporter.studies.comparison import (
 )
 from headwise_exporter.studies.settings import ComparisonSettings
 from headwise_exporter.training.evaluation import evaluate
-from headwise_exporter.training.loop import TrainingSettings
+from headwise_exporter.training.settings import TrainingSettings
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest

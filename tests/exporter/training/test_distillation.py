@@ -11,7 +11,8 @@ from headwise_exporter.data.images import LabelledImages, labelled_images
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.training.distillation import DistillationSettings, loss_sum, teacher_of
 from headwise_exporter.training.evaluation import predict
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 from hypothesis import given
 from hypothesis import strategies as st
 

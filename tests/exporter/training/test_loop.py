@@ -15,14 +15,9 @@ from headwise_exporter.data.images import LabelledImages, labelled_images
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.training import loop
 from headwise_exporter.training.evaluation import evaluate, predict
-from headwise_exporter.training.loop import (
-    Step,
-    TrainingError,
-    TrainingSettings,
-    fine_tuning_settings,
-    train,
-)
+from headwise_exporter.training.loop import Step, TrainingError, train
 from headwise_exporter.training.optimizers import OPTIMIZERS, OptimizerName
+from headwise_exporter.training.settings import TrainingSettings
 
 MOVES = AugmentationSettings(rotation_degrees=10, scaling=0.1, shift=0.1, mixup=0.2)
 SETTINGS = TrainingSettings(epochs=4, warm_up_epochs=1, batch_size=32, augmentation=MOVES)
@@ -170,13 +165,6 @@ def test_prediction_does_not_depend_on_the_batch(data: LabelledImages) -> None:
     assert not model.training
 
 
-def test_fine_tuning_is_the_recipe_with_fewer_epochs() -> None:
-    """Everything but length, peak, warm-up and patience stays, and the batch where none is given."""
-    short = fine_tuning_settings(replace(SETTINGS, patience_epochs=3), 2, 1e-4)
-    assert short == replace(SETTINGS, epochs=2, learning_rate=1e-4, warm_up_epochs=0.2)
-    assert fine_tuning_settings(SETTINGS, 2, 1e-4, batch_size=3) == replace(short, batch_size=3)
-
-
 def test_early_stopping_gives_the_best_weights(data: LabelledImages) -> None:
     """Where nothing improves the training stops after its patience, and the model has the best evaluated weights."""
     settings = replace(SETTINGS, epochs=40, learning_rate=1e-9, final_learning_rate=0.0, patience_epochs=3)
@@ -255,11 +243,9 @@ def test_interrupt_after_the_last_epoch_of_a_stopped_training_adds_none(
 
 
 def test_last_epoch_is_always_evaluated(data: LabelledImages) -> None:
-    """Also where the evaluations before it do not divide the epochs; a short patience evaluates that often."""
+    """Also where the evaluations before it do not divide the epochs."""
     epochs = train(new_model(), data, replace(SETTINGS, epochs=41), validation=data).epochs
     assert [e.epoch for e in epochs if e.validation_accuracy is not None] == [*range(2, 41, 2), 41]
-    assert replace(SETTINGS, epochs=280).evaluate_every() == 14
-    assert replace(SETTINGS, epochs=280, patience_epochs=5).evaluate_every() == 5
 
 
 def test_patience_without_validation_images_is_refused(data: LabelledImages) -> None:

@@ -6,8 +6,9 @@ import pytest
 import support
 from headwise_exporter.training import messages
 from headwise_exporter.training.early_stopping import BestWeights
-from headwise_exporter.training.loop import Epoch, Step, TrainingResult, TrainingSettings
+from headwise_exporter.training.loop import Epoch, Step, TrainingResult
 from headwise_exporter.training.messages import FirstSteps, TrainingMessages, end_line, training_seconds
+from headwise_exporter.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(epochs=280, batch_size=128)
 IMAGES = 1836  # in 15 batches

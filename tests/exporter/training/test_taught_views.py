@@ -13,7 +13,8 @@ from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.files import OutputError
 from headwise_exporter.progress import silent
 from headwise_exporter.training.distillation import TeachingSettings
-from headwise_exporter.training.loop import TrainingSettings, train
+from headwise_exporter.training.loop import train
+from headwise_exporter.training.settings import TrainingSettings
 from headwise_exporter.training.taught_views import (
     TaughtViews,
     TeacherError,
