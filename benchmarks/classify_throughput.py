@@ -17,8 +17,8 @@ import numpy as np
 import typer
 from headwise.bundle import CLASSIFY_GRAPH, read_manifest
 from headwise.v1.bundle_pb2 import Bundle
-from headwise_exporter.bench.sessions import ONNXRUNTIME
 from headwise_exporter.bench.timing import interleaved_seconds
+from headwise_exporter.engines import ONNXRUNTIME
 from headwise_exporter.export.bundle import verify
 from headwise_exporter.export.speed import random_dense_model, write_dense_graph
 from headwise_exporter.machine import machine

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headwise_exporter.bench.sessions import ONNXRUNTIME, OPENVINO, Precision, Run, open_session, processor_has_bf16
+from headwise_exporter.bench.sessions import Precision, Run, open_session, processor_has_bf16
 from headwise_exporter.bench.timing import spread
+from headwise_exporter.engines import ONNXRUNTIME, OPENVINO
 from numpy.typing import NDArray
 
 Runner = Callable[[Path, int], Run]

@@ -16,9 +16,10 @@ import numpy as np
 import typer
 from headwise.bundle import EXPLAIN_GRAPH, completeness_residuals, read_manifest
 from headwise_exporter.commands import console
+from headwise_exporter.engines import ONNXRUNTIME
 from headwise_exporter.export.graphs import run_graph
 from headwise_exporter.export.quantization import onnx_runtime_options, quantize
-from headwise_exporter.export.settings import ONNX_RUNTIME, QuantizationSettings
+from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.export.variants import calibration_images
 from headwise_exporter.stages.run import trained_dataset
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ def main(
     figures_of: list[dict[str, NDArray[Any]]] = []
     with tempfile.TemporaryDirectory() as folder:
         calibration = calibration_images(data, QuantizationSettings.images)
-        graph = quantize(bundle / EXPLAIN_GRAPH, ONNX_RUNTIME, Path(folder), calibration)
+        graph = quantize(bundle / EXPLAIN_GRAPH, ONNXRUNTIME, Path(folder), calibration)
         session = InferenceSession(graph, onnx_runtime_options(), providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         with console.progress("explain", len(validation_NYXC), "images") as advance:

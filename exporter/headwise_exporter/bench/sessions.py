@@ -19,21 +19,19 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from headwise_exporter.engines import CUDA, ENGINES, GPU_ENGINES, ONNXRUNTIME, OPENVINO, TENSORRT
 from headwise_exporter.errors import ExporterError
 
 Precision = Literal["f32", "bf16", "f16", "int8"]
 Outputs = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Outputs]
 
-ONNXRUNTIME, OPENVINO, CUDA, TENSORRT = "onnxruntime", "openvino", "cuda", "tensorrt"
-ENGINES: Final = (ONNXRUNTIME, OPENVINO, CUDA, TENSORRT)
 DISABLED_OPTIMIZERS = ("SkipLayerNormFusion",)  # slower with it (measured with 1.32)
 PROVIDERS: Final = {
     ONNXRUNTIME: ("CPUExecutionProvider",),
     CUDA: ("CUDAExecutionProvider",),
     TENSORRT: ("TensorrtExecutionProvider", "CUDAExecutionProvider"),  # the second for what the first does not take
 }
-GPU_ENGINES = (CUDA, TENSORRT)
 # Operations that hold nearly all of a model's arithmetic: by ONNX Runtime's names, and by OpenVINO's.
 FLOAT_PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Conv", "FusedConv", "NhwcFusedConv", "Attention"}
 INTEGER_PRODUCTS = {"QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"} | {

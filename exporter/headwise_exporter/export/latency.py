@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from headwise_exporter.bench.sessions import open_session
 from headwise_exporter.bench.timing import Timed, interleaved_seconds
+from headwise_exporter.engines import ONNXRUNTIME
 from headwise_exporter.export.graphs import to_onnx
-from headwise_exporter.export.settings import ONNX_RUNTIME
 from headwise_exporter.model.cct import CCT, Encoder, Tokenizer
 from headwise_exporter.model.config import CCTConfig, EncoderShape, count_macs
 from headwise_exporter.progress import Advance, unseen
@@ -69,7 +69,7 @@ def open_graph(module: nn.Module, inputs_B: Tensor) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.onnx"
         onnx.save_model(to_onnx(module, inputs_B, ["outputs"]), path)
-        opened = open_session(path, ONNX_RUNTIME, "f32", 1)
+        opened = open_session(path, ONNXRUNTIME, "f32", 1)
     inputs = inputs_B.numpy()
     return lambda: opened.run(inputs)
 

@@ -33,16 +33,16 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+from headwise_exporter.engines import ONNXRUNTIME, OPENVINO
 from headwise_exporter.errors import ExporterError
-from headwise_exporter.export.settings import ONNX_RUNTIME, OPENVINO
 
 CALIBRATION_BATCH = 16
 QUANTISED = ("Conv", "MatMul", "Gemm")
 INT8_FILES = {
-    ONNX_RUNTIME: ("classify.onnxruntime.int8.onnx",),
+    ONNXRUNTIME: ("classify.onnxruntime.int8.onnx",),
     OPENVINO: ("classify.openvino.int8.xml", "classify.openvino.int8.bin"),
 }
-NEEDS = {ONNX_RUNTIME: (), OPENVINO: ("openvino", "nncf")}  # packages beside the exporter's own
+NEEDS = {ONNXRUNTIME: (), OPENVINO: ("openvino", "nncf")}  # packages beside the exporter's own
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (N, Y, X, C) to logits (N, K)
 
@@ -144,7 +144,7 @@ def quantize(graph: Path, engine: str, folder: Path, images_NYXC: NDArray[np.uin
     require(*NEEDS[engine])
     target = folder / INT8_FILES[engine][0]
     batches = [images_NYXC[at : at + CALIBRATION_BATCH] for at in range(0, len(images_NYXC), CALIBRATION_BATCH)]
-    make = {ONNX_RUNTIME: _quantize_for_onnx_runtime, OPENVINO: _quantize_for_openvino}[engine]
+    make = {ONNXRUNTIME: _quantize_for_onnx_runtime, OPENVINO: _quantize_for_openvino}[engine]
     try:
         with _quiet():
             make(graph, target, batches)
@@ -196,4 +196,4 @@ def open_graph(graph: Path, engine: str) -> Run:
     Raises:
         QuantizationError: the engine is not installed.
     """
-    return {ONNX_RUNTIME: _open_onnx_runtime, OPENVINO: _open_openvino}[engine](graph)
+    return {ONNXRUNTIME: _open_onnx_runtime, OPENVINO: _open_openvino}[engine](graph)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
-ENGINES = (ONNX_RUNTIME, OPENVINO)  # that int8 graphs can be made for
+from headwise_exporter.engines import INT8_ENGINES
 
 
 @dataclass(frozen=True)
@@ -14,14 +13,14 @@ class QuantizationSettings:
         ValueError: an engine that no int8 graph can be made for, or a number that is out of bounds.
     """
 
-    engines: tuple[str, ...] = ENGINES  # to make an int8 graph for; none with []
+    engines: tuple[str, ...] = INT8_ENGINES  # to make an int8 graph for; none with []
     images: int = 512  # training images that the ranges of activations are read from
     max_drop_points: float = 0.5  # of validation accuracy, below the float32 graph; 100 takes what comes
     half: bool = False  # make a float16 graph as well, for GPUs
 
     def __post_init__(self) -> None:
-        if unknown := [engine for engine in self.engines if engine not in ENGINES]:
-            raise ValueError(f"expected engines to be some of {', '.join(ENGINES)}, found {', '.join(unknown)}")
+        if unknown := [engine for engine in self.engines if engine not in INT8_ENGINES]:
+            raise ValueError(f"expected engines to be some of {', '.join(INT8_ENGINES)}, found {', '.join(unknown)}")
         if self.images < 1:
             raise ValueError(f"expected images to be at least 1, found {self.images}")
         if not 0 <= self.max_drop_points <= 100:

@@ -27,20 +27,10 @@ from headwise.bundle import (
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 
-from headwise_exporter.bench.sessions import (
-    CUDA,
-    ENGINES,
-    ONNXRUNTIME,
-    OPENVINO,
-    TENSORRT,
-    Precision,
-    Run,
-    SessionError,
-    missing,
-    processor_has_bf16,
-)
+from headwise_exporter.bench.sessions import Precision, Run, SessionError, missing, processor_has_bf16
 from headwise_exporter.bench.variants import DENSE, PRUNED, BenchSettings, Candidate, bench
 from headwise_exporter.data.base import Split
+from headwise_exporter.engines import CUDA, ENGINES, ONNXRUNTIME, OPENVINO, TENSORRT
 from headwise_exporter.errors import ExporterError
 from headwise_exporter.export.attribution import OUTPUTS, Classify
 from headwise_exporter.export.graphs import to_onnx

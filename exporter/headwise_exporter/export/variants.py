@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.data.images import labelled_images
+from headwise_exporter.engines import GPU_ENGINES, ONNXRUNTIME
 from headwise_exporter.export.half import write_half_graph
 from headwise_exporter.export.quantization import (
     INT8_FILES,
@@ -41,11 +42,10 @@ from headwise_exporter.export.quantization import (
     open_graph,
     quantize,
 )
-from headwise_exporter.export.settings import ONNX_RUNTIME, QuantizationSettings
+from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.progress import Advance, Count, Progress, silent, uncounted
 
 INT8, HALF = "int8", "f16"
-HALF_ENGINES = ("cuda", "tensorrt")  # of the server
 TOLERANCE_MARGIN = 1.5  # times the difference to the golden set that was measured here
 HALF_TOLERANCE_MARGIN = 4.0  # the same of a float16 graph
 SMALLEST_TOLERANCE = 1e-6  # a tolerance is never zero
@@ -127,12 +127,12 @@ def _make_half(folder: Path, drop: float, measured: _Measured, advance: Advance)
     advance(0, "float16")
     graph = write_half_graph(folder)
     measured_here = pb.Variant(precision=HALF, max_drop=drop)
-    _measure(measured_here, open_graph(graph, ONNX_RUNTIME), measured, advance)
+    _measure(measured_here, open_graph(graph, ONNXRUNTIME), measured, advance)
     if measured_here.accepted:
         measured_here.path = graph.name
     else:
         graph.unlink()
-    variants = [pb.Variant(engine=engine) for engine in HALF_ENGINES]
+    variants = [pb.Variant(engine=engine) for engine in GPU_ENGINES]
     for variant in variants:
         variant.MergeFrom(measured_here)
     return variants
@@ -156,7 +156,7 @@ def make_variants(
     graphs = 1 + len(settings.engines) + settings.half
     with progress("quantise", graphs * len(dataset.validation), "images") as advance:
         advance(0, "evaluating the float32 graph")
-        float_right_N = right_labels(open_graph(folder / CLASSIFY_GRAPH, ONNX_RUNTIME), dataset, advance)
+        float_right_N = right_labels(open_graph(folder / CLASSIFY_GRAPH, ONNXRUNTIME), dataset, advance)
         measured = _Measured(float_right_N, golden, dataset)
         for engine in settings.engines:
             variant = pb.Variant(engine=engine, precision=INT8, max_drop=drop)
@@ -187,6 +187,6 @@ def check_variant(folder: Path, variant: pb.Variant, golden: Mapping[str, NDArra
     Raises:
         QuantizationError: its engine is not installed here.
     """
-    engine = ONNX_RUNTIME if variant.precision == HALF else variant.engine
+    engine = ONNXRUNTIME if variant.precision == HALF else variant.engine
     logits_NK = open_graph(folder / variant.path, engine)(golden["images"])
     return variant_failure(logits_NK, golden["logits"], variant.golden_tolerance)
