@@ -105,7 +105,9 @@ def searched(setting: Setting, seed: int, on_candidate: Callable[[str], None]) -
         setting.validation_data,
         settings,
         replace(setting.recipe.training, seed=seed),
-        on_candidate=lambda number, candidate: on_candidate(f"round {number + 1}: {candidate.validation_accuracy:.2%}"),
+        on_candidate=lambda candidate: on_candidate(
+            f"round {len(candidate.steps)}: {candidate.validation_accuracy:.2%}"
+        ),
     )
     return pruned.chosen.model, len(pruned.candidates) * settings.epochs
 

@@ -87,7 +87,7 @@ def prune(
     advance: Advance = unseen,
     cost_of: Callable[[CCTConfig], Cost] = macs_cost,
     earlier: Sequence[Candidate] = (),
-    on_candidate: Callable[[int, Candidate], None] = lambda number, candidate: None,
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
     original: Original | None = None,
 ) -> Pruned:
     """Mask a trained model and remove units from it.
@@ -98,8 +98,8 @@ def prune(
         training: that of the dense model, from which fine-tuning takes what it does not set itself.
         advance: counts `pruning_images` in all.
         cost_of: what a search makes less, for the dense model's shape.
-        earlier: candidates of a pruning by the same settings that was interrupted.
-        on_candidate: called with each candidate that is made now, and its number from 0.
+        earlier: candidates of prunings by the same settings, but for how far they went; not made again.
+        on_candidate: called with each candidate that is made now.
         original: that the dense model was made from; where nothing passes, the dense model may be worse than it.
 
     Raises:

@@ -99,6 +99,7 @@ class Candidate:
     model: CCT
     validation_accuracy: float
     validation_loss: float
+    steps: tuple[str, ...] = ()  # in which units were removed from the dense model, each with its fine-tuning
 
 
 Evaluated = TypeVar("Evaluated", Masked, Candidate)
@@ -111,20 +112,18 @@ def best(candidates: Sequence[Evaluated]) -> Evaluated:
 
 @dataclass
 class Trials:
-    """Candidates in the order in which they are tried; those of an interrupted pruning are not made again."""
+    """Candidates in the order in which they are tried; those of an earlier pruning are not made again."""
 
     earlier: Sequence[Candidate] = ()
-    on_candidate: Callable[[int, Candidate], None] = lambda number, candidate: None  # made now, with its number from 0
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None  # made now
     done: list[Candidate] = field(default_factory=list)
 
-    def next(self, make: Callable[[], Candidate]) -> Candidate:
-        """The next candidate."""
-        number = len(self.done)
-        if number < len(self.earlier):
-            candidate = self.earlier[number]
-        else:
-            candidate = make()
-            self.on_candidate(number, candidate)
+    def next(self, steps: tuple[str, ...], make: Callable[[], Candidate]) -> Candidate:
+        """The candidate that is reached in these steps."""
+        candidate = next((earlier for earlier in self.earlier if earlier.steps == steps), None)
+        if candidate is None:
+            candidate = replace(make(), steps=steps)
+            self.on_candidate(candidate)
         self.done.append(candidate)
         return candidate
 
@@ -186,11 +185,12 @@ class Removal:
         return self.settings.passes(candidate.validation_accuracy, compared.validation_accuracy)
 
     def candidate(
-        self, start: Candidate, choose_units: ChooseUnits, criterion: str, images: int | None = None
+        self, start: Candidate, step: str, choose_units: ChooseUnits, criterion: str, images: int | None = None
     ) -> Candidate:
         """The next candidate: a model without the other units, after fine-tuning.
 
         Args:
+            step: says what goes, so that no other step from the same start has these words.
             images: training images that statistics are taken from, drawn at random; all by default.
         """
 
@@ -208,7 +208,7 @@ class Removal:
             )
             return self._evaluated(criterion, of_base, small)
 
-        return self.trials.next(make)
+        return self.trials.next((*start.steps, f"{step}, by {criterion}"), make)
 
     def _evaluated(self, criterion: str, kept: KeptUnits, model: CCT) -> Candidate:
         evaluation = evaluate(model, self.validation_data, self.advance)
@@ -232,7 +232,7 @@ def remove_at_once(removal: Removal, dense: Candidate) -> Candidate:
             return choose(start.model, removal.scores(start, statistics, criterion), target)
 
         removal.advance(0, f"units removed by {criterion}")
-        return removal.candidate(start, chosen, criterion)
+        return removal.candidate(start, str(budget), chosen, criterion)
 
     chosen = best([tried(criterion, first) for criterion in removal.settings.criterion_candidates()])
     for budget in eased:

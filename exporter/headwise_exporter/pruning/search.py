@@ -150,7 +150,7 @@ def search(removal: Removal, dense: Candidate, cost: Cost) -> Candidate:
     settings, whole = removal.settings.search, cost.of(dense.model.config)
     taught_NK = predict(removal.teacher, seen := removal.train_data.sample(settings.images))
 
-    def after_round(start: Candidate, share: float, criterion: str) -> Candidate:
+    def after_round(start: Candidate, share: float, step: str, criterion: str) -> Candidate:
         def chosen(statistics: UnitStatistics) -> KeptUnits:
             scores = removal.scores(start, statistics, criterion)
             damage = _Damage(start.model, scores, statistics, seen, taught_NK, removal.settings.distillation)
@@ -158,7 +158,7 @@ def search(removal: Removal, dense: Candidate, cost: Cost) -> Candidate:
             return choose(start.model, scores, target)
 
         removal.advance(0, f"to {share:.0%} of the {cost.unit}, by {criterion}")
-        return removal.candidate(start, chosen, criterion, STATISTICS_IMAGES)
+        return removal.candidate(start, f"{step} of the {cost.unit}", chosen, criterion, STATISTICS_IMAGES)
 
     def share_of(candidate: Candidate) -> float:
         return cost.of(candidate.model.config) / whole
@@ -166,12 +166,14 @@ def search(removal: Removal, dense: Candidate, cost: Cost) -> Candidate:
     aim, passed, fastest = settings.cost_kept, removal.start(), dense
     criteria = removal.settings.criterion_candidates()
     for _ in range(settings.rounds):
-        share = max(settings.round * share_of(passed), aim or 0.0)
-        candidate = best([after_round(passed, share, criterion) for criterion in criteria])
+        share, step = settings.round * share_of(passed), f"to {settings.round:.0%} of what is left"
+        if aim and aim > share:  # a goal of its own, but not in the measured figures that it may have been put right by
+            share, step = aim, f"to {settings.cost_kept:.3f}"
+        candidate = best([after_round(passed, share, step, criterion) for criterion in criteria])
         criteria = (candidate.criterion,)
         if not removal.passes(candidate, dense):
             between = (share_of(passed) + share_of(candidate)) / 2
-            eased = after_round(passed, between, candidate.criterion)
+            eased = after_round(passed, between, f"half as far as {step}", candidate.criterion)
             return eased if removal.passes(eased, dense) else fastest
         stuck = share_of(candidate) >= share_of(passed)
         passed = fastest = candidate

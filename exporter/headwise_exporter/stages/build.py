@@ -63,7 +63,7 @@ from headwise_exporter.stages.run import (
 from headwise_exporter.stages.stage import Stage, carry_out, is_current
 from headwise_exporter.stages.start import model_config, start
 from headwise_exporter.stages.teaching import teaching
-from headwise_exporter.stages.trials import load_trials, remove_trials, save_trial
+from headwise_exporter.stages.trials import load_trials, remove_other_trials, save_trial, trials_identity
 from headwise_exporter.training.evaluation import Accuracy, accuracy
 from headwise_exporter.training.log import training_log
 from headwise_exporter.training.loop import TrainingError, train
@@ -253,7 +253,10 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
             return measure_table(dense, advance)
 
     def produce() -> None:
-        model, trials = load_model(run / DENSE), json.dumps([identity, file_sha256(run / DENSE)])
+        model = load_model(run / DENSE)
+        trials = trials_identity(
+            settings, probes=asdict(probes), training=asdict(training), dense=file_sha256(run / DENSE)
+        )
         train_data, validation_data = (split_images(dataset, name) for name in ("train", "validation"))
         own_probes = load_measurements(run / DENSE_MEASUREMENTS).probes
         sample = train_data.sample(settings.images)
@@ -280,7 +283,7 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
         stated = json_format.MessageToDict(provenance(pruned, settings), preserving_proto_field_name=True)
         kept = asdict(pruned.chosen.kept)
         write_json(run / PRUNING, {"settings": identity, "provenance": stated, "kept": kept})
-        remove_trials(run)
+        remove_other_trials(run, trials)
 
     return carry_out(run, PRUNE_STAGE, identity, produce)
 

@@ -1,43 +1,55 @@
-"""Candidates of a pruning that is under way, in the run's folder: an interrupted one goes on with the next.
+"""Candidates of a run's prunings, in its folder: neither an interrupted pruning nor one that goes further, or less far,
+makes them again.
 
-Each is a file of its weights, with its shape, what it keeps and how it does in the metadata.
+Each is a file of its weights, with its shape, its steps, what it keeps and how it does in the metadata.
 """
 
-import shutil
+import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import CheckpointError, load_tensors, save_tensors
+from headwise_exporter.model.checkpoints import CheckpointError, load_metadata, load_tensors, save_tensors
 from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.pruning.compaction import KeptUnits
 from headwise_exporter.pruning.removal import Candidate
+from headwise_exporter.pruning.settings import PruneSettings
 
-FOLDER = "pruning.resume"
+FOLDER = "candidates"
 KIND = "candidate"
 
 
-def _path(run: Path, number: int) -> Path:
-    return run / FOLDER / f"{number}.safetensors"
+def trials_identity(settings: PruneSettings, **others: Any) -> str:
+    """Of everything that a candidate of the same steps depends on: not how far a search goes, nor what passes."""
+    pruning = asdict(settings)
+    del pruning["max_drop_points"]
+    for name in ("speedup", "macs", "rounds"):
+        del pruning["search"][name]
+    return json.dumps({"prune": pruning, **others}, sort_keys=True)
 
 
-def save_trial(run: Path, identity: str, number: int, candidate: Candidate) -> None:
+def save_trial(run: Path, identity: str, candidate: Candidate) -> None:
     """Write a candidate.
 
     Args:
-        identity: of the settings and the dense model; others do not go on from here.
+        identity: `trials_identity`; prunings of another do not take it.
 
     Raises:
         OutputError: the system refused the write.
     """
-    _path(run, number).parent.mkdir(exist_ok=True)
+    (run / FOLDER).mkdir(exist_ok=True)
+    name = hashlib.sha256(json.dumps([identity, candidate.steps]).encode()).hexdigest()[:16]
     save_tensors(
-        _path(run, number),
+        run / FOLDER / f"{name}.safetensors",
         candidate.model.state_dict(),
         KIND,
         identity=identity,
+        steps=candidate.steps,
         config=candidate.model.config.to_dict(),
         kept=asdict(candidate.kept),
         criterion=candidate.criterion,
@@ -46,24 +58,29 @@ def save_trial(run: Path, identity: str, number: int, candidate: Candidate) -> N
     )
 
 
-def load_trials(run: Path, identity: str) -> list[Candidate]:
-    """The candidates of an interrupted pruning, in order; none of one of another identity, nor after a damaged file."""
-    candidates: list[Candidate] = []
-    while (path := _path(run, len(candidates))).is_file():
+def _of(run: Path, identity: str) -> Iterator[tuple[Path, bool]]:
+    """Every file, and whether it is a candidate of that identity; damaged ones are not."""
+    for path in sorted((run / FOLDER).glob("*.safetensors")):
         try:
-            tensors, metadata = load_tensors(path, KIND)
+            yield path, load_metadata(path, KIND).get("identity") == identity
         except CheckpointError:
-            break
-        if metadata["identity"] != identity:
-            break
+            yield path, False
+
+
+def load_trials(run: Path, identity: str) -> list[Candidate]:
+    """The candidates of that identity, those of the fewest steps first."""
+    candidates = []
+    for path in (path for path, fits in _of(run, identity) if fits):
+        tensors, metadata = load_tensors(path, KIND)
         model = CCT(CCTConfig.from_dict(metadata["config"]))
         model.load_state_dict(tensors)
         kept = TypeAdapter(KeptUnits).validate_python(metadata["kept"])
         figures = (metadata["validation_accuracy"], metadata["validation_loss"])
-        candidates.append(Candidate(metadata["criterion"], kept, model.eval(), *figures))
-    return candidates
+        candidates.append(Candidate(metadata["criterion"], kept, model.eval(), *figures, tuple(metadata["steps"])))
+    return sorted(candidates, key=lambda candidate: (len(candidate.steps), candidate.steps))
 
 
-def remove_trials(run: Path) -> None:
-    """Delete them, when the pruning is done."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+def remove_other_trials(run: Path, identity: str) -> None:
+    """Delete those that no pruning takes any more."""
+    for path in (path for path, fits in _of(run, identity) if not fits):
+        path.unlink(missing_ok=True)

@@ -161,14 +161,24 @@ def test_interrupted_search_goes_on_from_its_candidates(
 ) -> None:
     """What was tried is not tried again, and the result is that of a search that was not interrupted."""
     whole = run(dense, measurements, data, SEARCH)
-    made: list[tuple[int, Candidate]] = []
+    made: list[Candidate] = []
     earlier = whole.candidates[:1]
-    pruned = run(
-        dense, measurements, data, SEARCH, earlier=earlier, on_candidate=lambda *made_now: made.append(made_now)
-    )
-    assert [number for number, _ in made] == list(range(1, len(whole.candidates)))
+    pruned = run(dense, measurements, data, SEARCH, earlier=earlier, on_candidate=made.append)
+    assert [candidate.steps for candidate in made] == [candidate.steps for candidate in whole.candidates[1:]]
     assert pruned.candidates[0] is earlier[0]
     assert largest_difference(whole.chosen.model, pruned.chosen.model) == 0.0
+
+
+def test_search_that_may_lose_less_makes_no_candidate_again(
+    dense: CCT, measurements: Measurements, data: LabelledImages
+) -> None:
+    """All that it passes is known from one that went further; it only stops earlier."""
+    further = run(dense, measurements, data, replace(SEARCH, search=SearchSettings(macs=0.3)))
+    made: list[Candidate] = []
+    whole = replace(SEARCH, search=SearchSettings(macs=0.3, rounds=2))
+    pruned = run(dense, measurements, data, whole, earlier=further.candidates, on_candidate=made.append)
+    assert made == []
+    assert pruned.candidates == further.candidates[:2]
 
 
 def test_auto_takes_every_criterion_in_the_first_round(

@@ -1,40 +1,64 @@
-"""Candidates of a pruning that is under way, kept in the run's folder."""
+"""Candidates of a run's prunings, kept in its folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import support
 from headwise_exporter.pruning.compaction import KeptUnits, largest_difference
 from headwise_exporter.pruning.removal import Candidate
-from headwise_exporter.stages.trials import load_trials, remove_trials, save_trial
+from headwise_exporter.pruning.settings import PruneSettings, SearchSettings
+from headwise_exporter.stages.trials import FOLDER, load_trials, remove_other_trials, save_trial, trials_identity
+
+SEARCH = PruneSettings(search=SearchSettings(speedup=3.0))
 
 
-def candidate(seed: int) -> Candidate:
+def candidate(steps: int) -> Candidate:
     """A random one, with an encoder that lost its heads."""
-    model = support.random_model(support.emptied(support.small_config()), seed=seed)
-    return Candidate("taylor", KeptUnits.all(model.config), model, 0.25 * seed, 1.5)
+    model = support.random_model(support.emptied(support.small_config()), seed=steps)
+    return Candidate("taylor", KeptUnits.all(model.config), model, 0.25 * steps, 1.5, ("a step",) * steps)
 
 
 def test_candidates_come_back_in_order_as_they_were(tmp_path: Path) -> None:
-    """Weights, shape, what is kept and the figures."""
-    saved = [candidate(1), candidate(2)]
-    for number, one in enumerate(saved):
-        save_trial(tmp_path, "same", number, one)
-    for one, back in zip(saved, load_trials(tmp_path, "same"), strict=True):
+    """Weights, shape, what is kept, steps and figures; those of the fewest steps first."""
+    for one in (candidate(2), candidate(1)):
+        save_trial(tmp_path, "same", one)
+    for one, back in zip((candidate(1), candidate(2)), load_trials(tmp_path, "same"), strict=True):
         assert largest_difference(one.model, back.model) == 0.0
-        assert (one.criterion, one.kept, one.validation_accuracy) == (
-            back.criterion,
-            back.kept,
-            back.validation_accuracy,
-        )
+        assert replace(one, model=back.model) == back
 
 
 def test_candidates_of_other_settings_are_not_taken(tmp_path: Path) -> None:
-    """Nor any after a file that is damaged, and none when they are removed."""
-    for number in range(3):
-        save_trial(tmp_path, "same", number, candidate(number))
+    """Nor a damaged file; those of other settings go when they are removed, and the damaged one with them."""
+    for steps in (1, 2, 3):
+        save_trial(tmp_path, "same", candidate(steps))
     assert load_trials(tmp_path, "other") == []
-    (tmp_path / "pruning.resume" / "1.safetensors").write_bytes(b"cut")
-    assert len(load_trials(tmp_path, "same")) == 1
-    remove_trials(tmp_path)
-    remove_trials(tmp_path)
-    assert load_trials(tmp_path, "same") == []
+    damaged = next((tmp_path / FOLDER).iterdir())
+    damaged.write_bytes(b"cut")
+    assert len(load_trials(tmp_path, "same")) == 2
+    remove_other_trials(tmp_path, "same")
+    assert len(load_trials(tmp_path, "same")) == len(list((tmp_path / FOLDER).iterdir())) == 2
+    remove_other_trials(tmp_path, "other")
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SEARCH, max_drop_points=1.0),
+        replace(SEARCH, search=SearchSettings(macs=0.3)),
+        replace(SEARCH, search=SearchSettings(speedup=3.0, rounds=2)),
+    ],
+)
+def test_search_that_goes_further_has_the_same_candidates(other: PruneSettings) -> None:
+    """What ends a search does not change what it passes on its way."""
+    assert trials_identity(other, dense="a") == trials_identity(SEARCH, dense="a")
+
+
+@pytest.mark.parametrize(
+    "other", [replace(SEARCH, epochs=3), replace(SEARCH, search=SearchSettings(speedup=3.0, round=0.7))]
+)
+def test_search_that_trains_or_removes_otherwise_has_others(other: PruneSettings) -> None:
+    """So has one of another dense model."""
+    assert trials_identity(other, dense="a") != trials_identity(SEARCH, dense="a")
+    assert trials_identity(SEARCH, dense="b") != trials_identity(SEARCH, dense="a")
