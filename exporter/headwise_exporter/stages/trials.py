@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from headwise.bundle import file_sha256
 from pydantic import TypeAdapter
 
 from headwise_exporter.model.cct import CCT
@@ -19,6 +20,7 @@ from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.pruning.compaction import KeptUnits
 from headwise_exporter.pruning.removal import Candidate
 from headwise_exporter.pruning.settings import PruneSettings
+from headwise_exporter.stages.run import DENSE, pruning_record
 
 FOLDER = "candidates"
 KIND = "candidate"
@@ -78,6 +80,18 @@ def load_trials(run: Path, identity: str) -> list[Candidate]:
         figures = (metadata["validation_accuracy"], metadata["validation_loss"])
         candidates.append(Candidate(metadata["criterion"], kept, model.eval(), *figures, tuple(metadata["steps"])))
     return sorted(candidates, key=lambda candidate: (len(candidate.steps), candidate.steps))
+
+
+def trials_of(run: Path) -> list[Candidate]:
+    """Those of the settings by which the run was last pruned, or would have been had it gone further.
+
+    Raises:
+        RunError: the run has no pruned model.
+    """
+    record = pruning_record(run)
+    settings = TypeAdapter(PruneSettings).validate_python(record["prune"])
+    others = {"probes": record["probes"], "training": record["training"], "dense": file_sha256(run / DENSE)}
+    return load_trials(run, trials_identity(settings, **others))
 
 
 def remove_other_trials(run: Path, identity: str) -> None:
