@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
-from headwise.v1.bundle_pb2 import Bundle, CriterionResult, Interval, MaskResult
+from headwise.v1.bundle_pb2 import Bundle, CriterionResult, Interval, MaskResult, PruningProvenance
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
@@ -289,10 +289,16 @@ def candidate_table(manifest: Bundle) -> Table:
         table.caption += "; each lost more, so nothing is removed"
     elif pruning.HasField("cost"):
         table.caption += f"; the chosen one has 1/{pruning.speedup:.2f} of the {pruning.cost}"
-        asked = pruning.speedup_asked or (1 / pruning.macs_asked if pruning.macs_asked else 0.0)
-        if pruning.speedup < REACHED * asked:
-            table.caption += f", not the 1/{asked:.2f} asked for: more rounds, or a larger --max-drop"
+        table.caption += missed_goal(pruning)
     return table
+
+
+def missed_goal(pruning: PruningProvenance) -> str:
+    """What a search fell short of, and what would take it further, to be added to what it came to; empty if nothing."""
+    asked = pruning.speedup_asked or (1 / pruning.macs_asked if pruning.macs_asked else 0.0)
+    if pruning.speedup >= REACHED * asked:
+        return ""
+    return f", not the 1/{asked:.2f} asked for: more rounds (prune.search.rounds), or a larger --max-drop"
 
 
 def _points(difference: dict[str, Any] | None) -> tuple[str, str]:

@@ -65,8 +65,8 @@ def specialisation_table(manifest: Bundle) -> Table:
     table.caption = (
         f"{points(made.validation_accuracy - made.dense_validation_accuracy)} points "
         f"({points(difference.low)} to {points(difference.high)}, p {p_value(made.p_value)}) on "
-        f"{made.validation_images:,} validation images; {manifest.pruning.speedup:.2f} times less "
-        f"{manifest.pruning.cost}"
+        f"{made.validation_images:,} validation images; 1/{manifest.pruning.speedup:.2f} of the {manifest.pruning.cost}"
+        f"{console.missed_goal(manifest.pruning)}"
     )
     return table
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import support
 from headwise.bundle import file_sha256, read_manifest
+from headwise.v1.bundle_pb2 import Bundle, PruningProvenance
+from headwise_exporter.commands.specialise import specialisation_table
 from headwise_exporter.data.label_subsets import OTHER
 from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.pruning.removal import Original
@@ -128,3 +130,12 @@ def test_model_that_loses_more_than_it_may_is_not_exported(tmp_path: Path) -> No
         SpecialisationError, match=r"at most 0.5 points below the 90.00 % .* all its units it has 80.00 %"
     ):
         check_pruned(tmp_path)
+
+
+@pytest.mark.parametrize(("speedup", "missed"), [(3.0, False), (2.4, True)])
+def test_speedup_that_was_not_reached_is_said_of_specialised_models_too(speedup: float, missed: bool) -> None:
+    """Under their own table, which is all that the command shows."""
+    pruning = PruningProvenance(criterion="taylor", cost="latency", speedup_asked=3.0, speedup=speedup)
+    caption = str(specialisation_table(Bundle(pruning=pruning)).caption)
+    assert f"1/{speedup:.2f} of the latency" in caption
+    assert ("not the 1/3.00 asked for" in caption) == missed
