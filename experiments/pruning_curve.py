@@ -25,7 +25,7 @@ from headwise_exporter.commands import console
 from headwise_exporter.commands.options import ThreadsOption
 from headwise_exporter.commands.shared import set_threads
 from headwise_exporter.data.base import Dataset
-from headwise_exporter.engines import INT8_ENGINES, ONNXRUNTIME
+from headwise_exporter.engines import CPU_ENGINES, ONNXRUNTIME
 from headwise_exporter.export.attribution import OUTPUTS, Classify
 from headwise_exporter.export.graphs import to_onnx
 from headwise_exporter.export.quantization import quantize
@@ -62,10 +62,10 @@ def graphs(model: CCT, dataset: Dataset, folder: Path) -> Iterator[tuple[str, Pr
     folder.mkdir()
     plain = folder / "classify.onnx"
     write_graph(model, dataset, plain)
-    for engine in INT8_ENGINES:
+    for engine in CPU_ENGINES:
         yield engine, "f32", plain
     images_NYXC = calibration_images(dataset, QuantizationSettings().images)
-    for engine in INT8_ENGINES:
+    for engine in CPU_ENGINES:
         yield engine, "int8", quantize(plain, engine, folder, images_NYXC)
 
 

@@ -5,4 +5,5 @@ from typing import Final
 ONNXRUNTIME, OPENVINO, CUDA, TENSORRT = "onnxruntime", "openvino", "cuda", "tensorrt"
 ENGINES: Final = (ONNXRUNTIME, OPENVINO, CUDA, TENSORRT)
 GPU_ENGINES: Final = (CUDA, TENSORRT)
-INT8_ENGINES: Final = (ONNXRUNTIME, OPENVINO)  # that int8 graphs can be made for
+CPU_ENGINES: Final = (ONNXRUNTIME, OPENVINO)
+INT8_ENGINES: Final = (*CPU_ENGINES, TENSORRT)  # that int8 graphs can be made for

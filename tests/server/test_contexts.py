@@ -9,9 +9,8 @@ from typing import cast
 
 import processes
 import pytest
-from headwise_server.engines import EngineError, contexts
+from headwise_server.engines import EngineError, Session, contexts
 from headwise_server.engines.contexts import Target, key, open_kept, target
-from headwise_server.engines.onnxruntime import OnnxRuntimeSession
 
 GPU = "NVIDIA H100 80GB HBM3, 570.86.10\nNVIDIA L4, 570.86.10\n"
 HERE = Target(("NVIDIA L4",), "", "570.86.10", "10.13.0", "1.31.0")
@@ -24,7 +23,7 @@ class Opener:
     def __init__(self) -> None:
         self.opened: list[str] = []
 
-    def __call__(self, graph: Path, entries: Mapping[str, str]) -> OnnxRuntimeSession:
+    def __call__(self, graph: Path, entries: Mapping[str, str]) -> Session:
         """Open a graph, and keep what was compiled."""
         if graph.read_bytes() == b"damaged":
             raise EngineError(f"cannot load {graph}")
@@ -32,7 +31,7 @@ class Opener:
         if entries:
             assert entries["ep.context_enable"] == entries["ep.context_embed_mode"] == "1"
             Path(entries["ep.context_file_path"]).write_bytes(b"compiled")
-        return cast(OnnxRuntimeSession, object())
+        return cast(Session, object())
 
 
 @pytest.fixture

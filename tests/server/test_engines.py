@@ -189,7 +189,7 @@ def test_tensorrt_takes_the_types_that_the_graph_states(bundle: Path, monkeypatc
     def record(path: Path, precision: Precision, **others: Any) -> None:
         asked.update(others, path=path, precision=precision)
 
-    monkeypatch.setattr(tensorrt, "OnnxRuntimeSession", record)
+    monkeypatch.setattr(tensorrt, "BoundSession", record)
     monkeypatch.setattr(tensorrt, "target", lambda: None)
     tensorrt._open_session(bundle / "classify.onnx", "f32", 1, Path("unused"))
     [(provider, options), rest] = asked["providers"]

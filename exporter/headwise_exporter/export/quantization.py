@@ -7,6 +7,8 @@ quantised. Products of activations (attention, pooling) are not: they are no fas
     onnxruntime  ONNX, QDQ, unsigned activations, MinMax by batches (`onnxruntime.quantization`)
     openvino     OpenVINO's own format (.xml and .bin), by nncf: preset MIXED, model type TRANSFORMER, smooth
                  quantisation, bias correction
+    tensorrt     ONNX, QDQ, all numbers signed and symmetric, biases in float32, nothing rounded after a product, as
+                 TensorRT takes them; ranges as for ONNX Runtime. Never run on a GPU so far
 
 Processors without VNNI add two products of 8 bits in 16 bits, and saturate: the accuracy of a CIFAR-100 model fell from
 64.9 to 49.9 %. So ONNX Runtime is asked for exact sums (`onnx_runtime_options`; free with VNNI), and for OpenVINO
@@ -33,7 +35,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from headwise_exporter.engines import ONNXRUNTIME, OPENVINO
+from headwise_exporter.engines import ONNXRUNTIME, OPENVINO, TENSORRT
 from headwise_exporter.errors import ExporterError
 
 CALIBRATION_BATCH = 16
@@ -41,8 +43,17 @@ QUANTISED = ("Conv", "MatMul", "Gemm")
 INT8_FILES = {
     ONNXRUNTIME: ("classify.onnxruntime.int8.onnx",),
     OPENVINO: ("classify.openvino.int8.xml", "classify.openvino.int8.bin"),
+    TENSORRT: ("classify.tensorrt.int8.onnx",),
 }
-NEEDS = {ONNXRUNTIME: (), OPENVINO: ("openvino", "nncf")}  # packages beside the exporter's own
+FOR_ONNX_RUNTIME = {"CalibMovingAverage": True}  # a mean of the batches' ranges
+FOR_TENSORRT = {
+    **FOR_ONNX_RUNTIME,
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": list(QUANTISED),
+}
+NEEDS = {ONNXRUNTIME: (), OPENVINO: ("openvino", "nncf"), TENSORRT: ()}  # packages beside the exporter's own
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (N, Y, X, C) to logits (N, K)
 
@@ -87,7 +98,9 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has
         return None if batch is None else {"images": batch}
 
 
-def _quantize_for_onnx_runtime(graph: Path, target: Path, batches: list[NDArray[np.uint8]]) -> None:
+def _quantize_with_onnx_runtime(
+    graph: Path, target: Path, batches: list[NDArray[np.uint8]], activations: QuantType, options: dict[str, Any]
+) -> None:
     model = onnx.load(graph)
     weights = {tensor.name for tensor in model.graph.initializer}
     of_activations = [
@@ -101,11 +114,19 @@ def _quantize_for_onnx_runtime(graph: Path, target: Path, batches: list[NDArray[
         op_types_to_quantize=list(QUANTISED),
         nodes_to_exclude=of_activations,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
+        activation_type=activations,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
-        extra_options={"CalibMovingAverage": True},
+        extra_options=options,
     )
+
+
+def _quantize_for_onnx_runtime(graph: Path, target: Path, batches: list[NDArray[np.uint8]]) -> None:
+    _quantize_with_onnx_runtime(graph, target, batches, QuantType.QUInt8, FOR_ONNX_RUNTIME)
+
+
+def _quantize_for_tensorrt(graph: Path, target: Path, batches: list[NDArray[np.uint8]]) -> None:
+    _quantize_with_onnx_runtime(graph, target, batches, QuantType.QInt8, FOR_TENSORRT)
 
 
 def _quantize_for_openvino(graph: Path, target: Path, batches: list[NDArray[np.uint8]]) -> None:
@@ -144,7 +165,11 @@ def quantize(graph: Path, engine: str, folder: Path, images_NYXC: NDArray[np.uin
     require(*NEEDS[engine])
     target = folder / INT8_FILES[engine][0]
     batches = [images_NYXC[at : at + CALIBRATION_BATCH] for at in range(0, len(images_NYXC), CALIBRATION_BATCH)]
-    make = {ONNXRUNTIME: _quantize_for_onnx_runtime, OPENVINO: _quantize_for_openvino}[engine]
+    make = {
+        ONNXRUNTIME: _quantize_for_onnx_runtime,
+        OPENVINO: _quantize_for_openvino,
+        TENSORRT: _quantize_for_tensorrt,
+    }[engine]
     try:
         with _quiet():
             make(graph, target, batches)
@@ -191,9 +216,9 @@ def _open_openvino(graph: Path) -> Run:
 
 
 def open_graph(graph: Path, engine: str) -> Run:
-    """What runs a graph on its engine, on the CPU.
+    """What runs a graph on the CPU, on its own engine or, where that is for GPUs, on ONNX Runtime.
 
     Raises:
         QuantizationError: the engine is not installed.
     """
-    return {ONNXRUNTIME: _open_onnx_runtime, OPENVINO: _open_openvino}[engine](graph)
+    return _open_openvino(graph) if engine == OPENVINO else _open_onnx_runtime(graph)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headwise_exporter.engines import INT8_ENGINES
+from headwise_exporter.engines import CPU_ENGINES, INT8_ENGINES
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class QuantizationSettings:
         ValueError: an engine that no int8 graph can be made for, or a number that is out of bounds.
     """
 
-    engines: tuple[str, ...] = INT8_ENGINES  # to make an int8 graph for; none with []
+    engines: tuple[str, ...] = CPU_ENGINES  # to make an int8 graph for; none with []
     images: int = 512  # training images that the ranges of activations are read from
     max_drop_points: float = 0.5  # of validation accuracy, below the float32 graph; 100 takes what comes
     half: bool = False  # make a float16 graph as well, for GPUs

@@ -24,14 +24,13 @@ from pathlib import Path
 
 import onnxruntime
 
-from headwise_server.engines import EngineError
-from headwise_server.engines.onnxruntime import OnnxRuntimeSession
+from headwise_server.engines import EngineError, Session
 
 logger = logging.getLogger(__name__)
 QUERY = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 QUERY_SECONDS = 30
 TENSORRT_PACKAGES = ("tensorrt-cu13", "tensorrt-cu12", "tensorrt")
-OpenSession = Callable[[Path, Mapping[str, str]], OnnxRuntimeSession]  # a graph, with further entries of its options
+OpenSession = Callable[[Path, Mapping[str, str]], Session]  # a graph, with further entries of its options
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def key(fit_for: Target, graph: Sequence[str], precision: str, profile: Mapping[
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def open_kept(graph: Path, kept: Path | None, open_session: OpenSession) -> OnnxRuntimeSession:
+def open_kept(graph: Path, kept: Path | None, open_session: OpenSession) -> Session:
     """A session of the compiled graph that was kept, or of the graph, which is compiled and then kept.
 
     Args:

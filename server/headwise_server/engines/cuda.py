@@ -3,6 +3,8 @@
 onnxruntime-gpu without a usable GPU still lists the CUDA provider and falls back to the CPU without a word. So the
 fall-back is switched off and the provider in use is compared with the one asked for.
 
+Images and answers have fixed places on the GPU, and runs are captured as CUDA graphs where that works (`bound`).
+
 Never run on a GPU so far.
 """
 
@@ -11,7 +13,8 @@ from pathlib import Path
 import onnxruntime
 
 from headwise_server.engines import Engine, EngineError, Precision
-from headwise_server.engines.onnxruntime import OnnxRuntimeSession
+from headwise_server.engines.bound import BoundSession, open_captured
+from headwise_server.engines.onnxruntime import Provider
 
 PROVIDER = "CUDAExecutionProvider"
 
@@ -37,8 +40,17 @@ def gpu_session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> OnnxRuntimeSession:
-    return OnnxRuntimeSession(path, precision, providers=[PROVIDER], options=gpu_session_options())
+def providers(captured: bool) -> list[Provider]:
+    """CUDA alone, asked to capture runs or not."""
+    return [(PROVIDER, {"enable_cuda_graph": "1"})] if captured else [PROVIDER]
+
+
+def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> BoundSession:
+    def open_session(captured: bool) -> BoundSession:
+        options = gpu_session_options()
+        return BoundSession(path, precision, providers=providers(captured), options=options, captured=captured)
+
+    return open_captured(path, open_session)
 
 
 def engine() -> Engine:

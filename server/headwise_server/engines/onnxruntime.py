@@ -57,11 +57,9 @@ class OnnxRuntimeSession:
         if running[:1] != [wanted]:
             raise EngineError(f"expected {path} to run on {wanted}, found {', '.join(running)}")
         self._names = [output.name for output in self._session.get_outputs()]
-        if precision == "int8":
-            self._require_integers(path)
 
-    def _require_integers(self, path: Path) -> None:
-        """Run one black image, profiled, and look at what ran.
+    def require_integers(self, path: Path) -> None:
+        """Run one black image of a session that profiles, and look at what ran.
 
         Raises:
             EngineError: a convolution or a product with weights ran in another type, or none ran.
@@ -112,13 +110,16 @@ def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -
             options.add_session_config_entry("session.x64quantprecision", "1")
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "first_run")
-        return OnnxRuntimeSession(
+        session = OnnxRuntimeSession(
             path,
             precision,
             providers=["CPUExecutionProvider"],
             options=options,
             disabled_optimizers=DISABLED_OPTIMIZERS,
         )
+        if precision == "int8":
+            session.require_integers(path)
+        return session
 
 
 def engine() -> Engine:

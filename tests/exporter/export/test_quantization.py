@@ -14,7 +14,7 @@ from headwise_exporter.export import quantization
 from headwise_exporter.export.quantization import INT8_FILES, QuantizationError, open_graph, quantize, require
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "tensorrt"])
 def test_int8_graph_gives_nearly_the_same_logits(
     bundle: Path, tmp_path: Path, engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,6 +38,22 @@ def test_products_of_activations_are_not_quantised(bundle: Path, tmp_path: Path)
     of_activations = 5  # two of attention in each of two encoders, and one of pooling
     assert kinds.count((True, True)) == len(kinds) - of_activations > of_activations
     assert graph.opset_import[0].version == 18
+
+
+def test_graph_for_tensorrt_is_symmetric_with_float_biases(bundle: Path, tmp_path: Path) -> None:
+    """Zero points are zero, no number is unsigned, nothing has 32 bits, and what a product gives is not rounded."""
+    path = quantize(bundle / "classify.onnx", "tensorrt", tmp_path, read_golden_set(bundle)["images"])
+    graph = onnx.load(path).graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    scaled = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for node in scaled:
+        zero_point = values[node.input[2]]
+        assert zero_point.dtype == np.int8
+        assert not zero_point.any()
+        assert made_by.get(node.input[0]) not in quantization.QUANTISED
+    products = [node for node in graph.node if node.op_type in quantization.QUANTISED]
+    assert sum(made_by.get(node.input[1]) == "DequantizeLinear" for node in products) > len(products) // 2
 
 
 def test_files_name_nothing_of_this_machine(int8_bundle: Path, bundle: Path) -> None:

@@ -133,7 +133,7 @@ def test_float16_graph_is_a_variant_for_each_gpu_engine(copy: Path, digits: Data
         ("tensorrt", "f16", "classify.fp16.onnx"),
     ]
     assert [one.accepted for one in made_half] == [True, True]
-    assert cuda.golden_tolerance == variants.HALF_TOLERANCE_MARGIN * cuda.golden_difference > 0
+    assert cuda.golden_tolerance == variants.GPU_TOLERANCE_MARGIN * cuda.golden_difference > 0
     assert check_variant(copy, tensorrt, golden) is None
 
 
@@ -147,3 +147,11 @@ def test_float16_graph_that_is_rejected_leaves_no_file(
     assert [one.accepted for one in rejected] == [False, False]
     assert all("golden set differs" in one.reason and not one.path for one in rejected)
     assert not (copy / "classify.fp16.onnx").exists()
+
+
+def test_int8_graph_for_tensorrt_is_measured_on_the_cpu(copy: Path, digits: Dataset) -> None:
+    """With a wider margin, as a GPU rounds otherwise; no CPU engine takes it for its own."""
+    variant = made(copy, digits, "tensorrt")
+    assert (variant.accepted, variant.path) == (True, "classify.tensorrt.int8.onnx")
+    assert variant.golden_tolerance == variants.GPU_TOLERANCE_MARGIN * variant.golden_difference > 0
+    assert check_variant(copy, variant, read_golden_set(copy)) is None

@@ -261,9 +261,9 @@ class Variant(_message.Message):
     path: _builtins.str
     """Relative to the manifest's folder, with forward slashes; of the .xml where there are two files. Empty where rejected."""
     engine: _builtins.str
-    """That it was made for: "onnxruntime" or "openvino"."""
+    """That it was made for: "onnxruntime", "openvino", "cuda" or "tensorrt"."""
     precision: _builtins.str
-    """"int8"."""
+    """"int8" or "f16"."""
     accepted: _builtins.bool
     reason: _builtins.str
     """Why it was rejected or not made, in one line; empty where accepted."""
