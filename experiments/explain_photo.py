@@ -22,7 +22,9 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from headwise import tables
-from headwise.messages import Explanation, explain_request, explanations, names_of
+from headwise.inputs import to_image
+from headwise.messages import explain_request, explanations, names_of
+from headwise.results import Explanation
 from headwise.v1 import bundle_pb2, service_pb2, service_pb2_grpc
 from headwise_exporter.files import atomic_write
 from headwise_exporter.studies.plots import BLUE, VERMILION, save, styled
@@ -62,7 +64,7 @@ def ask(server: str) -> dict[str, Any]:
     """The server's reply for the photo, and the part of the model's manifest that names what is in it."""
     with grpc.insecure_channel(server) as channel:
         stub = service_pb2_grpc.HeadwiseServiceStub(channel)
-        reply = stub.Explain(explain_request([encoded()], "", "", list(LABELS), 0), timeout=60)
+        reply = stub.Explain(explain_request([to_image(encoded())], "", "", list(LABELS), 0), timeout=60)
         whole = stub.GetModel(service_pb2.GetModelRequest(), timeout=60)
     manifest = bundle_pb2.Bundle(labels=whole.manifest.labels, head_cards=whole.manifest.head_cards)
     manifest.architecture.pruned_encoders.extend(whole.manifest.architecture.pruned_encoders)

@@ -69,6 +69,7 @@ UNLIMITED = 2**31 - 1
 WINDOW_BYTES = 2**16
 SWITCH_SECONDS = 2e-4  # for which a thread whose batch is done may wait for a busy event loop; 5e-3 without this
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 30, 10  # a connection without answer for so long is closed
+LEAST_PING_SECONDS = 30  # between two pings of a client
 SETTLE_SECONDS = 0.1  # for the last replies to reach their clients before the connections close
 
 
@@ -121,6 +122,8 @@ def _options(settings: Settings, *, shares_port: bool) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Of clients: our own ask every minute while they wait for an answer; the core would take that for an attack.
+        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_SECONDS * 1000),
     ]
 
 

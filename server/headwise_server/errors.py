@@ -2,6 +2,7 @@
 
     ServiceError
     ├── InvalidArgument    INVALID_ARGUMENT     BadRequest: the fields, and what was expected of them
+    │   └── TooLarge                            fewer images in a call would pass; its reason is TOO_LARGE
     ├── NotFound           NOT_FOUND            ResourceInfo: which model or version
     ├── Overloaded         RESOURCE_EXHAUSTED   RetryInfo: when to try again
     ├── RateLimited        RESOURCE_EXHAUSTED   RetryInfo: when this client may send again
@@ -67,6 +68,12 @@ class InvalidArgument(ServiceError):
         """The field violation."""
         violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.description)
         return [error_details_pb2.BadRequest(field_violations=[violation])]
+
+
+class TooLarge(InvalidArgument):
+    """The request or its reply is larger than it may be: fewer images in a call would pass."""
+
+    reason = "TOO_LARGE"
 
 
 class NotFound(ServiceError):

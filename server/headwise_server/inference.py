@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from headwise_server.batching import Answer, Batcher
 from headwise_server.decoders import Decoders
-from headwise_server.errors import InvalidArgument, NotReady
+from headwise_server.errors import InvalidArgument, NotReady, TooLarge
 from headwise_server.identity import Identity, anyone
 from headwise_server.images import decoded, decoding_bytes, view
 from headwise_server.in_flight import InFlight
@@ -100,10 +100,10 @@ def check_reply(state: State, size_bytes: int) -> None:
         size_bytes: of the reply, at most.
 
     Raises:
-        InvalidArgument: it is larger than replies may be.
+        TooLarge: it is larger than replies may be.
     """
     if size_bytes > state.max_reply_bytes:
-        raise InvalidArgument(
+        raise TooLarge(
             "images",
             f"expected a request whose reply takes at most {state.max_reply_bytes / 2**20:.1f} MiB, found one of up to "
             f"{size_bytes / 2**20:.1f} MiB. Send fewer images in a call, or start the server with --max-reply-mib.",
@@ -121,7 +121,7 @@ async def run(
     if not messages:
         raise InvalidArgument("images", "expected at least one image, found none.")
     if len(messages) > (limit := state.batcher.max_queue):
-        raise InvalidArgument("images", f"expected at most {limit} images, found {len(messages)}; send several calls.")
+        raise TooLarge("images", f"expected at most {limit} images, found {len(messages)}; send several calls.")
     if not caller.waits_for_room:
         state.batcher.check_room(caller.client, len(messages))
     await state.rates.take_images(state.identity(), len(messages), waits=caller.waits_for_room)

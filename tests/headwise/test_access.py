@@ -17,9 +17,7 @@ def test_targets_of_this_machine(target: str) -> None:
     assert Access(token="t").metadata(target) == (("authorization", "Bearer t"),)
 
 
-@pytest.mark.parametrize(
-    "target", ["example.org:1", "10.0.0.1:1", "[::2]:1", "localhost.example.org:1", "0.0.0.0:1", ""]
-)
+@pytest.mark.parametrize("target", ["example.org:1", "10.0.0.1:1", "[::2]:1", "localhost.example.org:1", "0.0.0.0:1"])
 def test_tokens_are_not_sent_in_plain_text_to_other_machines(target: str) -> None:
     """Unless that is allowed by name, or TLS hides them."""
     with pytest.raises(ValueError, match="could read the token"):

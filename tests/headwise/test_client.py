@@ -1,6 +1,9 @@
 """The clients against a real server: the same results from the sync and the aio one."""
 
+import io
+import itertools
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,16 @@ from headwise import (
     HeadwiseError,
     InvalidRequest,
     NotFound,
+    Overloaded,
+    TooLarge,
     Unavailable,
-    messages,
 )
 from headwise.bundle import read_manifest
-from headwise.client import REMEMBERED_MODELS, _RememberedNames
-from headwise.v1 import service_pb2
+from headwise.v1 import service_pb2 as pb
+from headwise_server import errors
+from headwise_server.errors import ServiceError
 from PIL import Image
+from scripted import Answer, ScriptedServer
 
 IMAGES = list(np.random.default_rng(1).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8))
 
@@ -50,6 +56,36 @@ def test_bytes_path_and_array_are_the_same_image(client: Client, tmp_path: Path)
     results = client.classify(forms, top_k=2)
     assert len({result.logits_K.tobytes() for result in results}) == 1
     assert len(results[0].top) == 2
+
+
+def test_array_of_another_size_is_resized_by_the_server(client: Client) -> None:
+    """As the same pixels in a file are; a colour array for a grey model too."""
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    from_array, from_file, from_pil = client.classify([pixels, file.getvalue(), Image.fromarray(pixels)])
+    assert from_array == from_file == from_pil
+
+
+def test_one_image_needs_no_list(client: Client) -> None:
+    """An array, or a path."""
+    assert len(client.classify(IMAGES[0])) == len(client.explain(IMAGES[0])) == 1
+    assert client.classify(np.stack(IMAGES)) == client.classify(IMAGES)
+
+
+def test_images_of_more_than_one_message_go_in_several_calls(client: Client) -> None:
+    """The server takes 4 MiB in a call; each image is answered once, in order."""
+    padded = [noisy_png(number) for number in range(7)]
+    assert sum(map(len, padded)) > 4 * 2**20
+    results = client.classify(padded)
+    assert results == [client.classify(image)[0] for image in padded]
+
+
+def noisy_png(seed: int) -> bytes:
+    """About 700 KiB."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (490, 490, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_results_carry_probabilities_model_and_timings(client: Client) -> None:
@@ -88,63 +124,6 @@ def test_heads_come_with_their_cards_and_removed_ones_are_silent(client: Client)
     assert any(card.expert_labels for card in cards)
 
 
-def test_heads_are_named_once_for_each_model(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first explanation asks for the manifest, later ones do not."""
-    asked = []
-    names_of = messages.names_of
-
-    def counted(response: Any) -> Any:
-        asked.append(response.model.sha256)
-        return names_of(response)
-
-    monkeypatch.setattr(messages, "names_of", counted)
-    first, second = client.explain(IMAGES[:1]), client.explain(IMAGES[:1])
-    assert asked == [first[0].model.sha256]
-    assert first[0].head_cards == second[0].head_cards
-
-
-def test_model_replaced_between_explanation_and_names_is_an_error() -> None:
-    """Heads are never named by the manifest of another model."""
-    described = service_pb2.GetModelResponse(model=service_pb2.ServedModel(name="digits", version="1", sha256="new"))
-    with pytest.raises(Unavailable, match="model digits version 1 was replaced during the call"):
-        _RememberedNames().add(service_pb2.ServedModel(name="digits", version="1", sha256="old"), described)
-
-
-class _Gone(grpc.RpcError):
-    """What a server says of a version that it no longer serves."""
-
-    def code(self) -> grpc.StatusCode:
-        """NOT_FOUND."""
-        return grpc.StatusCode.NOT_FOUND
-
-
-def test_version_retired_between_explanation_and_names_is_explained_by_its_successor(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The caller sees nothing of it, once; what is gone for good is an error."""
-    get_model, requests = client._stub.GetModel, []
-
-    def gone_at_first(request: Any, timeout: float, metadata: Any) -> Any:
-        requests.append(request)
-        if len(requests) == 1:
-            raise _Gone
-        return get_model(request, timeout=timeout)
-
-    monkeypatch.setattr(client._stub, "GetModel", gone_at_first)
-    assert len(client.explain(IMAGES[:1])) == 1
-    assert len(requests) == 2
-
-
-def test_names_of_few_models_are_remembered() -> None:
-    """The latest, so that a client that lives long does not grow."""
-    memory = _RememberedNames()
-    for number in range(100):
-        served = service_pb2.ServedModel(sha256=str(number))
-        memory.add(served, service_pb2.GetModelResponse(model=served))
-    known = [number for number in range(100) if memory.get(service_pb2.ServedModel(sha256=str(number)))]
-    assert known == list(range(100 - REMEMBERED_MODELS, 100))
-
-
 def test_stream_gives_results_in_order(client: Client) -> None:
     """One after another as they are asked for."""
     expected = client.classify(IMAGES)
@@ -175,8 +154,7 @@ def test_models_and_manifest(client: Client, bundle: Path) -> None:
         ([b"x"], {}, InvalidRequest, r"images\[0\].encoded: expected an image, found no image that is read here"),
         (IMAGES[:1], {"model": "flowers"}, NotFound, r"models served \(digits\), found model 'flowers'"),
         (IMAGES[:1], {"version": "9"}, NotFound, "found '9'"),
-        ([np.zeros((9, 9), np.uint8)], {}, InvalidRequest, r"expected height, width, channels \(8, 8, 1\)"),
-        ([bytes(5 * 2**20)], {}, InvalidRequest, "larger than max .*: send fewer or smaller images in one call"),
+        ([bytes(5 * 2**20)], {}, TooLarge, "larger than max .*: send fewer or smaller images in one call"),
     ],
 )
 def test_refused_call_says_what_was_expected(
@@ -186,6 +164,129 @@ def test_refused_call_says_what_was_expected(
     with pytest.raises(error, match=message) as caught:
         client.classify(images, **options)
     assert type(caught.value) is error
+
+
+def classified(images: int = 1) -> pb.ClassifyResponse:
+    """A reply."""
+    return pb.ClassifyResponse(classifications=[pb.Classification()] * images)
+
+
+def refuses(*refusals: ServiceError) -> Answer:
+    """One after the other, then an answer."""
+
+    def answer(number: int, context: grpc.ServicerContext) -> pb.ClassifyResponse:
+        if number <= len(refusals):
+            context.abort_with_status(refusals[number - 1].grpc_status())
+        return classified()
+
+    return answer
+
+
+def test_call_is_repeated_where_that_is_asked_for(scripted_server: ScriptedServer) -> None:
+    """After as long as the server says; by default the refusal is the caller's, with the time."""
+    scripted_server.answer = refuses(errors.Overloaded("full", 0.2), errors.NotReady("loading"))
+    started = time.monotonic()
+    with Client(scripted_server.address, retries=2, timeout_seconds=support.LONG_SECONDS) as client:
+        assert len(client.classify([b"x"])) == 1
+    assert scripted_server.calls == 3
+    assert time.monotonic() - started >= 0.2
+    scripted_server.answer = refuses(*[errors.Overloaded("full", 0.2)] * 9)
+    with Client(scripted_server.address) as client, pytest.raises(Overloaded) as caught:
+        client.classify([b"x"])
+    assert caught.value.retry_seconds == 0.2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "timeout_seconds", "calls"),
+    [
+        (errors.Overloaded("full", 60.0), 30.0, 1),
+        (errors.InvalidArgument("images", "no"), support.LONG_SECONDS, 1),
+        (errors.Overloaded("full", 0.01), support.LONG_SECONDS, 4),
+    ],
+    ids=["no time for it", "does not pass", "as often as asked for"],
+)
+def test_call_is_not_repeated_in_vain(
+    scripted_server: ScriptedServer, refusal: ServiceError, timeout_seconds: float, calls: int
+) -> None:
+    """Beyond its timeout, or where the request is wrong; and no more often than asked for."""
+    scripted_server.answer = refuses(*[refusal] * 9)
+    client = Client(scripted_server.address, retries=3, timeout_seconds=timeout_seconds)
+    with client, pytest.raises(HeadwiseError):
+        client.classify([b"x"])
+    assert scripted_server.calls == calls
+
+
+async def test_aio_client_repeats_calls_too(scripted_server: ScriptedServer) -> None:
+    """By the same rules."""
+    scripted_server.answer = refuses(errors.Overloaded("full", 0.01))
+    async with AsyncClient(scripted_server.address, retries=1, timeout_seconds=support.LONG_SECONDS) as client:
+        assert len(await client.classify([b"x"])) == 1
+
+
+def test_image_that_cannot_be_read_is_an_error_after_those_before_it(client: Client) -> None:
+    """Its own error, and not what gRPC makes of it."""
+    results = client.classify_stream([IMAGES[0], IMAGES[1], "/nonexistent.png", IMAGES[2]])
+    assert next(results).top
+    assert next(results).top
+    with pytest.raises(FileNotFoundError):
+        next(results)
+
+
+def test_stream_that_ends_short_is_an_error(scripted_server: ScriptedServer) -> None:
+    """A server that goes away half-way has not answered all."""
+    scripted_server.stream = lambda requests: itertools.islice((classified() for _ in requests), 2)
+    with Client(scripted_server.address) as client:
+        results = client.classify_stream([b"x"] * 2)
+        assert len(list(results)) == 2
+        results = client.classify_stream([b"x"] * 5)
+        with pytest.raises(Unavailable, match=r"the server ended the stream after 2 of \d images"):
+            list(results)
+
+
+def test_silent_server_ends_a_stream(scripted_server: ScriptedServer) -> None:
+    """Within the timeout of a call; a caller that takes its time does not."""
+
+    def stream(requests: Iterator[Any]) -> Iterator[pb.ClassifyResponse]:
+        for number, _ in enumerate(requests):
+            if number == 2:
+                time.sleep(support.LONG_SECONDS)
+            yield classified()
+
+    scripted_server.stream = stream
+
+    def slowly() -> Iterator[bytes]:
+        for _ in range(3):
+            time.sleep(0.6)
+            yield b"x"
+
+    with Client(scripted_server.address, timeout_seconds=0.5) as client:
+        results = client.classify_stream(slowly())
+        assert next(results)
+        assert next(results)
+        with pytest.raises(DeadlineExceeded, match=r"expected an answer to image 2 within 0.5 s, found none"):
+            next(results)
+
+
+async def test_aio_stream_fails_as_the_sync_one_does(scripted_server: ScriptedServer) -> None:
+    """Silent, short, and with an image that cannot be read."""
+
+    async def images(*values: Any) -> AsyncIterator[Any]:
+        for value in values:
+            yield value
+
+    async with AsyncClient(scripted_server.address, timeout_seconds=0.5) as client:
+        scripted_server.stream = lambda requests: (classified() for _ in requests)
+        answered = []
+        with pytest.raises(FileNotFoundError):
+            async for result in client.classify_stream(images(b"x", "/nonexistent.png")):
+                answered.append(result)
+        assert len(answered) == 1
+        scripted_server.stream = lambda requests: itertools.islice((classified() for _ in requests), 1)
+        with pytest.raises(Unavailable, match="ended the stream after 1 of"):
+            [result async for result in client.classify_stream(images(b"x", b"x", b"x"))]
+        scripted_server.stream = lambda requests: (time.sleep(3) or classified() for _ in requests)
+        with pytest.raises(DeadlineExceeded, match="expected an answer to image 0"):
+            [result async for result in client.classify_stream(images(b"x"))]
 
 
 def test_no_server_says_so_and_what_to_do(no_server: str) -> None:
@@ -223,13 +324,22 @@ async def test_aio_client_gives_what_the_sync_one_does(server: support.ServerPro
         assert await awaiting.get_model() == client.get_model()
 
 
+async def test_aio_client_waits_until_models_are_served(server: support.ServerProcess, no_server: str) -> None:
+    """As the sync one does."""
+    async with AsyncClient(server.address) as client:
+        await client.wait_until_ready(support.LONG_SECONDS)
+    async with AsyncClient(no_server) as client:
+        with pytest.raises(Unavailable, match="no server answers"):
+            await client.wait_until_ready(0.3)
+
+
 async def test_aio_client_raises_the_same_errors(server: support.ServerProcess, no_server: str) -> None:
     """Refused and unreachable."""
     async with AsyncClient(server.address, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(NotFound):
             await client.explain(IMAGES[:1], model="flowers")
         with pytest.raises(InvalidRequest, match="image 0: "):
-            [result async for result in client.classify_stream(aiter([IMAGES[0][:4]]))]
+            [result async for result in client.classify_stream(aiter([b"no image"]))]
     async with AsyncClient(no_server, timeout_seconds=support.LONG_SECONDS) as client:
         with pytest.raises(Unavailable, match="no server answers"):
             await client.list_models()

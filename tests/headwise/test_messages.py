@@ -1,24 +1,11 @@
 """Requests from images."""
 
-import numpy as np
 import pytest
-from headwise.messages import to_image
+from headwise.messages import explain_request
 
 
-def test_what_is_no_image_is_refused_before_it_is_sent() -> None:
-    """The type or shape that was expected, and the one that was found."""
-    with pytest.raises(TypeError, match="expected bytes, a path or a uint8 array, found int"):
-        to_image(3)
-    with pytest.raises(ValueError, match=r"expected a uint8 array .*, found float64 \(8, 8\)"):
-        to_image(np.zeros((8, 8)))
-    with pytest.raises(ValueError, match=r"found uint8 \(1, 8, 8, 1\)"):
-        to_image(np.zeros((1, 8, 8, 1), np.uint8))
-    with pytest.raises(OSError, match="No such file"):
-        to_image("/nonexistent.png")
-
-
-def test_array_that_is_not_contiguous_is_sent_as_it_reads() -> None:
-    """A transposed or cut array has the pixels one sees, not those of the memory behind it."""
-    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
-    assert to_image(pixels.T[:, ::2]).tensor.data == pixels.T[:, ::2].copy().tobytes()
-    assert to_image(pixels).tensor.channels == 1
+def test_labels_are_a_list() -> None:
+    """The characters of one string would be explained as labels of one character."""
+    with pytest.raises(TypeError, match=r"expected a list of labels, found the string '38': pass \['38'\]"):
+        explain_request([], "", "", "38", 0)
+    assert list(explain_request([], "", "", ["38"], 0).labels) == ["38"]

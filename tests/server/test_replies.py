@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from google.protobuf.message import Message
-from headwise.messages import Explanation, explanations, names_of
+from headwise.messages import explanations, names_of
+from headwise.results import Explanation
 from headwise.v1 import bundle_pb2
 from headwise.v1 import service_pb2 as pb
 from headwise_server.batching import Answer

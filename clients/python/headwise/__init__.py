@@ -10,10 +10,12 @@ from headwise.errors import (
     Overloaded,
     PermissionDenied,
     ServerFailure,
+    TooLarge,
     Unauthenticated,
     Unavailable,
 )
-from headwise.messages import Classification, Explanation, HeadCard, LabelScore, ServedModel, Timings
+from headwise.inputs import Url
+from headwise.results import Classification, Explanation, HeadCard, LabelScore, Part, ServedModel, Timings
 
 __all__ = [
     "AsyncClient",
@@ -27,11 +29,14 @@ __all__ = [
     "LabelScore",
     "NotFound",
     "Overloaded",
+    "Part",
     "PermissionDenied",
     "ServedModel",
     "ServerFailure",
     "Timings",
     "Tls",
+    "TooLarge",
     "Unauthenticated",
     "Unavailable",
+    "Url",
 ]

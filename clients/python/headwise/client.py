@@ -4,22 +4,29 @@
         [classification] = client.classify(["digit.png"])
         print(classification.top[0].label)
 
-Every call but `classify_stream` has a timeout. A failed call raises a `headwise.errors.HeadwiseError`, never a bare
-grpc error.
+Every call has a timeout; of `classify_stream` it bounds how long the server may be silent. A failed call raises a
+`headwise.errors.HeadwiseError`, never a bare grpc error. What is asked in what order is in `conversation`.
 """
 
+import asyncio
+import itertools
+import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
 from headwise import messages
 from headwise.access import Access, Tls
-from headwise.errors import Unavailable, from_rpc_error, make_error, status_code
-from headwise.messages import Classification, Explanation, ImageLike, Names, ServedModel
+from headwise.conversation import Call, Conversation, Result, Steps
+from headwise.errors import HeadwiseError, Overloaded, Unavailable, from_rpc_error
+from headwise.inputs import ImageLike, Images, one_by_one
+from headwise.results import Classification, Explanation, ServedModel
+from headwise.streaming import Progress, stream_request, stream_result
+from headwise.targets import check_target
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.bundle_pb2 import Bundle
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
@@ -31,13 +38,16 @@ DEFAULT_TARGET = "localhost:50051"
 TIMEOUT_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 64 * 2**20
 POLL_SECONDS = 0.1
-REMEMBERED_MODELS = 16  # whose names are kept; a client that explains with more of them asks again
+KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60, 10  # how soon a call notices that its server is gone
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0  # before a repeat, where the server does not say
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int | str]]:
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
     ]
 
 
@@ -53,49 +63,29 @@ def _client_errors(target: str) -> Iterator[None]:
         raise from_rpc_error(error, target) from error
 
 
-def _stream_requests(
-    images: Iterable[ImageLike], model: str, version: str, top_k: int
-) -> Iterator[pb.ClassifyStreamRequest]:
-    for number, image in enumerate(images):
-        request = messages.classify_request([image], model, version, top_k)
-        yield pb.ClassifyStreamRequest(request=request, request_id=str(number))
+def _waits(retries: int, give_up: float) -> Iterator[float | None]:
+    """Before each repeat of a call the seconds to wait at least, ever longer; None when there is none left.
+
+    Args:
+        give_up: when the call's timeout ends.
+    """
+    for attempt in itertools.count():
+        wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)  # no secret
+        yield wait if attempt < retries and time.monotonic() + wait < give_up else None
 
 
-def _stream_result(reply: pb.ClassifyStreamResponse) -> Classification:
-    if reply.WhichOneof("result") == "error":
-        raise make_error(status_code(reply.error.code), f"image {reply.request_id}: {reply.error.message}")
-    return messages.classifications(reply.response)[0]
+def _wait_before_repeat(error: HeadwiseError, waits: Iterator[float | None], give_up: float) -> float:
+    """Seconds to wait before a call is repeated.
 
-
-class _RememberedNames:
-    """The names of the models that explained last, by the sha256 of their manifests."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, Names] = {}
-
-    def get(self, model: pb.ServedModel) -> Names | None:
-        """The names of that model, where they are known."""
-        return self._names.get(model.sha256)
-
-    def add(self, explained: pb.ServedModel, response: pb.GetModelResponse) -> Names:
-        """Remember the names of the model that explained.
-
-        Raises:
-            Unavailable: the server has another one by now.
-        """
-        if response.model.sha256 != explained.sha256:
-            raise make_error(
-                grpc.StatusCode.UNAVAILABLE,
-                f"model {explained.name} version {explained.version} was replaced during the call. Send it again.",
-            )
-        for oldest in list(self._names)[: 1 - REMEMBERED_MODELS]:
-            self._names.pop(oldest, None)
-        names = self._names[explained.sha256] = messages.names_of(response)
-        return names
-
-
-def _get_model_request(model: pb.ServedModel) -> pb.GetModelRequest:
-    return pb.GetModelRequest(model=model.name, version=model.version)
+    Raises:
+        HeadwiseError: the error itself, where it is none that passes, or there is no time or repeat left.
+    """
+    if not isinstance(error, (Overloaded, Unavailable)) or (wait := next(waits)) is None:
+        raise error
+    asked = getattr(error, "retry_seconds", None) or 0.0
+    if time.monotonic() + max(wait, asked) >= give_up:
+        raise error
+    return max(wait, asked)
 
 
 class Client:
@@ -106,12 +96,13 @@ class Client:
         tls: whom to trust, and who the client is; True for the roots that gRPC brings, False for plain text.
         token: that the server knows the client by.
         allow_plaintext_token: send it without TLS to another machine.
-        timeout_seconds: of each call.
+        timeout_seconds: of each call, its repeats included.
+        retries: how often a call is repeated that the server had no room for, or that no server answered.
         max_message_bytes: of each message sent or received.
 
     Raises:
         OSError: a certificate or key cannot be read.
-        ValueError: it is none, or the token would be sent in plain text to another machine.
+        ValueError: it is none, the token would be sent in plain text to another machine, or the target is no host:port.
     """
 
     def __init__(
@@ -122,14 +113,15 @@ class Client:
         token: str = "",
         allow_plaintext_token: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        retries: int = 0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         access = _access(tls, token, allow_plaintext_token)
+        self.target, self.timeout_seconds, self.retries = check_target(target), timeout_seconds, retries
         self._metadata = access.metadata(target)
-        self.target, self.timeout_seconds = target, timeout_seconds
         self._channel = access.channel(target, _options(max_message_bytes))
         self._stub = HeadwiseServiceStub(self._channel)
-        self._names = _RememberedNames()
+        self._conversation = Conversation()
 
     def __enter__(self) -> Self:
         return self
@@ -143,24 +135,45 @@ class Client:
         """Close the connection."""
         self._channel.close()
 
-    def classify(
-        self, images: Iterable[ImageLike], *, model: str = "", version: str = "", top_k: int = 0
-    ) -> list[Classification]:
-        """The labels of each image, in one call.
+    def _call(self, call: Call) -> Any:
+        give_up = time.monotonic() + self.timeout_seconds
+        waits = _waits(self.retries, give_up)
+        while True:
+            try:
+                with _client_errors(self.target):
+                    left = max(0.0, give_up - time.monotonic())
+                    return getattr(self._stub, call.method)(call.request, timeout=left, metadata=self._metadata)
+            except HeadwiseError as error:
+                time.sleep(_wait_before_repeat(error, waits, give_up))
+
+    def _drive(self, steps: Steps[Result]) -> Result:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    reply = self._call(call)
+                except HeadwiseError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(reply)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+    def classify(self, images: Images, *, model: str = "", version: str = "", top_k: int = 0) -> list[Classification]:
+        """The labels of each image, in one call, or in several where one would be too large.
 
         Args:
+            images: one or many; see `headwise.inputs`.
             model: may be empty where the server has one alone.
             version: empty for the newest.
             top_k: labels to name for each image; 0 leaves it to the server.
 
         Raises:
-            HeadwiseError: the call failed.
+            HeadwiseError: a call failed.
+            TypeError, ValueError, OSError: something is no image, or cannot be read; nothing was sent.
         """
-        request = messages.classify_request(images, model, version, top_k)
-        with _client_errors(self.target):
-            return messages.classifications(
-                self._stub.Classify(request, timeout=self.timeout_seconds, metadata=self._metadata)
-            )
+        return self._drive(self._conversation.classify(images, model, version, top_k))
 
     def classify_stream(
         self, images: Iterable[ImageLike], *, model: str = "", version: str = "", top_k: int = 0
@@ -168,51 +181,52 @@ class Client:
         """The labels of each image over one stream, in order, while later ones are on their way.
 
         Raises:
-            HeadwiseError: the stream failed, or the image whose turn it is was refused.
+            HeadwiseError: the stream failed or ended early, the server was silent for longer than a call may take, or
+                the image whose turn it is was refused.
+            TypeError, ValueError, OSError: an image is none, or cannot be read; those before it were answered.
         """
-        with _client_errors(self.target):
-            for reply in self._stub.ClassifyStream(
-                _stream_requests(images, model, version, top_k), metadata=self._metadata
-            ):
-                yield _stream_result(reply)
+        progress = Progress(self.timeout_seconds)
+
+        def requests() -> Iterator[pb.ClassifyStreamRequest]:
+            try:
+                for number, image in enumerate(one_by_one(images)):
+                    encoded = self._drive(self._conversation.image(image, model, version))
+                    progress.count(sent=1)
+                    yield stream_request(number, encoded, model, version, top_k)
+            except Exception as error:  # gRPC would make another of it
+                progress.failure = error
+
+        replies = self._stub.ClassifyStream(requests(), metadata=self._metadata)
+        with progress.watched(replies.cancel):
+            try:
+                for reply in replies:
+                    progress.count(answered=1)
+                    yield stream_result(reply)
+            except grpc.RpcError as error:
+                raise progress.failed(error, self.target) from error
+        progress.check_complete()
 
     def explain(
         self,
-        images: Iterable[ImageLike],
+        images: Images,
         *,
         labels: Sequence[str] = (),
         model: str = "",
         version: str = "",
         top_k: int = 0,
     ) -> list[Explanation]:
-        """What each head contributed to the target labels of each image, in one call.
+        """What each head contributed to the target labels of each image, in as many calls as `classify`.
 
-        The first explanation that a model gives needs a second call, for what its heads are called.
+        The first explanation that a model gives needs one more, for what its heads are called.
 
         Args:
             labels: the targets, each once; the first `top_k` of each image where empty.
 
         Raises:
-            HeadwiseError: the call failed.
+            HeadwiseError: a call failed.
+            TypeError, ValueError, OSError: as `classify`; or the labels are one string.
         """
-        request = messages.explain_request(images, model, version, labels, top_k)
-        with _client_errors(self.target):
-            reply = self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
-            if (names := self._names.get(reply.model)) is None:
-                try:
-                    described = self._stub.GetModel(
-                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
-                    )
-                except grpc.RpcError as error:
-                    if error.code() is not grpc.StatusCode.NOT_FOUND:
-                        raise
-                    # The version that answered has been retired since. What is served now explains as well.
-                    reply = self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
-                    described = self._stub.GetModel(
-                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
-                    )
-                names = self._names.add(reply.model, described)
-        return messages.explanations(reply, names)
+        return self._drive(self._conversation.explain(images, labels, model, version, top_k))
 
     def list_models(self) -> list[ServedModel]:
         """All models served.
@@ -220,8 +234,7 @@ class Client:
         Raises:
             HeadwiseError: the call failed.
         """
-        with _client_errors(self.target):
-            reply = self._stub.ListModels(pb.ListModelsRequest(), timeout=self.timeout_seconds, metadata=self._metadata)
+        reply = self._call(Call("ListModels", pb.ListModelsRequest()))
         return [messages.served_model(model) for model in reply.models]
 
     def get_model(self, model: str = "", version: str = "") -> Bundle:
@@ -230,9 +243,8 @@ class Client:
         Raises:
             HeadwiseError: the call failed.
         """
-        request = pb.GetModelRequest(model=model, version=version)
-        with _client_errors(self.target):
-            return self._stub.GetModel(request, timeout=self.timeout_seconds, metadata=self._metadata).manifest
+        manifest: Bundle = self._call(Call("GetModel", pb.GetModelRequest(model=model, version=version))).manifest
+        return manifest
 
     def wait_until_ready(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Return when the server serves at least one model.
@@ -243,18 +255,15 @@ class Client:
         give_up = time.monotonic() + timeout_seconds
         while True:
             try:
-                if self.list_models():
-                    return
-                failure = make_error(grpc.StatusCode.UNAVAILABLE, f"{self.target} still loads its models.")
-            except Unavailable as error:
-                failure = error
-            if time.monotonic() > give_up:
-                raise failure
+                return self._drive(self._conversation.ready(self.target))
+            except Unavailable:
+                if time.monotonic() > give_up:
+                    raise
             time.sleep(POLL_SECONDS)
 
 
 class AsyncClient:
-    """An awaiting client; see `Client` for what the methods do and raise."""
+    """An awaiting client; see `Client` for its arguments, and for what the methods do and raise."""
 
     def __init__(
         self,
@@ -264,14 +273,15 @@ class AsyncClient:
         token: str = "",
         allow_plaintext_token: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        retries: int = 0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         access = _access(tls, token, allow_plaintext_token)
+        self.target, self.timeout_seconds, self.retries = check_target(target), timeout_seconds, retries
         self._metadata = access.metadata(target)
-        self.target, self.timeout_seconds = target, timeout_seconds
         self._channel = access.aio_channel(target, _options(max_message_bytes))
         self._stub: HeadwiseServiceAsyncStub = HeadwiseServiceStub(self._channel)
-        self._names = _RememberedNames()
+        self._conversation = Conversation()
 
     async def __aenter__(self) -> Self:
         return self
@@ -285,71 +295,111 @@ class AsyncClient:
         """Close the connection."""
         await self._channel.close()
 
+    async def _call(self, call: Call) -> Any:
+        give_up = time.monotonic() + self.timeout_seconds
+        waits = _waits(self.retries, give_up)
+        while True:
+            try:
+                with _client_errors(self.target):
+                    left = max(0.0, give_up - time.monotonic())
+                    return await getattr(self._stub, call.method)(call.request, timeout=left, metadata=self._metadata)
+            except HeadwiseError as error:
+                await asyncio.sleep(_wait_before_repeat(error, waits, give_up))
+
+    async def _drive(self, steps: Steps[Result]) -> Result:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    reply = await self._call(call)
+                except HeadwiseError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(reply)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
     async def classify(
-        self, images: Iterable[ImageLike], *, model: str = "", version: str = "", top_k: int = 0
+        self, images: Images, *, model: str = "", version: str = "", top_k: int = 0
     ) -> list[Classification]:
-        """The labels of each image, in one call."""
-        request = messages.classify_request(images, model, version, top_k)
-        with _client_errors(self.target):
-            return messages.classifications(
-                await self._stub.Classify(request, timeout=self.timeout_seconds, metadata=self._metadata)
-            )
+        """The labels of each image."""
+        return await self._drive(self._conversation.classify(images, model, version, top_k))
 
     async def classify_stream(
         self, images: AsyncIterable[ImageLike], *, model: str = "", version: str = "", top_k: int = 0
     ) -> AsyncIterator[Classification]:
         """The labels of each image over one stream, in order, while later ones are on their way."""
+        progress = Progress(self.timeout_seconds)
 
         async def requests() -> AsyncIterator[pb.ClassifyStreamRequest]:
             number = 0
-            async for image in images:
-                request = messages.classify_request([image], model, version, top_k)
-                yield pb.ClassifyStreamRequest(request=request, request_id=str(number))
-                number += 1
+            try:
+                async for image in images:
+                    encoded = await self._drive(self._conversation.image(image, model, version))
+                    progress.count(sent=1)
+                    yield stream_request(number, encoded, model, version, top_k)
+                    number += 1
+            except Exception as error:  # gRPC would make another of it
+                progress.failure = error
 
-        with _client_errors(self.target):
-            async for reply in self._stub.ClassifyStream(requests(), metadata=self._metadata):
-                yield _stream_result(reply)
+        replies = self._stub.ClassifyStream(requests(), metadata=self._metadata)
+        try:
+            while (reply := await self._next(replies, progress)) is not None:
+                progress.count(answered=1)
+                yield stream_result(reply)
+        except grpc.RpcError as error:
+            raise progress.failed(error, self.target) from error
+        finally:
+            replies.cancel()
+        progress.check_complete()
+
+    async def _next(self, replies: Any, progress: Progress) -> pb.ClassifyStreamResponse | None:
+        """The next reply of a stream; None at its end.
+
+        Raises:
+            DeadlineExceeded: the server was silent for too long.
+        """
+        reading = asyncio.ensure_future(replies.read())
+        try:
+            while not (await asyncio.wait({reading}, timeout=max(0.0, progress.left())))[0]:
+                if progress.left() <= 0:
+                    raise progress.overdue()
+            reply = reading.result()
+        finally:
+            reading.cancel()
+        return None if reply is grpc.aio.EOF else reply
 
     async def explain(
         self,
-        images: Iterable[ImageLike],
+        images: Images,
         *,
         labels: Sequence[str] = (),
         model: str = "",
         version: str = "",
         top_k: int = 0,
     ) -> list[Explanation]:
-        """What each head contributed to the target labels of each image, in one call."""
-        request = messages.explain_request(images, model, version, labels, top_k)
-        with _client_errors(self.target):
-            reply = await self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
-            if (names := self._names.get(reply.model)) is None:
-                try:
-                    described = await self._stub.GetModel(
-                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
-                    )
-                except grpc.RpcError as error:
-                    if error.code() is not grpc.StatusCode.NOT_FOUND:
-                        raise
-                    # The version that answered has been retired since. What is served now explains as well.
-                    reply = await self._stub.Explain(request, timeout=self.timeout_seconds, metadata=self._metadata)
-                    described = await self._stub.GetModel(
-                        _get_model_request(reply.model), timeout=self.timeout_seconds, metadata=self._metadata
-                    )
-                names = self._names.add(reply.model, described)
-        return messages.explanations(reply, names)
+        """What each head contributed to the target labels of each image."""
+        return await self._drive(self._conversation.explain(images, labels, model, version, top_k))
 
     async def list_models(self) -> list[ServedModel]:
         """All models served."""
-        with _client_errors(self.target):
-            reply = await self._stub.ListModels(
-                pb.ListModelsRequest(), timeout=self.timeout_seconds, metadata=self._metadata
-            )
+        reply = await self._call(Call("ListModels", pb.ListModelsRequest()))
         return [messages.served_model(model) for model in reply.models]
 
     async def get_model(self, model: str = "", version: str = "") -> Bundle:
         """The manifest of a model."""
-        request = pb.GetModelRequest(model=model, version=version)
-        with _client_errors(self.target):
-            return (await self._stub.GetModel(request, timeout=self.timeout_seconds, metadata=self._metadata)).manifest
+        call = Call("GetModel", pb.GetModelRequest(model=model, version=version))
+        manifest: Bundle = (await self._call(call)).manifest
+        return manifest
+
+    async def wait_until_ready(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """Return when the server serves at least one model."""
+        give_up = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                return await self._drive(self._conversation.ready(self.target))
+            except Unavailable:
+                if time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(POLL_SECONDS)

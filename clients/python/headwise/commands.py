@@ -1,12 +1,11 @@
 """What `headwise classify`, `explain`, `load` and `models` do."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,7 +15,7 @@ from headwise import tables
 from headwise.connection_options import Connection, connected, utf8
 from headwise.entry import INTERRUPTED, version_callback
 from headwise.errors import HeadwiseError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
-from headwise.messages import Classification, Explanation
+from headwise.results import Classification, Explanation
 
 WRONG_REQUESTS = (InvalidRequest, NotFound, PermissionDenied, Unauthenticated)
 BAD_REQUEST, FAILED = 2, 1  # exit statuses: what was asked for is wrong; the call failed
@@ -61,28 +60,9 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(BAD_REQUEST) from error
 
 
-def _plain(value: Any) -> Any:
-    """The value for JSON: arrays as lists, nan as null, names without their shape suffix."""
-    if isinstance(value, dict):
-        return {re.sub(r"_[A-Z]+$", "", key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return None if value != value else value  # nan alone differs from itself
-
-
-def _as_row(file: Path, result: Classification | Explanation) -> dict[str, Any]:
-    """A result by name; what is known of a head stands together."""
-    row = {"file": str(file), **asdict(result)}
-    if isinstance(result, Explanation):
-        parts = zip(row.pop("head_cards"), row.pop("heads_RJ"), row.pop("head_fields_RK"), strict=True)
-        row["heads"] = [{**card, "contributions_J": row_J, "fields_K": row_K} for card, row_J, row_K in parts]
-    return row
-
-
 def _print_json(files: Sequence[Path], results: Sequence[Classification | Explanation]) -> None:
-    print(json.dumps([_plain(_as_row(file, result)) for file, result in zip(files, results, strict=True)], indent=2))
+    rows = [{"file": str(file), **result.to_dict()} for file, result in zip(files, results, strict=True)]
+    print(json.dumps(rows, indent=2))
 
 
 def _print_note(text: str) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from headwise.access import ENVIRONMENT, Access, make_access
 from headwise.client import DEFAULT_TARGET, Client
+from headwise.targets import check_target
 
 
 def utf8(value: Any) -> Any:
@@ -104,6 +105,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         parts = {name: given.pop(name) for name in OPTIONS}
         target = parts.pop("server")
         try:
+            check_target(target)
             access = make_access(token=os.environ.get(ENVIRONMENT["token"], ""), **parts)
             access.metadata(target)
             if access.tls:

@@ -2,18 +2,25 @@
 
 HeadwiseError
 ├── InvalidRequest      the request must change; `str()` names the field, what was expected and what was found
+│   └── TooLarge        fewer images in a call would pass
 ├── NotFound            no such model or version
 ├── Unauthenticated     the server asks for a token that it knows
 ├── PermissionDenied    the token does not permit that
-├── Overloaded          the server's queue is full: try again later
+├── Overloaded          the server's queue is full: try again after `retry_seconds`
 ├── DeadlineExceeded    the answer did not come in time, or could not have
 ├── Unavailable         no server there, nothing served (yet), or draining: try again, or another
 └── ServerFailure       the server could not do its work; its log says why
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+DETAILS = "grpc-status-details-bin"  # of the trailing metadata: a google.rpc.Status
+TOO_LARGE = "TOO_LARGE"  # reason of a server of ours
 
 
 class HeadwiseError(Exception):
@@ -26,6 +33,10 @@ class HeadwiseError(Exception):
 
 class InvalidRequest(HeadwiseError):
     """The request must change."""
+
+
+class TooLarge(InvalidRequest):
+    """The call, or its answer, is larger than the server or this client takes: fewer images in a call would pass."""
 
 
 class NotFound(HeadwiseError):
@@ -41,7 +52,12 @@ class PermissionDenied(HeadwiseError):
 
 
 class Overloaded(HeadwiseError):
-    """The server's queue is full, or this client has sent too much."""
+    """The server's queue is full, or this client has sent too much.
+
+    `retry_seconds` says after how long to try again, where the server does.
+    """
+
+    retry_seconds: float | None = None
 
 
 class DeadlineExceeded(HeadwiseError):
@@ -97,11 +113,33 @@ def make_error(code: grpc.StatusCode, message: str) -> HeadwiseError:
     return BY_CODE.get(code, ServerFailure)(message, code)
 
 
+def _details(metadata: Iterable[tuple[str, Any]]) -> tuple[str, float | None]:
+    """Reason, and seconds after which to try again, as far as a server says them in its trailing metadata."""
+    reason, retry_seconds, status = "", None, status_pb2.Status()
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    try:
+        status.ParseFromString(next((value for key, value in metadata if key == DETAILS), b""))
+        for detail in status.details:
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(retry):
+                retry_seconds = retry.retry_delay.ToNanoseconds() / 1e9
+    except DecodeError:  # of a proxy
+        pass
+    return reason, retry_seconds
+
+
 def from_rpc_error(error: Any, target: str) -> HeadwiseError:
     """The error for what grpc raised, from a call to `target`."""
     code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
         details = next(message for part, message in CONNECT_FAILURES if part in details).format(target=target)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        return InvalidRequest(f"{details}: send fewer or smaller images in one call.", code)
-    return make_error(code, details or code.name)
+        return TooLarge(f"{details}: send fewer or smaller images in one call.", code)
+    reason, retry_seconds = _details(error.trailing_metadata() or ())
+    if reason == TOO_LARGE:
+        return TooLarge(details, code)
+    made = make_error(code, details or code.name)
+    if isinstance(made, Overloaded):
+        made.retry_seconds = retry_seconds
+    return made

@@ -43,7 +43,8 @@ from headwise.load_samples import (
     Timings,
     error_outcome,
 )
-from headwise.messages import ServedModel, served_model
+from headwise.messages import served_model
+from headwise.results import ServedModel
 from headwise.v1 import service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["HeadwiseService"].full_name

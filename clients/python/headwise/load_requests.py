@@ -10,7 +10,7 @@ import numpy as np
 
 from headwise import messages
 from headwise.formats import kind_of
-from headwise.messages import ImageLike
+from headwise.inputs import ImageLike, to_image
 from headwise.v1.bundle_pb2 import ImageInput
 
 RANDOM_REQUESTS = 8  # distinct ones, so that no cache of the processor holds all there is
@@ -35,7 +35,8 @@ def make_requests(images: list[ImageLike], images_per_call: int, model: str = ""
     if not images:
         raise ValueError("expected images, found none")
     calls = -(-len(images) // images_per_call)
-    filled = [images[number % len(images)] for number in range(calls * images_per_call)]
+    encoded = [to_image(image) for image in images]
+    filled = [encoded[number % len(images)] for number in range(calls * images_per_call)]
     parts = [filled[first : first + images_per_call] for first in range(0, len(filled), images_per_call)]
     return Requests(
         classify=tuple(messages.classify_request(part, model, version, 0).SerializeToString() for part in parts),

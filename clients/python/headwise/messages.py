@@ -1,135 +1,40 @@
-"""Requests from images, and results from replies: what the sync and the aio client share.
-
-An image is the bytes of an image file, a path of one, or a uint8 array (height, width, channels) at the model's size; a
-grey image may leave out the last axis.
+"""Requests from images, and results from replies.
 
 Shape suffixes: K labels, J target labels, R heads of the dense model, P other parts.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headwise.bundle import other_part_names
+from headwise.results import Classification, Explanation, HeadCard, LabelScore, ServedModel, Timings
 from headwise.v1 import bundle_pb2, service_pb2
 
-ImageLike = bytes | str | PathLike[str] | NDArray[np.uint8]
+Request = service_pb2.ClassifyRequest | service_pb2.ExplainRequest
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """Which files on which engine gave an answer."""
-
-    name: str
-    version: str
-    sha256: str  # of the manifest, which names every other file's
-    engine: str
-    precision: str
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Where the server spent its time on a call."""
-
-    queue_seconds: float
-    inference_seconds: float
-    total_seconds: float
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """One label of one image."""
-
-    index: int
-    label: str
-    logit: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The labels of one image."""
-
-    logits_K: NDArray[np.float32]
-    probabilities_K: NDArray[np.float32]
-    top: tuple[LabelScore, ...]  # best first
-    model: ServedModel
-    timings: Timings
-
-
-@dataclass(frozen=True)
-class HeadCard:
-    """What one head recognises over the data set."""
-
-    encoder: int
-    head: int
-    pruned: bool
-    expert_labels: tuple[str, ...]
-    sharpness: float
-    null_sharpness_mean: float
-    p_value: float
-    images: int
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What each head, and each other part of the model, contributed to the logits of the target labels.
-
-    `heads_RJ` summed over the heads, plus `other_parts` summed over its values, is the logit of each target, up to
-    `completeness_residual`. A removed head contributes 0 and has fields of nan.
-    """
-
-    logits_K: NDArray[np.float32]
-    probabilities_K: NDArray[np.float32]
-    targets: tuple[LabelScore, ...]
-    heads_RJ: NDArray[np.float32]
-    head_fields_RK: NDArray[np.float32]  # through each head's SNP probe
-    head_cards: tuple[HeadCard, ...]  # in the order of the heads
-    other_parts: dict[str, NDArray[np.float32]]  # name to (J,)
-    completeness_residual: float
-    completeness_tolerance: float
-    model: ServedModel
-    timings: Timings
-
-
-def to_image(image: ImageLike) -> service_pb2.Image:
-    """One image as the wire has it.
-
-    Raises:
-        TypeError: it is none of bytes, path and uint8 array.
-        ValueError: an array of another type or number of axes.
-        OSError: the file cannot be read.
-    """
-    if isinstance(image, bytes):
-        return service_pb2.Image(encoded=image)
-    if isinstance(image, (str, PathLike)):
-        return service_pb2.Image(encoded=Path(image).read_bytes())
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"expected bytes, a path or a uint8 array, found {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ValueError(f"expected a uint8 array (height, width, channels), found {image.dtype} {image.shape}")
-    height, width, channels = image.shape if image.ndim == 3 else (*image.shape, 1)
-    tensor = service_pb2.ImageTensor(height=height, width=width, channels=channels, data=image.tobytes())
-    return service_pb2.Image(tensor=tensor)
-
-
-def classify_request(images: Iterable[ImageLike], model: str, version: str, top_k: int) -> service_pb2.ClassifyRequest:
+def classify_request(
+    images: Iterable[service_pb2.Image], model: str, version: str, top_k: int
+) -> service_pb2.ClassifyRequest:
     """A Classify request."""
-    return service_pb2.ClassifyRequest(model=model, version=version, images=map(to_image, images), top_k=top_k)
+    return service_pb2.ClassifyRequest(model=model, version=version, images=images, top_k=top_k)
 
 
 def explain_request(
-    images: Iterable[ImageLike], model: str, version: str, labels: Sequence[str], top_k: int
+    images: Iterable[service_pb2.Image], model: str, version: str, labels: Sequence[str], top_k: int
 ) -> service_pb2.ExplainRequest:
-    """An Explain request."""
-    return service_pb2.ExplainRequest(
-        model=model, version=version, images=map(to_image, images), labels=labels, top_k=top_k
-    )
+    """An Explain request.
+
+    Raises:
+        TypeError: the labels are one string, whose characters would be taken for labels.
+    """
+    if isinstance(labels, str):
+        raise TypeError(f"expected a list of labels, found the string {labels!r}: pass [{labels!r}]")
+    return service_pb2.ExplainRequest(model=model, version=version, images=images, labels=labels, top_k=top_k)
 
 
 def _floats(data: bytes) -> NDArray[np.float32]:

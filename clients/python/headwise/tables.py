@@ -6,7 +6,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from headwise.messages import Classification, Explanation, ServedModel, Timings
+from headwise.results import Classification, Explanation, ServedModel, Timings
 from headwise.text import shown
 
 BAR_WIDTH = 16
