@@ -8,6 +8,7 @@ from headwise.results import Classification, Explanation
 from headwise.text import shown
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 PARTS = 12  # shown; the others are added up
@@ -26,6 +27,13 @@ def _figure(width: float, height: float) -> "Figure":
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install 'headwise[plot]'") from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _colours() -> "Colormap":
+    """Against, nothing, for; what was removed is grey."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("parts", [AGAINST, "white", FOR]).with_extremes(bad="0.9")
 
 
 def _label(text: str) -> str:
@@ -65,7 +73,11 @@ def explanation(result: Explanation, target: int) -> "Figure":
         if not card.pruned:
             values_LH[card.encoder, card.head] = contributions_J[target]
     largest = float(np.nanmax(np.abs(values_LH), initial=1e-12))
-    grid.imshow(values_LH, cmap="PuOr_r", vmin=-largest, vmax=largest, aspect="auto")
+    grid.imshow(values_LH, cmap=_colours(), vmin=-largest, vmax=largest, aspect="auto")
+    for encoder, head in np.ndindex(values_LH.shape):
+        value = values_LH[encoder, head]
+        text = "removed" if np.isnan(value) else f"{value:+.2f}"
+        grid.text(head, encoder, text, ha="center", va="center", fontsize=8)
     grid.set_xticks(range(heads))
     grid.set_yticks(range(encoders))
     grid.set_xlabel("head")
