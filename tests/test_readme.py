@@ -107,3 +107,41 @@ def test_speeds_are_those_of_the_records() -> None:
     assert f"{onnxruntime[1]} and {openvino[1]} at batch 8" in text
     assert f"n = {THROUGHPUT['rounds']} and {LATENCY['rounds']} rounds" in text
     assert f"{THROUGHPUT['machine']['cores']} cores of an {THROUGHPUT['machine']['processor']}" in text
+
+
+def test_pruning_of_cifar100_is_that_of_the_records() -> None:
+    """Every row of the table, the default build on both kinds of images, and what int8 changes."""
+    curve = json.loads((ROOT / "results/cifar100/pruning_curve.json").read_text("utf-8"))
+    build = json.loads((ROOT / "results/cifar100/build.json").read_text("utf-8"))
+    text = " ".join(README.split())
+    graphs = {(row["model"], row["precision"]): row for row in curve["rows"] if row["engine"] == "onnxruntime"}
+    whole = graphs["dense", "f32"]
+    lines = [line for line in README.splitlines() if re.match(r"\| \d+ %", line)]
+    shown = {}
+    for model, row in ((model, row) for (model, precision), row in graphs.items() if precision == "f32"):
+        times = [timing["speedup"] for kind in ("f32", "int8") for timing in graphs[model, kind]["timings"]]
+        shown[f"{row['macs'] / whole['macs']:.0%}".replace("%", " %")] = (row, [f"{value:.2f} x" for value in times])
+    for line in lines:
+        kept, points, *speedups = (cell.strip() for cell in line.strip("|").split("|"))
+        row, times = shown[kept.removesuffix(" (the default)")]
+        if row is not whole:
+            low, high = (f"{100 * row[f'difference_{end}']:+.2f}" for end in ("low", "high"))
+            assert points == f"{100 * row['difference']:+.2f} ({low} to {high})"
+            assert speedups == times
+        else:
+            assert speedups == ["1", "1", *times[2:]]
+    assert len(lines) == 5
+    [chosen] = [candidate for candidate in build["pruning"]["candidates"] if candidate["chosen"]]
+    metrics, dense = build["metrics"], build["pruning"]["dense_validation_accuracy"]
+    lost = 100 * (dense - chosen["validation_accuracy"])
+    lost_on_test = 100 * (metrics["dense_accuracy"] - metrics["pruned_accuracy"])
+    kept = f"{metrics['macs_pruned'] / metrics['macs_dense']:.0%}".replace("%", " %")
+    assert f"stops at {kept} of the operations, which cost {lost:.2f} points on validation images" in text
+    assert f"and {lost_on_test:.2f} on test images" in text
+    assert f"{curve['images']:,} validation images, of which the dense model has {100 * dense:.2f} % right" in text
+    changes = [
+        100 * (graphs[model, "int8"]["difference"] - row["difference"])
+        for (model, precision), row in graphs.items()
+        if precision == "f32"
+    ]
+    assert f"by {min(changes):+.2f} to {max(changes):+.2f} more" in text

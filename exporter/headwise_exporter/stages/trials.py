@@ -21,31 +21,32 @@ from headwise_exporter.pruning.compaction import KeptUnits
 from headwise_exporter.pruning.removal import Candidate
 from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.stages.run import DENSE, pruning_record
+from headwise_exporter.stages.stage import plain
 
 FOLDER = "candidates"
 KIND = "candidate"
 
 
-def trials_identity(settings: PruneSettings, **others: Any) -> str:
+def trials_identity(settings: PruneSettings, **others: Any) -> dict[str, Any]:
     """Of everything that a candidate of the same steps depends on: not how far a search goes, nor what passes."""
     pruning = asdict(settings)
     del pruning["max_drop_points"]
     for name in ("speedup", "macs", "rounds"):
         del pruning["search"][name]
-    return json.dumps({"prune": pruning, **others}, sort_keys=True)
+    return plain({"prune": pruning, **others})
 
 
-def save_trial(run: Path, identity: str, candidate: Candidate) -> None:
+def save_trial(run: Path, identity: dict[str, Any], candidate: Candidate) -> None:
     """Write a candidate.
 
     Args:
-        identity: `trials_identity`; prunings of another do not take it.
+        identity: `trials_identity`; prunings of another do not take it, and write over it.
 
     Raises:
         OutputError: the system refused the write.
     """
     (run / FOLDER).mkdir(exist_ok=True)
-    name = hashlib.sha256(json.dumps([identity, candidate.steps]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps(candidate.steps).encode()).hexdigest()[:16]
     save_tensors(
         run / FOLDER / f"{name}.safetensors",
         candidate.model.state_dict(),
@@ -60,7 +61,7 @@ def save_trial(run: Path, identity: str, candidate: Candidate) -> None:
     )
 
 
-def _of(run: Path, identity: str) -> Iterator[tuple[Path, bool]]:
+def _of(run: Path, identity: dict[str, Any]) -> Iterator[tuple[Path, bool]]:
     """Every file, and whether it is a candidate of that identity; damaged ones are not."""
     for path in sorted((run / FOLDER).glob("*.safetensors")):
         try:
@@ -69,7 +70,7 @@ def _of(run: Path, identity: str) -> Iterator[tuple[Path, bool]]:
             yield path, False
 
 
-def load_trials(run: Path, identity: str) -> list[Candidate]:
+def load_trials(run: Path, identity: dict[str, Any]) -> list[Candidate]:
     """The candidates of that identity, those of the fewest steps first."""
     candidates = []
     for path in (path for path, fits in _of(run, identity) if fits):
@@ -94,7 +95,7 @@ def trials_of(run: Path) -> list[Candidate]:
     return load_trials(run, trials_identity(settings, **others))
 
 
-def remove_other_trials(run: Path, identity: str) -> None:
+def remove_other_trials(run: Path, identity: dict[str, Any]) -> None:
     """Delete those that no pruning takes any more."""
     for path in (path for path, fits in _of(run, identity) if not fits):
         path.unlink(missing_ok=True)
