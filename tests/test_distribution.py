@@ -34,8 +34,8 @@ def required(extra: str | None) -> set[str]:
 
 
 def test_client_brings_no_runtime() -> None:
-    """Without an extra: grpc, protobuf and numpy alone."""
-    assert required(None) == {"grpcio", "numpy", "protobuf"}
+    """Without an extra: grpc, the messages of its errors, protobuf and numpy alone."""
+    assert required(None) == {"googleapis-common-protos", "grpcio", "numpy", "protobuf"}
 
 
 def test_runtimes_are_in_extras_that_exclude_each_other() -> None:

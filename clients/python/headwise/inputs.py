@@ -6,7 +6,6 @@ at the model's size travel as they are, others as a Netpbm file, which the serve
 
 import io
 import os
-import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -52,6 +51,8 @@ class Url:
             OSError: nothing is, or it cannot be had in time.
             ValueError: it is larger.
         """
+        import urllib.request  # what most callers never need, at a tenth of this package's import
+
         with urllib.request.urlopen(self.address, timeout=URL_SECONDS) as response:
             content: bytes = response.read(URL_BYTES + 1)
         if len(content) > URL_BYTES:

@@ -7,7 +7,7 @@ from headwise_exporter.export.settings import QuantizationSettings
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"engines": ("tvm",)}, "expected engines to be some of onnxruntime, openvino, found tvm"),
+        ({"engines": ("tvm",)}, "expected engines to be some of onnxruntime, openvino, tensorrt, found tvm"),
         ({"images": 0}, "expected images to be at least 1, found 0"),
         ({"max_drop_points": -1.0}, "expected max_drop_points in 0 .. 100"),
         ({"max_drop_points": float("nan")}, "expected max_drop_points in 0 .. 100"),
