@@ -9,8 +9,6 @@ Every call has a timeout; of `classify_stream` it bounds how long the server may
 """
 
 import asyncio
-import itertools
-import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +20,9 @@ import grpc
 from headwise import messages
 from headwise.access import Access, Tls
 from headwise.conversation import Call, Conversation, Result, Steps
-from headwise.errors import HeadwiseError, Overloaded, Unavailable, from_rpc_error
+from headwise.errors import HeadwiseError, Unavailable, from_rpc_error
 from headwise.inputs import ImageLike, Images, one_by_one
+from headwise.repeats import wait_before_repeat, waits
 from headwise.results import Classification, Explanation, ServedModel
 from headwise.streaming import Progress, stream_request, stream_result
 from headwise.targets import check_target
@@ -39,7 +38,6 @@ TIMEOUT_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 64 * 2**20
 POLL_SECONDS = 0.1
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60, 10  # how soon a call notices that its server is gone
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0  # before a repeat, where the server does not say
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int | str]]:
@@ -61,31 +59,6 @@ def _client_errors(target: str) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise from_rpc_error(error, target) from error
-
-
-def _waits(retries: int, give_up: float) -> Iterator[float | None]:
-    """Before each repeat of a call the seconds to wait at least, ever longer; None when there is none left.
-
-    Args:
-        give_up: when the call's timeout ends.
-    """
-    for attempt in itertools.count():
-        wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)  # no secret
-        yield wait if attempt < retries and time.monotonic() + wait < give_up else None
-
-
-def _wait_before_repeat(error: HeadwiseError, waits: Iterator[float | None], give_up: float) -> float:
-    """Seconds to wait before a call is repeated.
-
-    Raises:
-        HeadwiseError: the error itself, where it is none that passes, or there is no time or repeat left.
-    """
-    if not isinstance(error, (Overloaded, Unavailable)) or (wait := next(waits)) is None:
-        raise error
-    asked = getattr(error, "retry_seconds", None) or 0.0
-    if time.monotonic() + max(wait, asked) >= give_up:
-        raise error
-    return max(wait, asked)
 
 
 class Client:
@@ -137,14 +110,14 @@ class Client:
 
     def _call(self, call: Call) -> Any:
         give_up = time.monotonic() + self.timeout_seconds
-        waits = _waits(self.retries, give_up)
+        pauses = waits(self.retries, give_up)
         while True:
             try:
                 with _client_errors(self.target):
                     left = max(0.0, give_up - time.monotonic())
                     return getattr(self._stub, call.method)(call.request, timeout=left, metadata=self._metadata)
             except HeadwiseError as error:
-                time.sleep(_wait_before_repeat(error, waits, give_up))
+                time.sleep(wait_before_repeat(error, pauses, give_up))
 
     def _drive(self, steps: Steps[Result]) -> Result:
         try:
@@ -297,14 +270,14 @@ class AsyncClient:
 
     async def _call(self, call: Call) -> Any:
         give_up = time.monotonic() + self.timeout_seconds
-        waits = _waits(self.retries, give_up)
+        pauses = waits(self.retries, give_up)
         while True:
             try:
                 with _client_errors(self.target):
                     left = max(0.0, give_up - time.monotonic())
                     return await getattr(self._stub, call.method)(call.request, timeout=left, metadata=self._metadata)
             except HeadwiseError as error:
-                await asyncio.sleep(_wait_before_repeat(error, waits, give_up))
+                await asyncio.sleep(wait_before_repeat(error, pauses, give_up))
 
     async def _drive(self, steps: Steps[Result]) -> Result:
         try:
