@@ -136,7 +136,7 @@ def test_pruning_of_cifar100_is_that_of_the_records() -> None:
     lost = 100 * (dense - chosen["validation_accuracy"])
     lost_on_test = 100 * (metrics["dense_accuracy"] - metrics["pruned_accuracy"])
     kept = f"{metrics['macs_pruned'] / metrics['macs_dense']:.0%}".replace("%", " %")
-    assert f"stops at {kept} of the operations, which cost {lost:.2f} points on validation images" in text
+    assert f"the search stops at {kept} of the operations, which cost {lost:.2f} points on validation images" in text
     assert f"and {lost_on_test:.2f} on test images" in text
     assert f"{curve['images']:,} validation images, of which the dense model has {100 * dense:.2f} % right" in text
     changes = [

@@ -51,7 +51,7 @@ class Url:
             OSError: nothing is, or it cannot be had in time.
             ValueError: it is larger.
         """
-        import urllib.request  # what most callers never need, at a tenth of this package's import
+        import urllib.request  # most callers never need it
 
         with urllib.request.urlopen(self.address, timeout=URL_SECONDS) as response:
             content: bytes = response.read(URL_BYTES + 1)

@@ -14,8 +14,6 @@ from headwise.bundle import other_part_names
 from headwise.results import Classification, Explanation, HeadCard, LabelScore, ServedModel, Timings
 from headwise.v1 import bundle_pb2, service_pb2
 
-Request = service_pb2.ClassifyRequest | service_pb2.ExplainRequest
-
 
 def classify_request(
     images: Iterable[service_pb2.Image], model: str, version: str, top_k: int

@@ -168,7 +168,7 @@ def search(removal: Removal, dense: Candidate, cost: Cost) -> Candidate:
     for _ in range(settings.rounds):
         share, step = settings.round * share_of(passed), f"to {settings.round:.0%} of what is left"
         if aim and aim > share:  # a goal of its own, but not in the measured figures that it may have been put right by
-            share, step = aim, f"to {settings.cost_kept:.3f}"
+            share, step = aim, f"to {settings.cost_kept}"
         candidate = best([after_round(passed, share, step, criterion) for criterion in criteria])
         criteria = (candidate.criterion,)
         if not removal.passes(candidate, dense):

@@ -181,6 +181,17 @@ def test_search_that_may_lose_less_makes_no_candidate_again(
     assert pruned.candidates == further.candidates[:2]
 
 
+def test_goals_that_are_nearly_the_same_have_candidates_of_their_own(
+    dense: CCT, measurements: Measurements, data: LabelledImages
+) -> None:
+    """What was made for one is not taken for the other."""
+    goals = [replace(SEARCH, search=SearchSettings(macs=macs)) for macs in (0.9001, 0.9002)]
+    first = run(dense, measurements, data, goals[0])
+    made: list[Candidate] = []
+    run(dense, measurements, data, goals[1], earlier=first.candidates, on_candidate=made.append)
+    assert len(made) > 0
+
+
 def test_auto_takes_every_criterion_in_the_first_round(
     dense: CCT, measurements: Measurements, data: LabelledImages
 ) -> None:
