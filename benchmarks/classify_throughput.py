@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from headwise.bundle import CLASSIFY_GRAPH, read_manifest
+from headwise.bundle import read_manifest
+from headwise.graphs import CLASSIFY_GRAPH
 from headwise.v1.bundle_pb2 import Bundle
 from headwise_exporter.bench.timing import interleaved_seconds
 from headwise_exporter.engines import ONNXRUNTIME

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH
+from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH
 from headwise_exporter.bench.timing import interleaved_seconds
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.graphs import export_graphs

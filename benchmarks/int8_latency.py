@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from headwise.bundle import CLASSIFY_GRAPH, accepted_variants, read_golden_set, read_manifest
+from headwise.bundle import accepted_variants, read_golden_set, read_manifest
+from headwise.graphs import CLASSIFY_GRAPH
 from headwise_exporter.bench.timing import interleaved_seconds
 from headwise_exporter.machine import machine
 from headwise_server.engines import EngineError, Precision, Session, create

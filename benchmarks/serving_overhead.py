@@ -41,7 +41,8 @@ from typing import Annotated, Any, cast
 import numpy as np
 import typer
 from headwise import Client, ServedModel
-from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH, accepted_variants, read_manifest
+from headwise.bundle import accepted_variants, read_manifest
+from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH
 from headwise_exporter.files import write_json
 from headwise_exporter.machine import machine
 from headwise_server.engines import AUTO, Precision, Session, create

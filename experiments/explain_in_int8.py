@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from headwise.bundle import EXPLAIN_GRAPH, completeness_residuals, read_manifest
+from headwise.bundle import read_manifest
+from headwise.graphs import EXPLAIN_GRAPH, completeness_residuals
 from headwise_exporter.commands import console
 from headwise_exporter.engines import ONNXRUNTIME
 from headwise_exporter.export.graphs import run_graph

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headwise.bundle import BundleError, golden_differences, read_golden_set
+from headwise.bundle import BundleError, read_golden_set
+from headwise.graphs import golden_differences
 from headwise.text import shown
 from rich.table import Table
 from rich.text import Text

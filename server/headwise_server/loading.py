@@ -22,18 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from headwise.bundle import (
+from headwise.bundle import GOLDEN_SET, BundleError, accepted_variants, check_consistency, parse_golden_set, read_bundle
+from headwise.graphs import (
     CLASSIFY_GRAPH,
     EXPLAIN_GRAPH,
-    GOLDEN_SET,
-    BundleError,
-    accepted_variants,
-    check_consistency,
     completeness_residuals,
     golden_differences,
     golden_shapes,
-    parse_golden_set,
-    read_bundle,
     variant_failure,
 )
 from headwise.v1.bundle_pb2 import Bundle, Variant

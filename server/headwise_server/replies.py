@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from headwise.bundle import completeness_residuals, other_part_names
+from headwise.graphs import completeness_residuals, other_part_names
 from headwise.v1 import service_pb2 as pb
 from numpy.typing import NDArray
 

@@ -11,17 +11,14 @@ from headwise.bundle import (
     BundleError,
     check_consistency,
     check_files,
-    completeness_residuals,
     file_sha256,
-    golden_differences,
-    golden_shapes,
     parse_golden_set,
     read_bundle,
     read_golden_set,
     read_manifest,
-    variant_failure,
     write_manifest,
 )
+from headwise.graphs import completeness_residuals, golden_differences, golden_shapes, variant_failure
 from headwise.v1.bundle_pb2 import COLOR_MODE_GRAYSCALE, Bundle, File, HeadCard, ImageInput, Variant
 
 

@@ -2,13 +2,10 @@
 
 The format is declared in `proto/headwise/v1/bundle.proto`. A bundle is whole when its manifest parses, its
 `format_version` is known and every file it lists is there with the size and sha256 it states. It is consistent when the
-golden set has the sizes that the manifest states. Its graphs compute what they should when they give the golden set on
-the engine that runs them, and when the parts of the exact split add up to the logits. The exporter writes bundles and
-the server loads them; both check them here.
+golden set has the sizes that the manifest states. Whether its graphs compute what they should is for `headwise.graphs`.
+The exporter writes bundles and the server loads them; both check them here.
 
 A file is read once: the bytes that are hashed are the bytes that are given.
-
-Shape suffixes: N images, Y rows, X columns, C channels, R heads kept, L encoders, K labels.
 """
 
 import hashlib
@@ -26,19 +23,16 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
+from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, MAPS_GRAPH, Arrays, dtype_of, golden_shapes, graphs_of
 from headwise.v1.bundle_pb2 import COLOR_MODE_GRAYSCALE, COLOR_MODE_RGB, Bundle, File, Variant
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-CLASSIFY_GRAPH = "classify.onnx"
-EXPLAIN_GRAPH = "explain.onnx"
 GOLDEN_SET = "golden.npz"
 REQUIRED_FILES = (CLASSIFY_GRAPH, EXPLAIN_GRAPH, GOLDEN_SET)
 MANIFEST_LIMIT_BYTES = 64 * 2**20
 GOLDEN_LIMIT_BYTES = 2**30  # unpacked
 COLOR_CHANNELS = {COLOR_MODE_GRAYSCALE: 1, COLOR_MODE_RGB: 3}
-
-Outputs = Mapping[str, NDArray[Any]]  # of a graph, by name
 
 
 class BundleError(Exception):
@@ -228,7 +222,7 @@ def parse_golden_set(content: bytes) -> dict[str, NDArray[Any]]:
 
 
 def read_golden_set(folder: Path) -> dict[str, NDArray[Any]]:
-    """`images`, uint8 (N, height, width, channels), and every output that explain.onnx must give for them.
+    """The inputs of the bundle's graphs and every output that they must give, by name, as `headwise.graphs` has them.
 
     Raises:
         OSError: no such file.
@@ -250,6 +244,9 @@ def _manifest_problems(manifest: Bundle) -> list[str]:
     rows = sorted(card.row for card in manifest.head_cards if not card.pruned)
     if rows != list(range(len(rows))):
         problems.append(f"expected a row of its own for each head card that is kept, found rows {rows}")
+    grid, tokens = manifest.architecture.token_grid, manifest.architecture.tokens
+    if MAPS_GRAPH in graphs_of(manifest) and grid.rows * grid.columns != tokens:
+        problems.append(f"expected a token grid of {tokens} tokens, found {grid.rows} x {grid.columns}")
     for name in ("completeness_tolerance", "golden_tolerance", "golden_tolerance_reduced"):
         tolerance = getattr(manifest, name)
         if not (math.isfinite(tolerance) and tolerance > 0):
@@ -276,23 +273,7 @@ def accepted_variants(manifest: Bundle) -> list[Variant]:
     return [variant for variant in manifest.variants if variant.accepted]
 
 
-def golden_shapes(manifest: Bundle, images: int) -> dict[str, tuple[int, ...]]:
-    """Shape of each array of the golden set, by name, for so many images."""
-    image, labels = manifest.input, len(manifest.labels)
-    heads = sum(not card.pruned for card in manifest.head_cards)
-    encoders = len(manifest.architecture.pruned_encoders)
-    return {
-        "images": (images, image.height, image.width, image.channels),
-        "logits": (images, labels),
-        "heads": (images, heads, labels),
-        "feed_forwards": (images, encoders, labels),
-        "embedding": (images, labels),
-        "biases": (images, labels),
-        "head_fields": (images, heads, labels),
-    }
-
-
-def check_consistency(manifest: Bundle, golden: Outputs) -> None:
+def check_consistency(manifest: Bundle, golden: Arrays) -> None:
     """Check that the manifest can be that of a bundle, and that the golden set has the sizes that it states.
 
     Raises:
@@ -303,51 +284,9 @@ def check_consistency(manifest: Bundle, golden: Outputs) -> None:
     expected = golden_shapes(manifest, max(1, len(images) if images is not None and images.ndim else 0))
     problems += [f"{GOLDEN_SET} has no {name}" for name in expected if name not in golden]
     for name, shape in expected.items():
-        dtype = np.dtype(np.uint8 if name == "images" else np.float32)
+        dtype = dtype_of(name)
         value = golden.get(name)
         if value is not None and (value.shape, value.dtype) != (shape, dtype):
             problems.append(f"expected {name} in {GOLDEN_SET} as {dtype} {shape}, found {value.dtype} {value.shape}")
     if problems:
         raise BundleError(f"the manifest and the golden set do not fit: {'; '.join(problems)}. Export the model again.")
-
-
-def other_part_names(bundle: Bundle) -> list[str]:
-    """The parts of the exact split that are no heads, in the order of an explanation's rows."""
-    encoders = range(len(bundle.architecture.pruned_encoders))
-    return ["embedding", *(f"encoders.{encoder}.feed_forward" for encoder in encoders), "biases"]
-
-
-def golden_differences(outputs: Outputs, golden: Outputs) -> dict[str, float]:
-    """Largest absolute difference of each output to the golden set; nan where an output has one."""
-    return {name: float(np.abs(value - golden[name]).max(initial=0.0)) for name, value in outputs.items()}
-
-
-def variant_failure(logits_NK: NDArray[Any], golden_NK: NDArray[Any], tolerance: float) -> str | None:
-    """Why logits in a narrower type are not those of a golden set; None where they are.
-
-    No logit may differ by more than the tolerance, and a golden image may change its first label only where its first
-    two logits are no further apart than that: where the float32 model itself is hardly sure.
-
-    Args:
-        tolerance: `golden_tolerance` of the variant.
-    """
-    difference = float(np.abs(logits_NK - golden_NK).max(initial=0.0))
-    if not difference <= tolerance:
-        return f"golden set differs by {difference:.3g}, tolerance {tolerance:.3g}"
-    first_two_NK = np.sort(golden_NK, axis=1)[:, -2:]
-    sure_N = first_two_NK[:, -1] - first_two_NK[:, 0] > tolerance
-    changed = int((sure_N & (logits_NK.argmax(1) != golden_NK.argmax(1))).sum())
-    return f"{changed} golden images of which the float32 model is sure change their first label" if changed else None
-
-
-def completeness_residuals(outputs: Outputs) -> NDArray[np.float64]:
-    """Largest |sum of all parts - logit| over the labels, for each image (N,); summed in float64.
-
-    Args:
-        outputs: of explain.onnx.
-    """
-    total_NK = outputs["embedding"].astype(np.float64) + outputs["biases"]
-    for name in ("heads", "feed_forwards"):
-        total_NK += outputs[name].sum(1, dtype=np.float64)
-    residuals_N: NDArray[np.float64] = np.abs(total_NK - outputs["logits"]).max(1)
-    return residuals_N

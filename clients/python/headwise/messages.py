@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwise.bundle import other_part_names
+from headwise.graphs import other_part_names
 from headwise.results import Classification, Explanation, HeadCard, LabelScore, ServedModel, Timings
 from headwise.v1 import bundle_pb2, service_pb2
 

@@ -16,19 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 from headwise.bundle import (
-    CLASSIFY_GRAPH,
-    EXPLAIN_GRAPH,
     GOLDEN_SET,
     BundleError,
     accepted_variants,
     check_files,
-    completeness_residuals,
     file_sha256,
-    golden_differences,
     read_golden_set,
     read_manifest,
     write_manifest,
 )
+from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, completeness_residuals, golden_differences
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH, golden_differences
+from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, golden_differences
 from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
 from torch import nn

@@ -13,7 +13,7 @@ activations and not that of a GPU's sums. The server checks again on the GPU tha
 from pathlib import Path
 
 import onnx
-from headwise.bundle import CLASSIFY_GRAPH
+from headwise.graphs import CLASSIFY_GRAPH
 
 HALF_GRAPH = "classify.fp16.onnx"
 IN_FLOAT32 = ("Softmax", "LayerNormalization")

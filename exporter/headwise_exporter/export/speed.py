@@ -15,15 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from headwise.bundle import (
-    CLASSIFY_GRAPH,
-    accepted_variants,
-    check_files,
-    golden_differences,
-    read_golden_set,
-    read_manifest,
-    variant_failure,
-)
+from headwise.bundle import accepted_variants, check_files, read_golden_set, read_manifest
+from headwise.graphs import CLASSIFY_GRAPH, golden_differences, variant_failure
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from headwise.bundle import CLASSIFY_GRAPH, EXPLAIN_GRAPH, golden_shapes, read_bundle
+from headwise.bundle import read_bundle
+from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, golden_shapes
 from headwise.v1.bundle_pb2 import Bundle
 
 from headwise_exporter.errors import ExporterError

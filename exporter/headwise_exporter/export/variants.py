@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headwise.bundle import CLASSIFY_GRAPH, variant_failure
+from headwise.graphs import CLASSIFY_GRAPH, variant_failure
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 

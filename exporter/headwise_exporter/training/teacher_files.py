@@ -25,7 +25,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from headwise.bundle import CLASSIFY_GRAPH, MANIFEST, BundleError, file_sha256, read_manifest
+from headwise.bundle import MANIFEST, BundleError, file_sha256, read_manifest
+from headwise.graphs import CLASSIFY_GRAPH
 from torch import Tensor
 
 from headwise_exporter.data.augmentation import normalise

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
-from headwise.bundle import other_part_names
+from headwise.graphs import other_part_names
 from headwise.v1 import service_pb2 as pb
 from starlette.responses import Response
 

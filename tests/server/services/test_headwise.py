@@ -13,7 +13,8 @@ import pytest
 import support
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from headwise.bundle import file_sha256, other_part_names, read_manifest
+from headwise.bundle import file_sha256, read_manifest
+from headwise.graphs import other_part_names
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from support import png

@@ -10,6 +10,11 @@ The manifest of a bundle: one trained, measured and pruned model as a folder
                           golden.npz      inputs and the values they must give
                           report.html     what was found about nodes and heads, for people
 
+and two more graphs, which older bundles lack and which refer to the same weights:
+
+                          maps.onnx       images, targets -> explain.onnx's outputs and their split over tokens
+                          silenced.onnx   images, silenced -> silenced_logits
+
 and, where they were made and accepted, variants of classify.onnx in narrower types, each for one engine:
 
                           classify.onnxruntime.int8.onnx                            weights inside
@@ -27,6 +32,17 @@ kept (the rows named by HeadCard.row):
   head_fields   (N, R, K)   field of each head on each label through its own SNP probe
 
 logits = sum over heads + sum over feed_forwards + embedding + biases, up to Bundle.completeness_tolerance.
+
+maps.onnx also takes `targets`, int64 (N, J): labels by their positions, or -1 for the label with the largest logit of
+that image, -2 for the next, and so on. Beside explain.onnx's outputs it gives, with T tokens:
+
+  target_indices     (N, J), int64    the targets as positions
+  head_maps          (N, R, J, T)     over the tokens that the head read
+  feed_forward_maps  (N, L, J, T)
+  embedding_maps     (N, J, T)
+
+each of which adds up over the tokens to the contribution to the target. silenced.onnx also takes `silenced`, bool
+(N, R), the heads in whose place their means over the training images stand, and gives `silenced_logits` (N, K).
 """
 
 from collections import abc as _abc
@@ -456,6 +472,7 @@ class Architecture(_message.Message):
     DENSE_FILTERS_FIELD_NUMBER: _builtins.int
     PRUNED_FILTERS_FIELD_NUMBER: _builtins.int
     CONVOLUTIONS_FIELD_NUMBER: _builtins.int
+    TOKEN_GRID_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     tokens: _builtins.int
     width: _builtins.int
@@ -476,6 +493,10 @@ class Architecture(_message.Message):
     def convolutions(self) -> Global___Convolutions:
         """Of both models."""
 
+    @_builtins.property
+    def token_grid(self) -> Global___TokenGrid:
+        """Absent in bundles without maps.onnx."""
+
     def __init__(
         self,
         *,
@@ -487,14 +508,51 @@ class Architecture(_message.Message):
         dense_filters: _abc.Iterable[_builtins.int] | None = ...,
         pruned_filters: _abc.Iterable[_builtins.int] | None = ...,
         convolutions: Global___Convolutions | None = ...,
+        token_grid: Global___TokenGrid | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["convolutions", b"convolutions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["convolutions", b"convolutions", "token_grid", b"token_grid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["convolutions", b"convolutions", "dense_encoders", b"dense_encoders", "dense_filters", b"dense_filters", "family", b"family", "pruned_encoders", b"pruned_encoders", "pruned_filters", b"pruned_filters", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["convolutions", b"convolutions", "dense_encoders", b"dense_encoders", "dense_filters", b"dense_filters", "family", b"family", "pruned_encoders", b"pruned_encoders", "pruned_filters", b"pruned_filters", "token_grid", b"token_grid", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Architecture: _TypeAlias = Architecture  # noqa: Y015
+
+@_typing.final
+class TokenGrid(_message.Message):
+    """The tokens that the convolutions make, row by row. Everything in pixels of the image that the graphs take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    STRIDE_PIXELS_FIELD_NUMBER: _builtins.int
+    RECEPTIVE_FIELD_PIXELS_FIELD_NUMBER: _builtins.int
+    FIRST_CENTER_PIXELS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    columns: _builtins.int
+    stride_pixels: _builtins.int
+    """From a token to the next one."""
+    receptive_field_pixels: _builtins.int
+    """Side of the square that a token sees, which may reach beyond the image, before encoders mix the tokens."""
+    first_center_pixels: _builtins.float
+    """Centre of the first token's square, from the image's upper left corner, in both directions."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        stride_pixels: _builtins.int = ...,
+        receptive_field_pixels: _builtins.int = ...,
+        first_center_pixels: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "first_center_pixels", b"first_center_pixels", "receptive_field_pixels", b"receptive_field_pixels", "rows", b"rows", "stride_pixels", b"stride_pixels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenGrid: _TypeAlias = TokenGrid  # noqa: Y015
 
 @_typing.final
 class Convolutions(_message.Message):

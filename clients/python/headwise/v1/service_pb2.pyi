@@ -354,17 +354,32 @@ class ExplainRequest(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    MAPS_FIELD_NUMBER: _builtins.int
+    CAUSAL_FIELD_NUMBER: _builtins.int
+    SILENCED_HEADS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """May be empty where one model alone is served."""
     version: _builtins.str
     """Empty for the newest version served."""
     top_k: _builtins.int
     """Used where labels is empty; 0 means 3, and never more than there are."""
+    maps: _builtins.bool
+    """Also say which tokens each contribution comes from: Explanation.head_maps and other_maps."""
+    causal: _builtins.bool
+    """Also remove each head in turn and see how far the logits fall: Explanation.head_effects. Costs one more inference of
+    each image for each head.
+    """
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels to explain, by name, each once. Empty for the top_k of each image."""
+
+    @_builtins.property
+    def silenced_heads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What if these heads were silent, all at once: Explanation.silenced_logits. Rows, as HeadCard.row, each once; with
+        causal or without. Costs one more inference of each image.
+        """
 
     def __init__(
         self,
@@ -374,10 +389,13 @@ class ExplainRequest(_message.Message):
         images: _abc.Iterable[Global___Image] | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
         top_k: _builtins.int = ...,
+        maps: _builtins.bool = ...,
+        causal: _builtins.bool = ...,
+        silenced_heads: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "labels", b"labels", "model", b"model", "top_k", b"top_k", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causal", b"causal", "images", b"images", "labels", b"labels", "maps", b"maps", "model", b"model", "silenced_heads", b"silenced_heads", "top_k", b"top_k", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,6 +413,7 @@ class ExplainResponse(_message.Message):
     EXPLANATIONS_FIELD_NUMBER: _builtins.int
     COMPLETENESS_TOLERANCE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    TOKEN_GRID_FIELD_NUMBER: _builtins.int
     completeness_tolerance: _builtins.float
     """Largest completeness_residual that a reply may carry; a larger one is an INTERNAL error."""
     @_builtins.property
@@ -405,6 +424,10 @@ class ExplainResponse(_message.Message):
 
     @_builtins.property
     def timings(self) -> Global___Timings: ...
+    @_builtins.property
+    def token_grid(self) -> _bundle_pb2.TokenGrid:
+        """Of the maps, where they were asked for."""
+
     def __init__(
         self,
         *,
@@ -412,10 +435,11 @@ class ExplainResponse(_message.Message):
         explanations: _abc.Iterable[Global___Explanation] | None = ...,
         completeness_tolerance: _builtins.float = ...,
         timings: Global___Timings | None = ...,
+        token_grid: _bundle_pb2.TokenGrid | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "timings", b"timings", "token_grid", b"token_grid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_tolerance", b"completeness_tolerance", "explanations", b"explanations", "model", b"model", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_tolerance", b"completeness_tolerance", "explanations", b"explanations", "model", b"model", "timings", b"timings", "token_grid", b"token_grid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,7 +453,16 @@ class Explanation(_message.Message):
 
     Matrices are float32, little-endian, row by row. R counts the kept heads: row i is the head whose card in the manifest
     has `row` = i. P counts the other parts: "embedding", then "encoders.<l>.feed_forward" for each of the manifest's
-    architecture.pruned_encoders, then "biases". J counts the targets, K the labels of the model.
+    architecture.pruned_encoders, then "biases". J counts the targets, K the labels of the model, T the tokens, row by row
+    over TokenGrid.
+
+    A map splits a contribution over the tokens that a part read: of a head, those that it attended to; of a feed-forward
+    and of the embedding, those that it worked on. It adds up to that contribution. It is an account of the sum, and not
+    "the region that matters": tokens of later encoders have been mixed with others, and hiding what a map points at need
+    not lower the logit more than hiding the centre of the picture does.
+
+    A head is removed, or silent, when its mean over the training images stands in its place. The fall of a logit then
+    includes what the head does through later parts, which its contribution does not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -441,6 +474,13 @@ class Explanation(_message.Message):
     HEAD_CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     OTHER_CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     HEAD_FIELDS_FIELD_NUMBER: _builtins.int
+    MEAN_HEAD_CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    MEAN_OTHER_CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    HEAD_MAPS_FIELD_NUMBER: _builtins.int
+    OTHER_MAPS_FIELD_NUMBER: _builtins.int
+    HEAD_EFFECTS_FIELD_NUMBER: _builtins.int
+    EFFECT_CORRELATIONS_FIELD_NUMBER: _builtins.int
+    SILENCED_LOGITS_FIELD_NUMBER: _builtins.int
     logits: _builtins.bytes
     """K."""
     probabilities: _builtins.bytes
@@ -453,6 +493,22 @@ class Explanation(_message.Message):
     """Of the other parts: P x J."""
     head_fields: _builtins.bytes
     """Field of each head on each label of the model through its SNP probe: R x K."""
+    mean_head_contributions: _builtins.bytes
+    """Of each head, its contribution's mean over all labels of the model: R. What all labels get alike decides nothing:
+    contributions less these add up to the logit less the mean of all logits.
+    """
+    mean_other_contributions: _builtins.bytes
+    """Of the other parts: P."""
+    head_maps: _builtins.bytes
+    """Of the heads, where maps were asked for: R x J x T."""
+    other_maps: _builtins.bytes
+    """Of the other parts without "biases", which read no token: (P - 1) x J x T."""
+    head_effects: _builtins.bytes
+    """By how much each target's logit falls when that head alone is removed, where causal was asked for: R x J."""
+    effect_correlations: _builtins.bytes
+    """Spearman's rank correlation over the heads of head_contributions with head_effects: J. NaN where either is constant."""
+    silenced_logits: _builtins.bytes
+    """With the heads silent that silenced_heads names, where it names any: K."""
     @_builtins.property
     def target_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The J labels explained, as positions in the manifest's `labels`, in the order of the columns below."""
@@ -467,10 +523,17 @@ class Explanation(_message.Message):
         head_contributions: _builtins.bytes = ...,
         other_contributions: _builtins.bytes = ...,
         head_fields: _builtins.bytes = ...,
+        mean_head_contributions: _builtins.bytes = ...,
+        mean_other_contributions: _builtins.bytes = ...,
+        head_maps: _builtins.bytes = ...,
+        other_maps: _builtins.bytes = ...,
+        head_effects: _builtins.bytes = ...,
+        effect_correlations: _builtins.bytes = ...,
+        silenced_logits: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_residual", b"completeness_residual", "head_contributions", b"head_contributions", "head_fields", b"head_fields", "logits", b"logits", "other_contributions", b"other_contributions", "probabilities", b"probabilities", "target_indices", b"target_indices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness_residual", b"completeness_residual", "effect_correlations", b"effect_correlations", "head_contributions", b"head_contributions", "head_effects", b"head_effects", "head_fields", b"head_fields", "head_maps", b"head_maps", "logits", b"logits", "mean_head_contributions", b"mean_head_contributions", "mean_other_contributions", b"mean_other_contributions", "other_contributions", b"other_contributions", "other_maps", b"other_maps", "probabilities", b"probabilities", "silenced_logits", b"silenced_logits", "target_indices", b"target_indices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
