@@ -31,11 +31,11 @@ async def logged_accept(self, *arguments, **options):
     log("accepted")
     return await accept(self, *arguments, **options)
 
-def gated_run(self, images):
+def gated_run(self, images, **others):
     wait_at("run")
     if is_closed("whole engine"):
         raise RuntimeError("the device has fallen off the bus")
-    return run(self, images)
+    return run(self, images, **others)
 
 def gated_load(*arguments):
     log("loading")

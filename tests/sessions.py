@@ -25,7 +25,7 @@ class Gated:
         if open_gate:
             self.gate.set()
 
-    def run(self, images_NYXC: np.ndarray) -> Outputs:
+    def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """The first pixel of each image."""
         self.started.set()
         time.sleep(self.pause)

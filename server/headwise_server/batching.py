@@ -2,7 +2,8 @@
 
 No timer: a lone request runs at once; under load requests pile up while the streams are busy, and the next free stream
 takes as many as fit. One queue for all models, in which clients take turns; a batch holds requests for one session
-only, and a request of more images than a batch holds is run in pieces.
+only, with other inputs of one shape where it takes any, and a request of more images than a batch holds is run in
+pieces.
 
 Promises, each with a test:
 - the queue is bounded in images; a request that does not fit is refused at once, with the time after which to retry;
@@ -23,8 +24,10 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from headwise.graphs import Arrays
 from numpy.typing import NDArray
 
 from headwise_server.engines import Outputs
@@ -33,6 +36,8 @@ from headwise_server.fair import FairQueue
 from headwise_server.telemetry import Telemetry
 from headwise_server.timing import TimedSession
 from headwise_server.tracing import CURRENT, Attributes, Span
+
+NOTHING_ELSE: Arrays = {}
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,17 @@ class _Piece:
     client: str
     session: TimedSession
     images_NYXC: NDArray[np.uint8]
+    others: Arrays
+    row_shapes: list[tuple[int, ...]]  # of the others, by image
     future: asyncio.Future[Answer]
     deadline: float  # on time.monotonic's clock
     seconds: float  # expected
     arrived: float = field(default_factory=time.monotonic)
     span: Span = field(default_factory=CURRENT.get)
+
+    def fits(self, other: "_Piece") -> bool:
+        """Whether both may be run in one batch."""
+        return self.session is other.session and self.row_shapes == other.row_shapes
 
     def is_late(self, now: float) -> bool:
         return now >= self.deadline
@@ -75,6 +86,10 @@ def _late() -> DeadlineUnmet:
 
 def _images_of(pieces: Iterable[_Piece]) -> int:
     return sum(len(piece.images_NYXC) for piece in pieces)
+
+
+def _concatenated(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
@@ -151,10 +166,12 @@ class Batcher:
         *,
         client: str = "",
         waits_for_room: bool = False,
+        others: Arrays = NOTHING_ELSE,
     ) -> Answer:
         """Every output of the session for these images (N, Y, X, C).
 
         Args:
+            others: what else the session takes, by name, N rows each.
             deadline: when the answer is of no more use, on `time.monotonic`'s clock.
             client: whose request it is; clients take turns.
             waits_for_room: whether the request waits for room in the queue, rather than being refused.
@@ -174,7 +191,7 @@ class Batcher:
             self._left.append(left)
             await left
         self._check_deadline(session, len(images_NYXC), deadline)
-        pieces = self._enqueue(client, session, images_NYXC, math.inf if deadline is None else deadline)
+        pieces = self._enqueue(client, session, images_NYXC, others, math.inf if deadline is None else deadline)
         self._start_batches()
         try:
             return _joined([await piece.future for piece in pieces])
@@ -192,15 +209,19 @@ class Batcher:
             raise DeadlineUnmet(f"expected at least {need:.3f} s until the deadline, found {max(left, 0):.3f} s.")
 
     def _enqueue(
-        self, client: str, session: TimedSession, images_NYXC: NDArray[np.uint8], deadline: float
+        self, client: str, session: TimedSession, images_NYXC: NDArray[np.uint8], others: Arrays, deadline: float
     ) -> list[_Piece]:
         self._next_deadline = min(self._next_deadline, deadline)
+        row_shapes = [value.shape[1:] for value in others.values()]
         seconds_per_image = session.expected_seconds(self.max_batch) / self.max_batch
         pieces = []
         for first in range(0, len(images_NYXC), self.max_batch):
-            part_NYXC = images_NYXC[first : first + self.max_batch]
+            rows = slice(first, first + self.max_batch)
+            part_NYXC, part = images_NYXC[rows], {name: value[rows] for name, value in others.items()}
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            piece = _Piece(client, session, part_NYXC, future, deadline, len(part_NYXC) * seconds_per_image)
+            piece = _Piece(
+                client, session, part_NYXC, part, row_shapes, future, deadline, len(part_NYXC) * seconds_per_image
+            )
             future.add_done_callback(lambda done, piece=piece: self._forget(piece))  # type: ignore[misc]  # untyped
             self._waiting.push(client, piece, len(part_NYXC))
             self._waiting_seconds += piece.seconds
@@ -239,7 +260,7 @@ class Batcher:
         def is_suitable(piece: _Piece) -> bool:
             if piece.future.done():  # in this moment; it is forgotten in the next
                 return False
-            return not batch or (piece.session is batch[0].session and len(piece.images_NYXC) <= room)
+            return not batch or (len(piece.images_NYXC) <= room and piece.fits(batch[0]))
 
         while room > 0 and (piece := self._waiting.take(is_suitable)):
             self._has_left(piece)
@@ -275,14 +296,14 @@ class Batcher:
         members = [piece for piece in batch if not piece.future.done() and not piece.is_late(started)]
         if not members:
             return _Ran([], {}, started, 0)
-        session, parts = members[0].session, [piece.images_NYXC for piece in members]
-        images_NYXC = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        session, images_NYXC = members[0].session, _concatenated([piece.images_NYXC for piece in members])
+        others = {name: _concatenated([piece.others[name] for piece in members]) for name in members[0].others}
         self._telemetry.batch_images.observe(len(images_NYXC))
         attributes: Attributes = {"model": session.model, "graph": session.graph, "images": len(images_NYXC)}
         wasted = _images_of(piece for piece in members if piece.future.done())
         self._telemetry.wasted_images.inc(wasted)
         with self._telemetry.tracing.batch(attributes, [piece.span for piece in members]):
-            outputs = session.run(images_NYXC)
+            outputs = session.run(images_NYXC, **others)
         self._telemetry.inference_seconds.labels(session.model, session.graph).observe(time.monotonic() - started)
         return _Ran(members, outputs, started, wasted)
 

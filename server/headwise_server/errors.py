@@ -9,6 +9,7 @@
     ├── DeadlineUnmet      DEADLINE_EXCEEDED
     ├── NotReady           UNAVAILABLE          still loading, nothing served, or draining
     ├── NotLoadable        FAILED_PRECONDITION  a model of the repository cannot be served
+    ├── NotInBundle        FAILED_PRECONDITION  the model was exported without what was asked for
     ├── Unauthenticated    UNAUTHENTICATED      no token that is known
     ├── NotAllowed         PERMISSION_DENIED    this server does not do that for this client
     └── Internal           INTERNAL             an engine failed, or a reply did not pass its own check
@@ -144,6 +145,12 @@ class NotLoadable(ServiceError):
     """A model of the repository cannot be served."""
 
     code, reason = code_pb2.FAILED_PRECONDITION, "MODEL_NOT_LOADABLE"
+
+
+class NotInBundle(ServiceError):
+    """The model was exported without the graph that the request needs, or this server cannot run it."""
+
+    code, reason = code_pb2.FAILED_PRECONDITION, "NOT_IN_BUNDLE"
 
 
 class Unauthenticated(ServiceError):

@@ -15,11 +15,12 @@ from typing import Any
 
 import grpc
 import numpy as np
+from headwise.graphs import Arrays
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.bundle_pb2 import ImageInput
 from numpy.typing import NDArray
 
-from headwise_server.batching import Answer, Batcher
+from headwise_server.batching import NOTHING_ELSE, Answer, Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.errors import InvalidArgument, NotReady, TooLarge
 from headwise_server.identity import Identity, anyone
@@ -110,24 +111,37 @@ def check_reply(state: State, size_bytes: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Work:
+    """A graph that is run on every image of a request."""
+
+    session: TimedSession
+    others: Arrays = NOTHING_ELSE  # that it takes, of each inference of each image, image by image
+    inferences: int = 1  # of each image
+
+
 async def run(
-    state: State, model: Model, session: TimedSession, messages: Sequence[pb.Image], caller: Caller
-) -> Answer:
-    """What the session gives for the images of a request.
+    state: State, model: Model, works: Sequence[Work], messages: Sequence[pb.Image], caller: Caller
+) -> list[Answer]:
+    """What each graph gives for the images of a request, which are decoded once; one graph after the other.
 
     Raises:
         ServiceError: as `errors` lists them.
     """
     if not messages:
         raise InvalidArgument("images", "expected at least one image, found none.")
-    if len(messages) > (limit := state.batcher.max_queue):
-        raise TooLarge("images", f"expected at most {limit} images, found {len(messages)}; send several calls.")
+    most, limit = len(messages) * max(work.inferences for work in works), state.batcher.max_queue
+    if most > limit:
+        each = f", {most} inferences," if most > len(messages) else ""
+        raise TooLarge("images", f"expected at most {limit} images, found {len(messages)}{each}; send several calls.")
     if not caller.waits_for_room:
-        state.batcher.check_room(caller.client, len(messages))
-    await state.rates.take_images(state.identity(), len(messages), waits=caller.waits_for_room)
+        state.batcher.check_room(caller.client, most)
+    inferences = len(messages) * sum(work.inferences for work in works)
+    await state.rates.take_images(state.identity(), inferences, waits=caller.waits_for_room)
     expected = model.manifest.input
     shape = (len(messages), expected.height, expected.width, expected.channels)
-    with state.memory.hold(caller.client, math.prod(shape)):
+    copies = sum(work.inferences for work in works if work.inferences > 1)
+    with state.memory.hold(caller.client, math.prod(shape) * (1 + copies)):
         images_NYXC = np.empty(shape, np.uint8)
         files = {}
         for position, message in enumerate(messages):
@@ -137,9 +151,19 @@ async def run(
                 images_NYXC[position] = view(message, expected, f"images[{position}]")
         if files:
             await _decode(state, files, expected, images_NYXC, caller)
-        return await state.batcher.run(
-            session, images_NYXC, caller.deadline, client=caller.client, waits_for_room=caller.waits_for_room
-        )
+        return [await _run(state, work, images_NYXC, caller) for work in works]
+
+
+async def _run(state: State, work: Work, images_NYXC: NDArray[np.uint8], caller: Caller) -> Answer:
+    repeated = np.repeat(images_NYXC, work.inferences, 0) if work.inferences > 1 else images_NYXC
+    return await state.batcher.run(
+        work.session,
+        repeated,
+        caller.deadline,
+        client=caller.client,
+        waits_for_room=caller.waits_for_room,
+        others=work.others,
+    )
 
 
 async def _decode(

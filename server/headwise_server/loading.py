@@ -5,7 +5,9 @@ both graphs give on this machine's engine what the golden set says. Classify run
 precision or by the bundle's int8 graph for the engine, whichever is the fastest here (`choosing`) of those that pass:
 a reduced precision must leave the first label of every golden image as it is, int8 that of every image of which the
 float32 model is sure. What does not pass is left out, and the log says why; a precision that was asked for is served or
-the bundle is not. Explain is always in float32: its completeness tolerance is beyond bf16 and int8.
+the bundle is not. Explain is always in float32: its completeness tolerance is beyond bf16 and int8. The graphs of maps
+and of silent heads are served where the bundle has them and they pass; where they do not the log says why, and so does
+the refusal of each request that needs them.
 
 The runtimes map weights from files, and answer wrongly or die when such a file is overwritten or cut off. So they get a
 private copy, written from the very bytes that were hashed and deleted as soon as the sessions are open: after that
@@ -16,44 +18,56 @@ runtimes refuse references to weights outside the folder of the graph.
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from headwise.bundle import GOLDEN_SET, BundleError, accepted_variants, check_consistency, parse_golden_set, read_bundle
 from headwise.graphs import (
     CLASSIFY_GRAPH,
     EXPLAIN_GRAPH,
+    INPUTS,
+    MAPS_GRAPH,
+    OUTPUTS,
+    SILENCED_GRAPH,
     completeness_residuals,
+    dtype_of,
     golden_differences,
     golden_shapes,
+    graphs_of,
+    map_residuals,
     variant_failure,
 )
 from headwise.v1.bundle_pb2 import Bundle, Variant
+from numpy.typing import NDArray
 
 from headwise_server.choosing import fastest, measure
 from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session
 from headwise_server.models import Model
 from headwise_server.timing import TimedSession
 
+Residuals = dict[str, Callable[[Outputs], NDArray[np.float64]]]  # what misses what, and by how much
 logger = logging.getLogger(__name__)
 _copies: set[str] = set()  # folders
 AUTO: Literal["auto"] = "auto"
 FULL: Precision = "f32"
-NARROWER: tuple[Precision, ...] = ("f16", "int8")  # that a variant may be in
-GRAPH_OUTPUTS = {
-    CLASSIFY_GRAPH: {"logits"},
-    EXPLAIN_GRAPH: {"logits", "heads", "feed_forwards", "embedding", "biases", "head_fields"},
+OPTIONAL_GRAPHS = (MAPS_GRAPH, SILENCED_GRAPH)
+SPLIT_RESIDUALS: Residuals = {"the parts of the golden set miss its logits": completeness_residuals}
+RESIDUALS: dict[str, Residuals] = {
+    EXPLAIN_GRAPH: SPLIT_RESIDUALS,
+    MAPS_GRAPH: SPLIT_RESIDUALS | {"the maps of the golden set miss their contributions": map_residuals},
 }
+NARROWER: tuple[Precision, ...] = ("f16", "int8")  # that a variant may be in
 
 
 @dataclass(frozen=True)
 class _Candidate:
     """A way to run one of the graphs of a bundle."""
 
-    graph: str  # "classify.onnx" or "explain.onnx"
+    graph: str  # its file, of `headwise.graphs.INPUTS`
     precision: Precision
     variant: Variant | None = None  # of the graph, which is opened in its place
 
@@ -166,9 +180,10 @@ def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
 def _golden_failure(session: Session, candidate: _Candidate, manifest: Bundle, golden: Outputs) -> str | None:
     """How far the session is from the golden set; None where it passes."""
     graph = candidate.graph
-    outputs = session.run(golden["images"])
-    if outputs.keys() != GRAPH_OUTPUTS[graph]:
-        return f"expected the outputs {', '.join(sorted(GRAPH_OUTPUTS[graph]))}, found {', '.join(sorted(outputs))}"
+    images_name, *others = INPUTS[graph]
+    outputs = session.run(golden[images_name], **{name: golden[name] for name in others})
+    if outputs.keys() != set(OUTPUTS[graph]):
+        return f"expected the outputs {', '.join(sorted(OUTPUTS[graph]))}, found {', '.join(sorted(outputs))}"
     for name, value in outputs.items():
         if (value.shape, value.dtype) != (golden[name].shape, golden[name].dtype):
             return f"expected {name} as {golden[name].dtype} {golden[name].shape}, found {value.dtype} {value.shape}"
@@ -179,19 +194,23 @@ def _golden_failure(session: Session, candidate: _Candidate, manifest: Bundle, g
     differences = golden_differences(outputs, golden).values()
     if not all(difference <= tolerance for difference in differences):
         return f"golden set differs by {max(differences):.3g}, tolerance {tolerance:.3g}"
-    if graph == EXPLAIN_GRAPH:
-        residual, tolerance = completeness_residuals(outputs).max(), manifest.completeness_tolerance
+    for described, residuals in RESIDUALS.get(graph, {}).items():
+        residual, tolerance = residuals(outputs).max(), manifest.completeness_tolerance
         if not residual <= tolerance:
-            return f"the parts of the golden set miss its logits by {residual:.3g}, tolerance {tolerance:.3g}"
+            return f"{described} by {residual:.3g}, tolerance {tolerance:.3g}"
+    if "logits" not in outputs:
+        return None
     changed = int((outputs["logits"].argmax(1) != golden["logits"].argmax(1)).sum())
     return f"{changed} golden images change their first label" if changed and not full else None
 
 
-def _warm_up_failure(session: TimedSession, manifest: Bundle, max_batch: int) -> str | None:
+def _warm_up_failure(session: TimedSession, graph: str, manifest: Bundle, max_batch: int) -> str | None:
     """Run the smallest and the largest batch, so that no client pays for a first run; what is wrong with them."""
+    images_name, *others = INPUTS[graph]
     for batch in sorted({1, max_batch}):
         shapes = golden_shapes(manifest, batch)
-        outputs = session.warm_up(shapes["images"])
+        zeros = {name: np.zeros(shapes[name], dtype_of(name)) for name in others}
+        outputs = session.warm_up(shapes[images_name], **zeros)
         for name, value in outputs.items():
             if value.shape != shapes[name]:
                 return f"expected {name} as {shapes[name]} for a batch of {batch}, found {value.shape}"
@@ -206,7 +225,7 @@ def _open_checked(opening: _Opening, candidate: _Candidate) -> TimedSession:
             raise EngineError(f"expected a session in {precision}, found one in {opened.precision}")
         session = TimedSession(opened, opening.manifest.name, Path(candidate.graph).stem)
         failure = _golden_failure(session, candidate, opening.manifest, opening.golden) or _warm_up_failure(
-            session, opening.manifest, settings.max_batch
+            session, candidate.graph, opening.manifest, settings.max_batch
         )
     except Exception as error:  # whatever a runtime raises; they have no base class in common
         raise opening.failure(candidate, error) from error
@@ -280,6 +299,17 @@ def _fastest(opening: _Opening, sessions: Sequence[TimedSession]) -> TimedSessio
     return chosen
 
 
+def _open_optional(opening: _Opening, graph: str) -> TimedSession | str:
+    """A graph that not every bundle has; else why it is not served, which the log says as well if it does not pass."""
+    if graph not in graphs_of(opening.manifest):
+        return "its bundle was exported by an older release. Export the model again"
+    try:
+        return _open_checked(opening, _Candidate(graph, FULL))
+    except EngineError as error:
+        logger.warning("%s; requests that need it are refused", error)
+        return f"it does not pass here: {error}"
+
+
 def load(folder: Path, settings: LoadSettings) -> Model:
     """Verify a bundle, open its graphs and warm them up.
 
@@ -290,4 +320,5 @@ def load(folder: Path, settings: LoadSettings) -> Model:
     with _private_copy(folder, settings) as opening:
         classify = _open_classify(opening)
         explain = _open_checked(opening, _Candidate(EXPLAIN_GRAPH, FULL))
-        return Model(opening.manifest, opening.sha256, settings.engine.name, classify, explain)
+        further = {graph: _open_optional(opening, graph) for graph in OPTIONAL_GRAPHS}
+        return Model(opening.manifest, opening.sha256, settings.engine.name, classify, explain, further)

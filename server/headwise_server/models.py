@@ -1,13 +1,13 @@
 """What is served: verified bundles with their sessions open, by name and version."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from headwise.v1.bundle_pb2 import Bundle
 from headwise.v1.service_pb2 import ServedModel
 
-from headwise_server.errors import NotFound
+from headwise_server.errors import NotFound, NotInBundle
 from headwise_server.timing import TimedSession
 
 SHOWN_CHARACTERS = 64  # of a name or version that a message repeats
@@ -22,6 +22,7 @@ class Model:
     engine: str
     classify: TimedSession
     explain: TimedSession
+    further: Mapping[str, TimedSession | str] = field(default_factory=dict)  # by graph; or why it is not served
 
     @cached_property
     def label_bytes(self) -> list[int]:
@@ -37,6 +38,21 @@ class Model:
             )
             for precision in (self.classify.precision, self.explain.precision)
         }
+
+    def graph(self, name: str) -> TimedSession:
+        """The session of a graph that not every bundle has.
+
+        Args:
+            name: of its file.
+
+        Raises:
+            NotInBundle: this one has none, or it does not pass here.
+        """
+        session = self.further.get(name, "it was not loaded")
+        if isinstance(session, str):
+            what = f"{self.manifest.name} version {self.manifest.version}"
+            raise NotInBundle(f"expected {what} with {name}, found it without: {session}.")
+        return session
 
     def served(self, session: TimedSession) -> ServedModel:
         """How a reply that this session gave names the model; the same message every time."""

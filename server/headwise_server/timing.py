@@ -13,6 +13,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class TimedSession:
 
     Args:
         model: whose graph it runs.
-        graph: "classify" or "explain".
+        graph: "classify", "explain", "maps" or "silenced".
     """
 
     def __init__(self, session: Session, model: str = "", graph: str = "") -> None:
@@ -41,15 +42,18 @@ class TimedSession:
         self._latest: deque[float] = deque(maxlen=LATEST)  # what batches took, over what the warm-up makes expect
         self._measured = (0.0, 1.0)  # when the latest batch ended, and the slowness then
 
-    def warm_up(self, shape: Sequence[int]) -> Outputs:
+    def warm_up(self, shape: Sequence[int], **others: NDArray[Any]) -> Outputs:
         """Run black images of the shape (N, Y, X, C), so that no client pays for a first run, and keep what that takes.
 
         Batch sizes are warmed up in rising order.
+
+        Args:
+            others: as a session takes them.
         """
         images_NYXC, seconds = np.zeros(shape, np.uint8), math.inf
         for _ in range(WARM_UP_RUNS):
             began = time.monotonic()
-            outputs = self._session.run(images_NYXC)
+            outputs = self._session.run(images_NYXC, **others)
             seconds = min(seconds, time.monotonic() - began)
         self._sizes.append(len(images_NYXC))
         self._seconds.append(seconds)
@@ -61,10 +65,10 @@ class TimedSession:
         self._session.run(images_NYXC)
         return time.perf_counter() - began
 
-    def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
+    def run(self, images_NYXC: NDArray[np.uint8], **others: NDArray[Any]) -> Outputs:
         """Every output of the graph, by name."""
         began = time.monotonic()
-        outputs = self._session.run(images_NYXC)
+        outputs = self._session.run(images_NYXC, **others)
         now = time.monotonic()
         if expected := self._after_warm_up(len(images_NYXC)):
             if now - self._measured[0] > FORGOTTEN_SECONDS:

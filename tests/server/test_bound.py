@@ -89,7 +89,7 @@ def test_graphs_that_fail_are_not_served(bundle: Path, caplog: pytest.LogCapture
     """The session without them is, and the log says why."""
 
     class Stale(BoundSession):
-        def run(self, images_NYXC: np.ndarray) -> dict[str, np.ndarray]:
+        def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> dict[str, np.ndarray]:
             return super().run(np.zeros_like(images_NYXC))
 
     def open_session(captured: bool) -> BoundSession:

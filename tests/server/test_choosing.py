@@ -15,7 +15,7 @@ class Slow:
     def __init__(self, seconds: float, precision: Precision = "f32") -> None:
         self.one_image, self.precision, self.runs = seconds, precision, list[int]()
 
-    def run(self, images_NYXC: np.ndarray) -> Outputs:
+    def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """Nothing, late."""
         self.runs.append(len(images_NYXC))
         time.sleep(self.one_image * len(images_NYXC))

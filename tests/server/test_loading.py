@@ -43,7 +43,7 @@ class Biased:
         self.inner = create("onnxruntime").open_session(path, "f32", streams, cache)
         self.precision, self.error = precision, error
 
-    def run(self, images_NYXC: np.ndarray) -> Outputs:
+    def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """The real outputs with an error in the first label of every image."""
         time.sleep(0.01 if self.precision == "f32" else 0.0)
         outputs = self.inner.run(images_NYXC)

@@ -302,7 +302,7 @@ class Slow:
     def __init__(self, inner: Any, seconds: float) -> None:
         self.inner, self.seconds, self.precision = inner, seconds, inner.precision
 
-    def run(self, images_NYXC: np.ndarray) -> Outputs:
+    def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """The real outputs, late."""
         time.sleep(self.seconds)
         outputs: Outputs = self.inner.run(images_NYXC)

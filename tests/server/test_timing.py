@@ -30,7 +30,7 @@ class Slow:
     def __init__(self, clock: Clock) -> None:
         self.clock, self.factor, self.first_run_seconds = clock, 1.0, 5.0
 
-    def run(self, images_NYXC: np.ndarray) -> Outputs:
+    def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """The first run ever takes seconds more."""
         self.clock.now += self.factor * 0.01 * len(images_NYXC) + self.first_run_seconds
         self.first_run_seconds = 0.0

@@ -1,9 +1,10 @@
-"""Engines behind one small interface: a session runs one graph of a bundle on uint8 images.
+"""Engines behind one small interface: a session runs one graph of a bundle on uint8 images and what else it takes.
 
 An engine that was asked for by name runs or the server does not start: nothing falls back in silence. `auto` takes the
 first that is installed of OpenVINO and ONNX Runtime, both on the CPU; a GPU is used when it is asked for.
 
-May import `headwise.bundle`, and nothing else of `headwise_server`. Only the modules beside this one import a runtime.
+May import `headwise.bundle` and `headwise.graphs`, and nothing else of `headwise_server`. Only the modules beside this
+one import a runtime.
 """
 
 import importlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from headwise.graphs import INPUTS
 from numpy.typing import NDArray
 
 # Both runtimes report their use to their makers by default; this server talks to its clients only.
@@ -35,8 +37,12 @@ class Session(Protocol):
 
     precision: Precision
 
-    def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
-        """Every output of the graph, by name."""
+    def run(self, images_NYXC: NDArray[np.uint8], **others: NDArray[Any]) -> Outputs:
+        """Every output of the graph, by name.
+
+        Args:
+            others: its other inputs by name, as `headwise.graphs` lists them; the first dimension is the images'.
+        """
         ...
 
 
@@ -49,6 +55,11 @@ class Engine:
     # built for this very bundle on this machine, if anything.
     open_session: Callable[[Path, Precision, int, Path], Session]
     reduced_precision: Callable[[], Precision | None]  # one that is faster here than f32, if any
+
+
+def takes_images_alone(path: Path) -> bool:
+    """Whether a graph of a bundle has no other input than images."""
+    return len(INPUTS.get(path.name, ("images",))) == 1  # a variant takes what classify.onnx does
 
 
 def require_integers(path: Path, elsewise: Sequence[str], operations: int) -> None:

@@ -129,8 +129,14 @@ class BoundSession(OnnxRuntimeSession):
         """Of the batches that have places."""
         return [len(place.host_NYXC) for place in self._places]
 
-    def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
-        """Every output of the graph, by name."""
+    def run(self, images_NYXC: NDArray[np.uint8], **others: NDArray[Any]) -> Outputs:
+        """Every output of the graph, by name.
+
+        Raises:
+            EngineError: other inputs than images, which have no places.
+        """
+        if others:
+            raise EngineError(f"expected images alone, which have places on the device, found {', '.join(others)} too")
         largest = self.sizes[-1]
         starts = range(0, max(1, len(images_NYXC)), largest)
         with self._alone:

@@ -3,7 +3,8 @@
 onnxruntime-gpu without a usable GPU still lists the CUDA provider and falls back to the CPU without a word. So the
 fall-back is switched off and the provider in use is compared with the one asked for.
 
-Images and answers have fixed places on the GPU, and runs are captured as CUDA graphs where that works (`bound`).
+Images and answers have fixed places on the GPU, and runs are captured as CUDA graphs where that works (`bound`); not
+those of graphs that take more than images.
 
 Never run on a GPU so far.
 """
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from headwise_server.engines import Engine, EngineError, Precision
+from headwise_server.engines import Engine, EngineError, Precision, takes_images_alone
 from headwise_server.engines.bound import BoundSession, open_captured
-from headwise_server.engines.onnxruntime import Provider
+from headwise_server.engines.onnxruntime import OnnxRuntimeSession, Provider
 
 PROVIDER = "CUDAExecutionProvider"
 
@@ -45,7 +46,15 @@ def providers(captured: bool) -> list[Provider]:
     return [(PROVIDER, {"enable_cuda_graph": "1"})] if captured else [PROVIDER]
 
 
-def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> BoundSession:
+def open_unbound(path: Path, precision: Precision) -> OnnxRuntimeSession:
+    """A session without places, for graphs that take more than images, whose sizes differ from call to call."""
+    return OnnxRuntimeSession(path, precision, providers=[PROVIDER], options=gpu_session_options())
+
+
+def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> OnnxRuntimeSession:
+    if not takes_images_alone(path):
+        return open_unbound(path, precision)
+
     def open_session(captured: bool) -> BoundSession:
         options = gpu_session_options()
         return BoundSession(path, precision, providers=providers(captured), options=options, captured=captured)

@@ -72,9 +72,10 @@ class OnnxRuntimeSession:
         integers = sum(node["op_name"] in INTEGER_PRODUCTS for node in ran)
         require_integers(path, elsewise, len(elsewise) + integers)
 
-    def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
+    def run(self, images_NYXC: NDArray[np.uint8], **others: NDArray[Any]) -> Outputs:
         """Every output of the graph, by name."""
-        return dict(zip(self._names, self._session.run(self._names, {"images": images_NYXC}), strict=True))
+        values = self._session.run(self._names, {"images": images_NYXC, **others})
+        return dict(zip(self._names, values, strict=True))
 
 
 def _is_float_product(node: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ A graph in int8 says itself what is in int8; the rest of it runs in the processo
 
 import queue
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -37,11 +38,11 @@ class OpenVinoSession:
         for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
 
-    def run(self, images_NYXC: NDArray[np.uint8]) -> Outputs:
+    def run(self, images_NYXC: NDArray[np.uint8], **others: NDArray[Any]) -> Outputs:
         """Every output of the graph, by name; copies, because the request's memory is used again."""
         request = self._requests.get()
         try:
-            request.infer([images_NYXC], share_inputs=True)
+            request.infer({"images": images_NYXC, **others}, share_inputs=True)
             return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._names)}
         finally:
             self._requests.put(request)

@@ -5,7 +5,7 @@ types, which TensorRT 10 and 11 take. So float16 and int8 are graphs of their ow
 `classify.tensorrt.int8.onnx`). Images and answers have fixed places on the GPU (`bound`).
 
 Graphs are compiled on the machine that runs them, for one profile of batches, and kept in `engines/` in the bundle's
-folder (`engines.contexts`).
+folder (`engines.contexts`). Those that take more than images, of which there is no such profile, run with CUDA.
 
 Never run on a GPU so far: TensorRT's libraries were not at hand where this was written.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 import onnxruntime
 from headwise.bundle import read_manifest
 
-from headwise_server.engines import Engine, Precision, Session
+from headwise_server.engines import Engine, Precision, Session, takes_images_alone
 from headwise_server.engines.bound import LARGEST, BoundSession
 from headwise_server.engines.contexts import key, open_kept, target
 from headwise_server.engines.cuda import PROVIDER as CUDA_PROVIDER
-from headwise_server.engines.cuda import gpu_session_options, require_provider
+from headwise_server.engines.cuda import gpu_session_options, open_unbound, require_provider
 from headwise_server.engines.onnxruntime import Provider
 
 PROVIDER = "TensorrtExecutionProvider"
@@ -41,6 +41,8 @@ def _image_shape(graph: Path) -> tuple[int, int, int]:
 
 
 def _open_session(path: Path, precision: Precision, streams: int, cache: Path) -> Session:
+    if not takes_images_alone(path):
+        return open_unbound(path, precision)
     shapes = profile(_image_shape(path))
 
     def open_graph(graph: Path, entries: Mapping[str, str]) -> Session:

@@ -10,21 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
+import numpy as np
+from headwise.graphs import MAPS_GRAPH, SILENCED_GRAPH
 from headwise.v1 import service_pb2 as pb
 from headwise.v1 import service_pb2_grpc
 
 from headwise_server.errors import ServiceError
+from headwise_server.explanations import Question, explain_reply_bytes, explain_response, question
 from headwise_server.identity import Action
-from headwise_server.inference import Caller, Context, State, check_reply, run
+from headwise_server.inference import Caller, Context, State, Work, check_reply, run
+from headwise_server.models import Model
 from headwise_server.receiving import Arrived
 from headwise_server.reception import as_service_error
-from headwise_server.replies import (
-    classify_reply_bytes,
-    classify_response,
-    explain_reply_bytes,
-    explain_response,
-    target_indices,
-)
+from headwise_server.replies import classify_reply_bytes, classify_response
 from headwise_server.services.streams import in_order, patient
 
 LARGE_REPLY_IMAGES = 16  # beyond them a reply with explanations is made in a thread
@@ -41,9 +39,26 @@ async def classify(state: State, request: pb.ClassifyRequest, caller: Caller) ->
     model = state.model(request.model, request.version)
     with state.statistics.request(model.manifest.name, model.manifest.version, "classify") as measured:
         check_reply(state, classify_reply_bytes(model, len(request.images), request.top_k))
-        answer = await run(state, model, model.classify, request.images, caller)
+        [answer] = await run(state, model, [Work(model.classify)], request.images, caller)
         measured.ran(len(request.images), answer)
         return classify_response(model, answer, request.top_k, arrived)
+
+
+def _works(model: Model, asked: Question, images: int) -> list[Work]:
+    """The graphs that answer a question: that of the split, then that of silent heads where any are.
+
+    Raises:
+        NotInBundle: the model has none of them.
+    """
+    if asked.maps:
+        works = [Work(model.graph(MAPS_GRAPH), {"targets": asked.ranked_targets(model, images)})]
+    else:
+        works = [Work(model.explain)]
+    if asked.causal or asked.silenced:
+        session, silences_SR = model.graph(SILENCED_GRAPH), asked.silences(model)
+        if len(silences_SR):
+            works.append(Work(session, {"silenced": np.tile(silences_SR, (images, 1))}, len(silences_SR)))
+    return works
 
 
 async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> pb.ExplainResponse:
@@ -56,12 +71,14 @@ async def explain(state: State, request: pb.ExplainRequest, caller: Caller) -> p
     state.identity().require(Action.EXPLAIN)
     model = state.model(request.model, request.version)
     with state.statistics.request(model.manifest.name, model.manifest.version, "explain") as measured:
-        asked = target_indices(request.labels, model)
-        check_reply(state, explain_reply_bytes(model, len(request.images), len(asked) or request.top_k))
-        answer = await run(state, model, model.explain, request.images, caller)
-        measured.ran(len(request.images), answer)
-        respond = partial(explain_response, model, answer, asked, request.top_k, arrived)
-        return await asyncio.to_thread(respond) if len(request.images) > LARGE_REPLY_IMAGES else respond()
+        images, asked = len(request.images), question(request, model)
+        check_reply(state, explain_reply_bytes(model, images, asked))
+        works = _works(model, asked, images)
+        answer, *further = await run(state, model, works, request.images, caller)
+        measured.ran(images, answer)
+        respond = partial(explain_response, model, asked, answer, next(iter(further), None), arrived)
+        large = images * sum(work.inferences for work in works) > LARGE_REPLY_IMAGES
+        return await asyncio.to_thread(respond) if large else respond()
 
 
 def list_models(state: State) -> pb.ListModelsResponse:

@@ -15,15 +15,16 @@ from grpc_health.v1 import health, health_pb2
 
 from headwise_server.batching import Answer
 from headwise_server.errors import InvalidArgument, NotAllowed, NotFound, NotLoadable, NotReady
+from headwise_server.explanations import checked_residuals
 from headwise_server.identity import SHOWN_CHARACTERS, Action
-from headwise_server.inference import Caller, Context, State, check_reply, run
+from headwise_server.inference import Caller, Context, State, Work, check_reply, run
 from headwise_server.model_descriptions import Served, all_served, config, index, metadata, served, statistics
 from headwise_server.open_inference import service_pb2 as oip
 from headwise_server.open_inference import service_pb2_grpc
 from headwise_server.peers import PEER_SECONDS, PeerError
 from headwise_server.receiving import Arrived
 from headwise_server.reception import as_service_error
-from headwise_server.replies import checked_residuals, delimited_bytes, softmax, top_indices
+from headwise_server.replies import delimited_bytes, softmax, top_indices
 from headwise_server.repository import Repository, RepositoryError
 from headwise_server.services.streams import in_order, patient
 from headwise_server.tensors import (
@@ -113,7 +114,7 @@ async def model_infer(state: State, request: oip.ModelInferRequest, caller: Call
             messages = images_of(request, expected, limit)
         size_bytes = reply_bytes(asked, wanted, len(messages), len(request.id))
         check_reply(state, size_bytes)
-        answer = await run(state, asked.model, asked.session, messages, caller)
+        [answer] = await run(state, asked.model, [Work(asked.session)], messages, caller)
         measured.ran(len(messages), answer)
         if size_bytes > LARGE_BYTES:
             return await asyncio.to_thread(_response, asked, wanted, answer, request)
