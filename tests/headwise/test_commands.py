@@ -34,7 +34,7 @@ def test_explain_in_another_process_names_heads_and_their_labels(server: support
     """`headwise explain` on a PNG, server and client each in a process of its own."""
     command = [sys.executable, "-m", "headwise.cli", "explain", str(digit), "--server", server.address]
     process = processes.run(command, check=True)
-    for expected in ("encoder 1 head", "expert of", "embedding", "biases", "logit", "parts add up to the logit within"):
+    for expected in ("encoder 1 head", "recognises over", "embedding", "biases", "logit", "They add up within"):
         assert expected in process.stdout
 
 
@@ -71,7 +71,7 @@ def test_explain_for_a_program_adds_up(server: support.ServerProcess, digit: Pat
 
 def test_table_adds_up_to_the_logit_though_heads_are_left_out(server: support.ServerProcess, digit: Path) -> None:
     """Heads beyond those shown stand in one row together."""
-    result = headwise(server, "explain", digit, "--heads", "2", "--label", "4")
+    result = headwise(server, "explain", digit, "--parts", "2", "--label", "4")
     rows = [line.split("│")[1:3] for line in result.output.splitlines() if line.startswith("│")]
     values = {name.strip(): float(value) for name, value in rows}
     logit = values.pop("logit")

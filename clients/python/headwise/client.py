@@ -22,6 +22,7 @@ from headwise.access import Access, Tls
 from headwise.conversation import Call, Conversation, Result, Steps
 from headwise.errors import HeadwiseError, Unavailable, from_rpc_error
 from headwise.inputs import ImageLike, Images, one_by_one
+from headwise.messages import Question
 from headwise.repeats import wait_before_repeat, waits
 from headwise.results import Classification, Explanation, ServedModel
 from headwise.streaming import Progress, stream_request, stream_result
@@ -187,6 +188,9 @@ class Client:
         model: str = "",
         version: str = "",
         top_k: int = 0,
+        maps: bool = False,
+        causal: bool = False,
+        silenced_heads: Sequence[tuple[int, int]] = (),
     ) -> list[Explanation]:
         """What each head contributed to the target labels of each image, in as many calls as `classify`.
 
@@ -194,12 +198,16 @@ class Client:
 
         Args:
             labels: the targets, each once; the first `top_k` of each image where empty.
+            maps: also say which tokens each contribution comes from.
+            causal: also remove each head in turn and see how far the logits fall; one more inference for each head.
+            silenced_heads: encoder and head of each; also say the logits with all of them silent.
 
         Raises:
             HeadwiseError: a call failed.
-            TypeError, ValueError, OSError: as `classify`; or the labels are one string.
+            TypeError, ValueError, OSError: as `classify`; or the labels are one string, or the model has no such head.
         """
-        return self._drive(self._conversation.explain(images, labels, model, version, top_k))
+        asked = Question(labels, top_k, maps, causal, silenced_heads)
+        return self._drive(self._conversation.explain(images, model, version, asked))
 
     def list_models(self) -> list[ServedModel]:
         """All models served.
@@ -351,9 +359,13 @@ class AsyncClient:
         model: str = "",
         version: str = "",
         top_k: int = 0,
+        maps: bool = False,
+        causal: bool = False,
+        silenced_heads: Sequence[tuple[int, int]] = (),
     ) -> list[Explanation]:
         """What each head contributed to the target labels of each image."""
-        return await self._drive(self._conversation.explain(images, labels, model, version, top_k))
+        asked = Question(labels, top_k, maps, causal, silenced_heads)
+        return await self._drive(self._conversation.explain(images, model, version, asked))
 
     async def list_models(self) -> list[ServedModel]:
         """All models served."""

@@ -1,7 +1,7 @@
 """What `headwise classify`, `explain`, `load` and `models` do."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,12 @@ from headwise.errors import HeadwiseError, InvalidRequest, NotFound, PermissionD
 from headwise.results import Classification, Explanation
 
 WRONG_REQUESTS = (InvalidRequest, NotFound, PermissionDenied, Unauthenticated)
+ALL_LABELS = 2**32 - 1  # as top_k, which is cut to what the model has
+SHOWN_MAPS = 3  # of each label
+MAPS_NOTE = (
+    "A map says which tokens a contribution comes from. It is an account of the sum, not the region that matters: "
+    "tokens of later encoders have been mixed with others."
+)
 BAD_REQUEST, FAILED = 2, 1  # exit statuses: what was asked for is wrong; the call failed
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -91,6 +97,51 @@ def classify(
         _print_note(tables.footer(classifications[0].model, classifications[0].timings))
 
 
+def _head(text: str) -> tuple[int, int]:
+    """Encoder and head of a head's name.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    encoder, separator, head = text.partition(".")
+    if not (separator and all(number.isascii() and number.isdecimal() for number in (encoder, head))):
+        raise typer.BadParameter(f"expected ENCODER.HEAD, such as 0.3, found {text!r}", param_hint="--silence")
+    return int(encoder), int(head)
+
+
+def _print_explanation(
+    title: str, result: Explanation, targets: Iterable[int], against: str | None, shown_parts: int
+) -> None:
+    """What was asked of one image, target by target.
+
+    Raises:
+        BadParameter: the label to compare with is none of the model's.
+    """
+    labels = [score.label for score in result.targets]
+    if against is not None and against not in labels:
+        raise typer.BadParameter(f"expected a label of the model, found {against!r}", param_hint="--against")
+    for target in targets:
+        if labels[target] == against:
+            continue
+        if against is None:
+            out.print(tables.explanation(title, result, target, shown_parts))
+            parts = result.parts(target)
+        else:
+            out.print(tables.contrast(title, result, target, labels.index(against), shown_parts))
+            parts = result.contrast(target, labels.index(against))
+        for part in [part for part in parts if part.map_YX is not None][:SHOWN_MAPS]:
+            out.print(tables.token_map(part))
+        if result.effect_correlations_J is not None and against is None:
+            _print_note(
+                f"Falls are of the logit when that head alone is removed; contributions and falls correlate "
+                f"{float(result.effect_correlations_J[target]):.2f} over the heads (Spearman)."
+            )
+    if result.head_maps_RJYX is not None:
+        _print_note(MAPS_NOTE)
+    if result.silenced_logits_K is not None:
+        out.print(tables.silenced(result.targets, result.silenced()))
+
+
 @app.command()
 @connected
 def explain(
@@ -102,22 +153,52 @@ def explain(
         list[str] | None, typer.Option("--label", callback=utf8, help="To explain; may be given several times.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels to explain where none is named.")] = 1,
-    heads: Annotated[int, typer.Option(min=1, help="Heads to show for each label.")] = 8,
+    parts: Annotated[int, typer.Option(min=1, help="Parts of the model to show for each label.")] = 10,
+    against: Annotated[
+        str | None, typer.Option(callback=utf8, help="Why each label, and not this one: the difference, split.")
+    ] = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Also where the largest parts' contributions come from.")
+    ] = False,
+    causal: Annotated[
+        bool, typer.Option("--causal", help="Also how far the logit falls when each head is removed.")
+    ] = False,
+    silence: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ENCODER.HEAD", help="Also the labels without this head; several, all at once."),
+    ] = None,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Which heads spoke for and against the labels of image files."""
+    """Which parts of the model spoke for and against the labels of image files."""
+    silenced_heads = [_head(text) for text in silence or ()]
+    labels, everything = label or [], against is not None and not label
+    if against is not None and against not in labels:
+        labels = [*labels, against] if labels else []
     with _clear_errors(), connection.client(timeout) as client:
-        explanations = client.explain(files, labels=label or (), model=model, version=model_version, top_k=top_k)
+        try:
+            explanations = client.explain(
+                files,
+                labels=labels,
+                model=model,
+                version=model_version,
+                top_k=ALL_LABELS if everything else top_k,
+                maps=maps,
+                causal=causal,
+                silenced_heads=silenced_heads,
+            )
+        except ValueError as error:  # of heads that the model does not have
+            raise typer.BadParameter(str(error), param_hint="--silence") from None
         if as_json:
             _print_json(files, explanations)
             return
         for file, result in zip(files, explanations, strict=True):
-            for target in range(len(result.targets)):
-                out.print(tables.explanation(str(file), result, target, heads))
+            shown_targets = top_k if everything else len(result.targets)
+            _print_explanation(str(file), result, range(shown_targets), against, parts)
         first, residual = explanations[0], max(result.completeness_residual for result in explanations)
         _print_note(
-            f"parts add up to the logit within {residual:.1e} (tolerance {first.completeness_tolerance:.0e})\n"
+            f"Parts are direct effects: what a head does through later heads counts there. They add up within "
+            f"{residual:.1e} (tolerance {first.completeness_tolerance:.0e}).\n"
             f"{tables.footer(first.model, first.timings)}"
         )
 

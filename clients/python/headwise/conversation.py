@@ -10,7 +10,7 @@ Who drives it does the waiting.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import grpc
@@ -19,7 +19,8 @@ import numpy as np
 from headwise import messages
 from headwise.errors import InvalidRequest, NotFound, TooLarge, Unavailable, make_error
 from headwise.inputs import ImageLike, Images, Size, one_by_one, to_image
-from headwise.messages import Names
+from headwise.messages import Names, Question
+from headwise.pictures import data_uri
 from headwise.results import Classification, Explanation
 from headwise.v1 import service_pb2 as pb
 
@@ -35,11 +36,12 @@ class Call:
 
 
 Result = TypeVar("Result")
+About = TypeVar("About", Classification, Explanation)  # an image
 Steps = Generator[Call, Any, Result]
-Ask = Callable[[list[pb.Image]], Steps[list[Result]]]
+Ask = Callable[[list[pb.Image]], Steps[list[About]]]
 
 
-def _in_parts(images: list[pb.Image], ask: Ask[Result]) -> Steps[list[Result]]:
+def _in_parts(images: list[pb.Image], ask: Ask[About]) -> Steps[list[About]]:
     """What is asked about all images, in as many calls as it takes.
 
     Raises:
@@ -53,6 +55,11 @@ def _in_parts(images: list[pb.Image], ask: Ask[Result]) -> Steps[list[Result]]:
     half = len(images) // 2
     first = yield from _in_parts(images[:half], ask)
     return first + (yield from _in_parts(images[half:], ask))
+
+
+def _with_pictures(results: list[About], images: Sequence[pb.Image]) -> list[About]:
+    """The results, with the images that they are of."""
+    return [replace(result, picture=data_uri(image)) for result, image in zip(results, images, strict=True)]
 
 
 def _get_model(model: str, version: str) -> Call:
@@ -84,7 +91,7 @@ class Conversation:
         size = (yield from self.size(model, version)) if isinstance(image, np.ndarray) else None
         return to_image(image, size)
 
-    def _about(self, images: Images, model: str, version: str, ask: Ask[Result]) -> Steps[list[Result]]:
+    def _about(self, images: Images, model: str, version: str, ask: Ask[About]) -> Steps[list[About]]:
         """What is asked about images in any form.
 
         Raises:
@@ -100,12 +107,13 @@ class Conversation:
 
         sent = yield from encoded()
         try:
-            return (yield from _in_parts(sent, ask))
+            return _with_pictures((yield from _in_parts(sent, ask)), sent)
         except InvalidRequest:
             known = self._sizes.pop((model, version), None)
             if not _has_tensors(sent) or known == (yield from self.size(model, version)):
                 raise
-        return (yield from _in_parts((yield from encoded()), ask))
+        sent = yield from encoded()
+        return _with_pictures((yield from _in_parts(sent, ask)), sent)
 
     def classify(self, images: Images, model: str, version: str, top_k: int) -> Steps[list[Classification]]:
         """The labels of each image."""
@@ -116,18 +124,20 @@ class Conversation:
 
         return (yield from self._about(images, model, version, ask))
 
-    def explain(
-        self, images: Images, labels: Sequence[str], model: str, version: str, top_k: int
-    ) -> Steps[list[Explanation]]:
+    def explain(self, images: Images, model: str, version: str, asked: Question) -> Steps[list[Explanation]]:
         """What each part contributed to the target labels of each image.
 
         Raises:
-            TypeError: the labels are one string.
+            ValueError: the model has no head that is to be silent.
         """
-        messages.explain_request((), model, version, labels, top_k)  # before any file is read
+        rows: list[int] = []
+        if asked.silenced_heads:
+            described = yield _get_model(model, version)
+            rows = messages.names_of(described).rows(asked.silenced_heads)
+            model, version = described.model.name, described.model.version  # another one has other rows
 
         def ask(part: list[pb.Image]) -> Steps[list[Explanation]]:
-            call = Call("Explain", messages.explain_request(part, model, version, labels, top_k))
+            call = Call("Explain", messages.explain_request(part, model, version, asked, rows))
             reply = yield call
             if (names := self._names.get(reply.model.sha256)) is None:
                 try:

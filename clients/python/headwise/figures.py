@@ -1,5 +1,6 @@
 """Results as figures, with matplotlib."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,23 +56,26 @@ def classification(result: Classification) -> "Figure":
 def explanation(result: Explanation, target: int) -> "Figure":
     """Bars of the largest parts, and the grid of heads."""
     score, parts = result.targets[target], result.parts(target)
-    rows = [(part.name, part.contribution) for part in parts[:PARTS]]
+    rows = [(part.name, part.weight) for part in parts[:PARTS]]
     if rest := parts[PARTS:]:
-        rows.append((f"{len(rest)} others", sum(part.contribution for part in rest)))
+        rows.append((f"{len(rest)} others", sum(part.weight for part in rest)))
+    whole, above = score.logit, ""
+    if not math.isnan(parts[0].above_mean):
+        whole, above = whole - float(result.logits_K.mean()), " above the mean of all labels"
     figure = _figure(9, 0.8 + 0.28 * len(rows))
     bars, grid = figure.subplots(1, 2, width_ratios=(3, 2))
     names, values = zip(*rows[::-1], strict=True)
     bars.barh(names, values, color=[FOR if value >= 0 else AGAINST for value in values])
     bars.axvline(0, color="0.5", linewidth=0.8)
-    bars.set_xlabel(f"part of the logit {score.logit:+.2f}")
+    bars.set_xlabel(f"part of the logit{above}, {whole:+.2f}")
     bars.set_title(f"{_label(score.label)}, {100 * score.probability:.1f} %", fontsize=10)
     bars.spines[["top", "right"]].set_visible(False)
     encoders = 1 + max(card.encoder for card in result.head_cards)
     heads = 1 + max(card.head for card in result.head_cards)
     values_LH = np.full((encoders, heads), np.nan)
-    for card, contributions_J in zip(result.head_cards, result.heads_RJ, strict=True):
-        if not card.pruned:
-            values_LH[card.encoder, card.head] = contributions_J[target]
+    for part in parts:
+        if part.card:
+            values_LH[part.card.encoder, part.card.head] = part.weight
     largest = float(np.nanmax(np.abs(values_LH), initial=1e-12))
     grid.imshow(values_LH, cmap=_colours(), vmin=-largest, vmax=largest, aspect="auto")
     for encoder, head in np.ndindex(values_LH.shape):

@@ -11,6 +11,7 @@ import numpy as np
 from headwise import messages
 from headwise.formats import kind_of
 from headwise.inputs import ImageLike, to_image
+from headwise.messages import Question
 from headwise.v1.bundle_pb2 import ImageInput
 
 RANDOM_REQUESTS = 8  # distinct ones, so that no cache of the processor holds all there is
@@ -40,7 +41,7 @@ def make_requests(images: list[ImageLike], images_per_call: int, model: str = ""
     parts = [filled[first : first + images_per_call] for first in range(0, len(filled), images_per_call)]
     return Requests(
         classify=tuple(messages.classify_request(part, model, version, 0).SerializeToString() for part in parts),
-        explain=tuple(messages.explain_request(part, model, version, (), 0).SerializeToString() for part in parts),
+        explain=tuple(messages.explain_request(part, model, version, Question()).SerializeToString() for part in parts),
         images_per_call=images_per_call,
     )
 

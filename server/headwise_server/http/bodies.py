@@ -113,7 +113,7 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
         if name not in known:
             expected = f"only {', '.join(sorted(known))}" if known else "no parameter"
             raise InvalidArgument(shown(name), f"expected {expected} here.")
-    for name in {TIMEOUT, "top_k"} & set(query):
+    for name in {TIMEOUT, "top_k", "maps", "causal"} & set(query):
         if len(query.getlist(name)) > 1:
             raise InvalidArgument(name, "expected it once, found it several times.")
 
@@ -124,9 +124,32 @@ def whole_number(query: QueryParams, name: str, limit: int = 2**32 - 1) -> int |
     Raises:
         InvalidArgument: it is none.
     """
-    text = query.get(name)
-    if text is None:
-        return None
+    numbers = whole_numbers(query, name, limit)
+    return numbers[0] if numbers else None
+
+
+def whole_numbers(query: QueryParams, name: str, limit: int = 2**32 - 1) -> list[int]:
+    """A query parameter that may stand several times.
+
+    Raises:
+        InvalidArgument: one is no whole number, or beyond the limit.
+    """
+    return [_whole_number(text, name, limit) for text in query.getlist(name)]
+
+
+def truth(query: QueryParams, name: str) -> bool:
+    """A query parameter that is true or false; false where it is absent.
+
+    Raises:
+        InvalidArgument: it is neither.
+    """
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidArgument(name, f"expected true or false, found {shown(text)!r}.")
+    return text == "true"
+
+
+def _whole_number(text: str, name: str, limit: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(limit)) and int(text) <= limit):
         raise InvalidArgument(name, f"expected a whole number from 0 to {limit}, found {shown(text)!r}.")
     return int(text)

@@ -1,4 +1,4 @@
-"""Classify and Explain of pictures: what comes in becomes the message of the gRPC service, its reply becomes JSON.
+"""Classify of pictures: what comes in becomes the message of the gRPC service, its reply becomes JSON.
 
 A picture is the body itself, files of a form, or the message in proto3 JSON, where bytes are base64.
 """
@@ -6,9 +6,7 @@ A picture is the body itself, files of a form, or the message in proto3 JSON, wh
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from google.protobuf.json_format import MessageToDict
-from headwise.graphs import other_part_names
 from headwise.v1 import service_pb2 as pb
 from starlette.responses import Response
 
@@ -17,9 +15,7 @@ from headwise_server.http.bodies import check_query, form_files, json_body, pars
 from headwise_server.http.reception import TIMEOUT, Received
 from headwise_server.http.replies import JSON, UnsupportedMediaType, json_reply, json_response, message_json
 from headwise_server.inference import State
-from headwise_server.models import Model
 from headwise_server.services.headwise import classify as classify_images
-from headwise_server.services.headwise import explain as explain_images
 from headwise_server.services.headwise import list_models
 
 FORM, OCTETS = "multipart/form-data", "application/octet-stream"
@@ -36,7 +32,7 @@ def _named(received: Received, request: Request) -> None:
         setattr(request, field, name)
 
 
-async def _fill(state: State, received: Received, request: Request) -> None:
+async def fill(state: State, received: Received, request: Request) -> None:
     """Take the images of the body, and what the query says, into the request."""
     if received.media_type == JSON:
         await json_body(received.content, lambda value: parsed(value, request))
@@ -58,7 +54,7 @@ async def classify(state: State, received: Received) -> Response:
     """POST /v1/models/NAME:classify."""
     check_query(received.query, ("top_k", TIMEOUT))
     request = pb.ClassifyRequest()
-    await _fill(state, received, request)
+    await fill(state, received, request)
     reply = await classify_images(state, request, received.caller)
 
     def value() -> dict[str, Any]:
@@ -74,66 +70,6 @@ async def classify(state: State, received: Received) -> Response:
 
 def _score(score: pb.LabelScore) -> dict[str, Any]:
     return {"index": score.index, "label": score.label, "logit": score.logit, "probability": score.probability}
-
-
-def _targets(model: Model, explanation: pb.Explanation) -> list[dict[str, Any]]:
-    """What each part says to each label explained, from the matrices of the reply."""
-    logits_K, probabilities_K, heads, others = (
-        np.frombuffer(content, "<f4")
-        for content in (
-            explanation.logits,
-            explanation.probabilities,
-            explanation.head_contributions,
-            explanation.other_contributions,
-        )
-    )
-    indices, labels, names = list(explanation.target_indices), model.manifest.labels, other_part_names(model.manifest)
-    cards = sorted((card for card in model.manifest.head_cards if card.HasField("row")), key=lambda card: card.row)
-    heads_JR = heads.reshape(len(cards), len(indices)).T.tolist()
-    others_JP = others.reshape(len(names), len(indices)).T.tolist()
-    return [
-        {
-            "index": index,
-            "label": labels[index],
-            "logit": float(logits_K[index]),
-            "probability": float(probabilities_K[index]),
-            "heads": [
-                {"encoder": card.encoder, "head": card.head, "contribution": contribution}
-                for card, contribution in zip(cards, of_heads, strict=True)
-            ],
-            "other_parts": [
-                {"name": name, "contribution": contribution}
-                for name, contribution in zip(names, of_others, strict=True)
-            ],
-        }
-        for index, of_heads, of_others in zip(indices, heads_JR, others_JP, strict=True)
-    ]
-
-
-async def explain(state: State, received: Received) -> Response:
-    """POST /v1/models/NAME:explain."""
-    check_query(received.query, ("top_k", "labels", TIMEOUT))
-    request = pb.ExplainRequest()
-    await _fill(state, received, request)
-    request.labels.extend(received.query.getlist("labels"))
-    model = state.model(request.model, request.version)  # the one that answers: nothing waits in between
-    reply = await explain_images(state, request, received.caller)
-
-    def value() -> dict[str, Any]:
-        explanations = [
-            {"completeness_residual": each.completeness_residual, "targets": _targets(model, each)}
-            for each in reply.explanations
-        ]
-        return {
-            "model": message_json(reply.model),
-            "explanations": explanations,
-            "completeness_tolerance": reply.completeness_tolerance,
-            "timings": message_json(reply.timings),
-        }
-
-    with state.memory.hold(received.caller.client, JSON_REPLY_COPIES * reply.ByteSize()):
-        size_bytes = sum(len(each.head_contributions) + len(each.other_contributions) for each in reply.explanations)
-        return await json_reply(value, size_bytes // 4)
 
 
 async def models(state: State, received: Received) -> Response:

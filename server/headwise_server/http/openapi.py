@@ -12,6 +12,7 @@ BOOLEAN: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
 BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 BINARY: Schema = {"type": "string", "format": "binary"}
+MAP: Schema = {"type": "array", "items": {"type": "array", "items": NUMBER}}
 SCALAR: Schema = {"type": ["boolean", "number", "string"]}
 STATUSES = {
     "400": "A part of the request is not what it must be.",
@@ -68,17 +69,45 @@ SCHEMAS: dict[str, Schema] = {
             "label": STRING,
             "logit": NUMBER,
             "probability": NUMBER,
-            "heads": _array(_object({"encoder": COUNT, "head": COUNT, "contribution": NUMBER})),
-            "other_parts": _array(_object({"name": STRING, "contribution": NUMBER})),
-        }
+            "heads": _array(
+                _object(
+                    {"encoder": COUNT, "head": COUNT, **dict.fromkeys(("contribution", "above_mean", "effect"), NUMBER)}
+                    | {"map": MAP},
+                    ("effect", "map"),
+                )
+            ),
+            "other_parts": _array(
+                _object({"name": STRING, "contribution": NUMBER, "above_mean": NUMBER, "map": MAP}, ("map",))
+            ),
+            "effect_correlation": {"type": ["number", "null"]},
+            "silenced_logit": NUMBER,
+            "silenced_probability": NUMBER,
+        },
+        ("effect_correlation", "silenced_logit", "silenced_probability"),
+    ),
+    "TokenGrid": _object(
+        dict.fromkeys(("rows", "columns", "stride_pixels", "receptive_field_pixels"), COUNT)
+        | {"first_center_pixels": NUMBER}
     ),
     "ExplainReply": _object(
         {
             "model": _one("ServedModel"),
-            "explanations": _array(_object({"completeness_residual": NUMBER, "targets": _array(_one("Target"))})),
+            "explanations": _array(
+                _object(
+                    {
+                        "completeness_residual": NUMBER,
+                        "mean_logit": NUMBER,
+                        "targets": _array(_one("Target")),
+                        "silenced_top": _array(_one("Score")),
+                    },
+                    ("silenced_top",),
+                )
+            ),
             "completeness_tolerance": NUMBER,
+            "token_grid": _one("TokenGrid"),
             "timings": _one("Timings"),
-        }
+        },
+        ("token_grid",),
     ),
     "Image": {
         "oneOf": [
@@ -92,7 +121,16 @@ SCHEMAS: dict[str, Schema] = {
     "Form": _object({"image": _array(BINARY)}, closed=True),
     "ClassifyRequest": _object({"images": _array(_one("Image")), "top_k": COUNT}, ("top_k",), closed=True),
     "ExplainRequest": _object(
-        {"images": _array(_one("Image")), "top_k": COUNT, "labels": _array(STRING)}, ("top_k", "labels"), closed=True
+        {
+            "images": _array(_one("Image")),
+            "top_k": COUNT,
+            "labels": _array(STRING),
+            "maps": BOOLEAN,
+            "causal": BOOLEAN,
+            "silenced_heads": _array(COUNT),
+        },
+        ("top_k", "labels", "maps", "causal", "silenced_heads"),
+        closed=True,
     ),
     "Models": _object({"models": _array(_one("ServedModel"))}),
     "Model": _object({"model": _one("ServedModel"), "manifest": {"type": "object"}}),
@@ -155,7 +193,12 @@ def _query(name: str, schema: Schema, description: str) -> Schema:
 
 TOP = _query("top_k", COUNT, "Labels of each image, best first; 0 for the default.")
 LABELS = _query("labels", _array(STRING), "Labels to explain, each once; without them the best ones.")
+MAPS = _query("maps", BOOLEAN, "Also say which tokens each contribution comes from.")
+CAUSAL = _query("causal", BOOLEAN, "Also remove each head in turn and see how far the logits fall.")
+SILENCED = _query("silenced_heads", _array(COUNT), "Also say the labels with these heads silent; rows of head cards.")
 TIMEOUT = _query("timeout_seconds", {"type": "number", "exclusiveMinimum": 0}, "When the answer is of no more use.")
+
+OF_EXPLAIN = [TOP, LABELS, MAPS, CAUSAL, SILENCED]
 
 
 def _operation(summary: str, reply: str, statuses: tuple[str, ...], **more: Any) -> Schema:
@@ -192,7 +235,7 @@ def _paths(example: Mapping[str, str]) -> dict[str, Schema]:
     of_models = {
         "/v1/models/{name}": {"get": _operation("A model and its manifest", "Model", OF_MODELS)},
         "/v1/models/{name}:classify": {"post": _upload("Labels of images", "Classify", [TOP])},
-        "/v1/models/{name}:explain": {"post": _upload("What each head says to labels", "Explain", [TOP, LABELS])},
+        "/v1/models/{name}:explain": {"post": _upload("What each head says to labels", "Explain", OF_EXPLAIN)},
         "/v2/models/{name}": {"get": _operation("The tensors of a model", "ModelDescription", OF_MODELS)},
         "/v2/models/{name}/ready": {"get": _operation("Whether a model is served", "Ready", OF_MODELS)},
         "/v2/models/{name}/infer": {

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headwise_server.errors import ServiceError
-from headwise_server.http import classification, open_inference, probes
+from headwise_server.http import classification, explanation, open_inference, probes
 from headwise_server.http.bodies import check_query
 from headwise_server.http.openapi import document
 from headwise_server.http.reception import METRICS, Endpoint, Handler, Received
@@ -56,8 +56,8 @@ def model_routes(health_servicer: health.aio.HealthServicer) -> Routes:
         (GET, V1 + VERSION): classification.model,
         (POST, V1 + ":classify"): classification.classify,
         (POST, V1 + VERSION + ":classify"): classification.classify,
-        (POST, V1 + ":explain"): classification.explain,
-        (POST, V1 + VERSION + ":explain"): classification.explain,
+        (POST, V1 + ":explain"): explanation.explain,
+        (POST, V1 + VERSION + ":explain"): explanation.explain,
         (GET, "/v2"): open_inference.server,
         (GET, V2): open_inference.model,
         (GET, V2 + VERSION): open_inference.model,
