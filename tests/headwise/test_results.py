@@ -9,35 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwise import Classification, Explanation, HeadCard, LabelScore, ServedModel, Timings
+from explained import LABELS, MODEL, SCORES, classification, explanation, mapped
+from headwise import Classification, Explanation, Timings
 
-MODEL = ServedModel("flowers", "2", "ab" * 32, "onnxruntime", "f32")
-TIMINGS = Timings(0.0, 0.001, 0.002)
-LABELS = ("<b>rose</b>", "tiger lily", "a$_$b", "daisy", "iris")
-SCORES = tuple(LabelScore(index, label, 3.0 - index, 0.5 / (index + 1)) for index, label in enumerate(LABELS))
-
-
-def classification() -> Classification:
-    """Of five labels."""
-    logits_K = np.array([score.logit for score in SCORES], np.float32)
-    return Classification(logits_K, np.full(5, 0.2, np.float32), SCORES, MODEL, TIMINGS)
-
-
-def explanation() -> Explanation:
-    """Of two targets, by two encoders of two heads, of which one was removed."""
-    cards = tuple(
-        HeadCard(encoder, head, (encoder, head) == (1, 0), ("iris",) * 6, 0.5, 0.3, 0.01, 100)
-        for encoder in (0, 1)
-        for head in (0, 1)
-    )
-    heads_RJ = np.array([[1.0, 0.0], [-2.0, 0.5], [0.0, 0.0], [0.25, 1.0]], np.float32)
-    others = {"embedding": [0.5, 0.0], "encoders.0.feed_forward": [3.0, 0.0], "encoders.1.feed_forward": [0.0, 0.0]}
-    other_parts = {name: np.array(values, np.float32) for name, values in {**others, "biases": [0.25, 0.5]}.items()}
-    fields_RK = np.zeros((4, 5), np.float32)
-    fields_RK[2] = np.nan
-    common = (1e-7, 1e-4, MODEL, TIMINGS)
-    logits_K = classification().logits_K
-    return Explanation(logits_K, logits_K, SCORES[:2], heads_RJ, fields_RK, cards, other_parts, *common)
+WEIGHTS = ("above_mean", "share", "effect")
 
 
 @pytest.mark.parametrize("make", [classification, explanation])
@@ -60,12 +35,73 @@ def test_result_is_short_in_a_prompt() -> None:
 
 
 def test_parts_add_up_to_the_logit_the_largest_first() -> None:
-    """Heads and all others together; what was removed is none."""
+    """Heads and all others together, by what they give to the label beyond the mean label; what was removed is none."""
     parts = explanation().parts(0)
-    assert [part.name for part in parts[:3]] == ["encoder 0 feed-forward", "encoder 0 head 1", "encoder 0 head 0"]
+    names = ["encoder 0 feed-forward", "encoder 0 head 1", "encoder 0 head 0", "embedding"]
+    assert [part.name for part in parts[:4]] == names
+    assert [part.above_mean for part in parts[:4]] == [3.0, -1.0, 0.5, 0.5]
     assert sum(part.contribution for part in parts) == SCORES[0].logit
+    assert sum(part.above_mean for part in parts) == SCORES[0].logit  # the means here add up to zero
     assert {part.kind for part in parts} == {"head", "feed-forward", "embedding", "biases"}
     assert len(parts) == 3 + 4
+
+
+def test_shares_are_of_the_logit_above_the_mean() -> None:
+    """They add up to one where the label is above the mean label; a label below it has none."""
+    plain = explanation()
+    heads_R = plain.mean_heads_R + np.array([1.0, 0.0, 0.0, 0.0], np.float32)  # so that the means add up to 1
+    parts = replace(plain, mean_heads_R=heads_R).parts(0)
+    assert sum(part.share for part in parts) == pytest.approx(1)
+    below = (replace(SCORES[0], logit=0.5), SCORES[1])
+    assert all(np.isnan(part.share) for part in replace(plain, targets=below).parts(0))
+
+
+def test_means_that_a_server_does_not_say_leave_the_contributions() -> None:
+    """Of an older release: the order and the sizes are those of the contributions."""
+    plain = explanation()
+    unknown = dict.fromkeys(plain.other_parts, float("nan"))
+    older = replace(plain, mean_heads_R=np.full(4, np.nan, np.float32), mean_other_parts=unknown)
+    parts = older.parts(0)
+    assert [part.name for part in parts[:2]] == ["encoder 0 feed-forward", "encoder 0 head 1"]
+    assert all(part.weight == part.contribution for part in parts)
+    assert "logit" in Tags(older._repr_html_()).text
+
+
+def test_contrast_splits_the_difference_of_two_logits() -> None:
+    """Every part less what it gives to the other label; maps and falls alike."""
+    result = mapped()
+    parts = result.contrast(0, 1)
+    assert sum(part.contribution for part in parts) == SCORES[0].logit - SCORES[1].logit
+    assert sum(part.share for part in parts) == pytest.approx(1)
+    heads = {part.name: part for part in parts}
+    assert heads["encoder 1 head 1"].contribution == -0.75
+    assert heads["encoder 1 head 1"].effect == -2.0
+    for part in parts:
+        if part.map_YX is not None:
+            assert float(part.map_YX.sum()) == pytest.approx(part.contribution, abs=1e-6)
+    assert all(part.contribution == 0 for part in result.contrast(0, 0))
+
+
+def test_parts_have_maps_and_falls_where_they_were_asked_for() -> None:
+    """Each map adds up to the contribution; biases read no token, and parts that are no heads are not removed."""
+    parts = {part.name: part for part in mapped().parts(1)}
+    for name, part in parts.items():
+        assert (part.map_YX is None) == (name == "biases")
+        assert np.isnan(part.effect) == (part.kind != "head")
+        if part.map_YX is not None:
+            assert part.map_YX.shape == (2, 3)
+            assert float(part.map_YX.sum()) == pytest.approx(part.contribution, abs=1e-6)
+    assert all(part.map_YX is None and np.isnan(part.effect) for part in explanation().parts(1))
+
+
+def test_silent_heads_give_other_scores() -> None:
+    """Of the targets, with probabilities over all labels; without silent heads that is an error."""
+    first, second = mapped().silenced()
+    assert (first.label, first.logit, second.logit) == (SCORES[0].label, 1.0, 3.0)
+    weights_K = np.exp([1.0, 3.0, 0.0, 0.0, 0.0])
+    assert second.probability == pytest.approx(weights_K[1] / weights_K.sum())
+    with pytest.raises(ValueError, match=r"expected an explanation that was asked for with silenced_heads"):
+        explanation().silenced()
 
 
 def test_results_are_plain_values() -> None:
@@ -74,6 +110,12 @@ def test_results_are_plain_values() -> None:
     assert values["logits"] == [3.0, 2.0, 1.0, 0.0, -1.0]
     assert values["heads"][2]["fields"] == [None] * 5
     assert values["heads"][1]["contributions"] == [-2.0, 0.5]
+    assert "maps" not in values["heads"][1]
+    more = json.loads(json.dumps(mapped().to_dict(), allow_nan=False))
+    assert (more["heads"][1]["effects"], more["heads"][2]["effects"]) == ([-1.0, 0.0], [None, None])
+    assert np.shape(more["heads"][0]["maps"]) == (2, 2, 3)
+    assert more["token_grid"]["columns"] == 3
+    assert "picture" not in more
     lily = {"index": 1, "label": "tiger lily", "logit": 2.0, "probability": 0.25}
     assert classification().to_dict()["top"][1] == lily
 
@@ -84,7 +126,7 @@ def test_results_are_tables_of_pandas() -> None:
     frame = explanation().to_pandas()
     sums = frame.groupby("target")["contribution"].sum()
     assert [sums[score.label] for score in SCORES[:2]] == pytest.approx([3.0, 2.0])
-    assert set(frame.columns) == {"target", "part", "kind", "encoder", "head", "contribution"}
+    assert set(frame.columns) == {"target", "part", "kind", "encoder", "head", "contribution", *WEIGHTS}
 
 
 class Tags(HTMLParser):
@@ -98,7 +140,8 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Opened."""
-        self.open.append(tag)
+        if tag not in ("img", "br"):
+            self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         """Closed, the last one opened."""
@@ -123,8 +166,17 @@ def test_page_of_an_explanation_has_every_part_and_the_grid() -> None:
     """What was removed is an empty cell."""
     page = explanation()._repr_html_()
     assert "encoder 1 head 0, removed" in page
-    assert Tags(page).text.count("-2.00") == 2  # in the list, and in the grid
+    assert Tags(page).text.count("-1.00") == 2  # in the list, and in the grid
     assert "iris, iris, iris, iris and 2 more" in page
+
+
+def test_page_shows_the_picture_and_where_contributions_come_from() -> None:
+    """A cell for each token of the largest parts, with what maps are and are not."""
+    page = mapped()._repr_html_()
+    assert Tags(page).open == []
+    assert 'src="data:image/png;base64,AAAA"' in page
+    assert page.count('title="+0.500"') >= 6  # the largest part is 3.0 over six tokens
+    assert "not the region that matters" in page
 
 
 @pytest.mark.parametrize("result", [classification(), explanation()])

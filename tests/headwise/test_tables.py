@@ -1,8 +1,63 @@
 """Tables for a terminal."""
 
 import hypothesis.strategies as st
+from explained import explanation, mapped
+from headwise import tables
 from headwise.tables import BAR_WIDTH, NAMED_LABELS, _bar, _named, _signed_bar
 from hypothesis import given
+from rich.console import Console
+from rich.table import Table
+
+
+def text(table: Table) -> str:
+    """As a wide terminal shows it."""
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def test_explanation_shows_all_parts_together_the_largest_first() -> None:
+    """Share, logits above the mean label's, and what a head recognises over the data set; the others are counted."""
+    shown = text(tables.explanation("a.png", explanation(), 0, 2))
+    order = [
+        shown.index(name) for name in ("encoder 0 feed-forward", "encoder 0 head 1", "5 other parts", "logit above")
+    ]
+    assert order == sorted(order)
+    for expected in ("recognises over the data set", "+3.000", "-1.000", "1 heads pruned away", "iris, iris"):
+        assert expected in shown
+    assert "fall" not in shown
+
+
+def test_falls_stand_beside_contributions_where_heads_were_removed() -> None:
+    """Parts that are no heads have none."""
+    shown = text(tables.explanation("a.png", mapped(), 0, 7))
+    assert "fall" in shown
+    [line] = [line for line in shown.splitlines() if "encoder 0 head 0" in line]
+    assert "+0.500" in line
+
+
+def test_contrast_names_both_labels_and_adds_up_to_the_difference() -> None:
+    """One label rather than another."""
+    shown = text(tables.contrast("a.png", explanation(), 0, 1, 4))
+    assert "<b>rose</b> (50.0 %) rather than tiger lily (25.0 %)" in shown
+    assert "difference" in shown
+    assert "+1.000" in shown
+
+
+def test_map_has_a_cell_for_each_token() -> None:
+    """Two rows of three, all of them equal here."""
+    [part] = [part for part in mapped().parts(0) if part.name == "encoder 0 feed-forward"]
+    lines = text(tables.token_map(part)).splitlines()
+    assert [line.strip() for line in lines[1:]] == ["██████"] * 2
+
+
+def test_silent_heads_show_logits_and_probabilities_before_and_after() -> None:
+    """For each target."""
+    shown = text(tables.silenced(mapped().targets, mapped().silenced()))
+    assert "tiger lily" in shown
+    assert "+2.000" in shown
+    assert "+3.000" in shown
 
 
 @given(st.floats(0, 1))

@@ -15,7 +15,7 @@ from headwise.errors import (
     Unavailable,
 )
 from headwise.inputs import Url
-from headwise.results import Classification, Explanation, HeadCard, LabelScore, Part, ServedModel, Timings
+from headwise.results import Classification, Explanation, HeadCard, LabelScore, Part, ServedModel, Timings, TokenGrid
 
 __all__ = [
     "AsyncClient",
@@ -35,6 +35,7 @@ __all__ = [
     "ServerFailure",
     "Timings",
     "Tls",
+    "TokenGrid",
     "TooLarge",
     "Unauthenticated",
     "Unavailable",
