@@ -9,18 +9,12 @@ import support
 import torch
 from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
 from headwise_exporter.export.graphs import OPSET, WEIGHTS, ExportError, check_graphs, export_graphs, run_graph
-from headwise_exporter.nodes.snp import Probe
-
-MEAN, STD = (0.3,), (0.4,)
 
 
 @pytest.fixture(scope="module")
 def split() -> ExactSplit:
     """The split of a random model whose encoders differ in every size."""
-    model = support.random_model(support.uneven(support.small_config()))
-    torch.manual_seed(0)
-    probes = [Probe(shape.heads * shape.value_dim, 10) for shape in model.config.encoders]
-    return ExactSplit(model, probes, MEAN, STD).eval()
+    return support.random_split(support.random_model(support.uneven(support.SMALL)))
 
 
 @pytest.fixture(scope="module")
