@@ -18,6 +18,7 @@ import numpy as np
 import processes
 import torch
 from headwise.bundle import read_golden_set, read_manifest, write_manifest
+from headwise.graphs import INPUTS
 from headwise.v1.bundle_pb2 import Bundle
 from headwise_exporter.commands.app import app
 from headwise_exporter.commands.console import progress
@@ -26,7 +27,7 @@ from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.bundle import list_files, write_bundle
-from headwise_exporter.export.graphs import run_graph
+from headwise_exporter.export.graphs import run_on_golden_set
 from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.export.speed import AT_EXPORT
 from headwise_exporter.export.variants import make_variants
@@ -112,6 +113,13 @@ def random_split(model: CCT) -> ExactSplit:
     return split.eval().to(model.classifier.fc.weight.dtype)
 
 
+def random_means(model: CCT, seed: int = 0) -> dict[int, Tensor]:
+    """Random means of the heads of each encoder that has any."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {index: shape.heads * shape.value_dim for index, shape in enumerate(model.config.encoders) if shape.heads}
+    return {index: torch.randn(size, generator=generator, dtype=torch.float64) for index, size in sizes.items()}
+
+
 def random_pixels(config: CCTConfig, count: int = 5, seed: int = 0) -> Tensor:
     """uint8 images (B, Y, X, C) of a model's size."""
     shape = (count, config.image_size, config.image_size, config.channels)
@@ -192,9 +200,9 @@ def copied_graphs(bundle: Path) -> Callable[..., None]:
     """In place of `export_graphs`, for tests of what comes after it: the graphs of a bundle of the same run."""
 
     def copy(*arguments: object) -> None:
-        for name in ("classify.onnx", "explain.onnx", "weights.bin"):
+        for name in (*INPUTS, "weights.bin"):
             content = (bundle / name).read_bytes()
-            (cast(Path, arguments[1]) / name).write_bytes(content)
+            (cast(Path, arguments[2]) / name).write_bytes(content)
 
     return copy
 
@@ -321,7 +329,8 @@ def copy_bundle(bundle: Path, repository: Path, name: str = "digits", version: i
     weights[:CONVOLUTION_WEIGHTS] *= np.float32(scale)
     (folder / "weights.bin").write_bytes(weights.tobytes())
     golden = read_golden_set(folder)
-    golden |= run_graph(folder / "explain.onnx", golden["images"])
+    for graph in INPUTS:
+        golden |= run_on_golden_set(folder, graph, golden)
     np.savez(folder / "golden.npz", allow_pickle=False, **golden)
     manifest = read_manifest(folder)
     manifest.name, manifest.version = name, str(version)

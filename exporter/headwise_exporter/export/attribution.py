@@ -32,8 +32,6 @@ from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, HEADS, activati
 from headwise_exporter.model.cct import CCT, InputNormalisation
 from headwise_exporter.nodes.snp import Probe
 
-OUTPUTS = ("logits", "heads", "feed_forwards", "embedding", "biases", "head_fields")
-
 
 class Classify(nn.Module):
     """uint8 images (B, Y, X, C) to logits (B, K), normalisation included."""
@@ -76,10 +74,10 @@ def _bias_vectors(model: CCT, stream: Sequence[Tensor]) -> tuple[Tensor, Tensor]
 
 
 class ExactSplit(nn.Module):
-    """uint8 images (B, Y, X, C) to the logits, their exact split and the head fields, by the names in `OUTPUTS`.
+    """uint8 images (B, Y, X, C) to the logits, their exact split and the head fields, by the names in `SPLIT`.
 
-    logits (B, K); heads (B, R, K), encoder by encoder; feed_forwards (B, L, K); embedding (B, K); biases (B, K);
-    head_fields (B, R, K). Float type: that of the model.
+    `SPLIT` is that of `headwise.graphs`: logits (B, K); heads (B, R, K), encoder by encoder; feed_forwards (B, L, K);
+    embedding (B, K); biases (B, K); head_fields (B, R, K). Float type: that of the model.
 
     Args:
         model: in evaluation mode; its encoders may differ in shape. One without hidden nodes contributes zero by its
@@ -145,7 +143,7 @@ class ExactSplit(nn.Module):
         return torch.cat(parts, 1)[:, rows]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The tensors named by `OUTPUTS`, in that order."""
+        """The tensors by name, in the order of `SPLIT`."""
         logits_BK, activations = self.model(self.normalise(images))
         return self.parts(logits_BK, activations, self.token_weights(activations))
 

@@ -27,10 +27,15 @@ from headwise_exporter.model.config import CCTConfig
 def target_positions(logits_BK: Tensor, targets_BJ: Tensor) -> Tensor:
     """Targets as positions of labels (B, J): -1 becomes that of the largest logit, -2 that of the next, and so on.
 
-    The first of equal logits comes first.
+    The first of equal logits comes first. Ranks are counted and not sorted: what runtimes make of equal values in a
+    sort is their own, and torch's stable sort has no ONNX operation.
     """
-    ranked_BK = logits_BK.sort(dim=-1, descending=True, stable=True).indices
-    return torch.where(targets_BJ < 0, ranked_BK.gather(1, (-1 - targets_BJ).clamp(min=0)), targets_BJ)
+    labels_K = torch.arange(logits_BK.shape[1], device=logits_BK.device)
+    logits_BK1, others_B1K = logits_BK.unsqueeze(2), logits_BK.unsqueeze(1)
+    before_BKK = (others_B1K > logits_BK1) | ((others_B1K == logits_BK1) & (labels_K < labels_K.unsqueeze(1)))
+    ranks_BK = before_BKK.long().sum(2)
+    has_rank_BJK = ranks_BK.unsqueeze(1) == (-1 - targets_BJ).unsqueeze(2)
+    return torch.where(targets_BJ < 0, (has_rank_BJK.long() * labels_K).sum(2), targets_BJ)
 
 
 def count_map_macs(config: CCTConfig, targets: int) -> int:

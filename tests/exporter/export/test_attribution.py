@@ -9,10 +9,11 @@ import hypothesis.strategies as st
 import pytest
 import support
 import torch
+from headwise.graphs import SPLIT
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import labelled_images
-from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
+from headwise_exporter.export.attribution import Classify, ExactSplit
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.model.config import CCTConfig
@@ -76,7 +77,7 @@ def test_outputs_have_their_names_and_shapes() -> None:
     """Every output has its documented shape, also where encoders differ in their number of heads."""
     model = support.random_model(support.uneven(support.small_config()))
     outputs = explain(model, random_images(3))
-    assert tuple(outputs) == OUTPUTS
+    assert tuple(outputs) == SPLIT
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {
         "logits": (3, 10),
         "heads": (3, 5, 10),
