@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import torch
 import typer
+from headwise.graphs import CLASSIFY_GRAPH, OUTPUTS
 from headwise_exporter.bench.sessions import Precision, Run
 from headwise_exporter.bench.variants import BenchSettings, Candidate, bench
 from headwise_exporter.commands import console
@@ -26,7 +27,7 @@ from headwise_exporter.commands.options import ThreadsOption
 from headwise_exporter.commands.shared import set_threads
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.engines import CPU_ENGINES, ONNXRUNTIME
-from headwise_exporter.export.attribution import OUTPUTS, Classify
+from headwise_exporter.export.attribution import Classify
 from headwise_exporter.export.graphs import to_onnx
 from headwise_exporter.export.quantization import quantize
 from headwise_exporter.export.settings import QuantizationSettings
@@ -53,7 +54,9 @@ def write_graph(model: CCT, dataset: Dataset, path: Path) -> None:
     """The model's graph, weights and normalisation inside."""
     config = model.config
     images = torch.zeros(2, config.image_size, config.image_size, config.channels, dtype=torch.uint8)
-    graph = to_onnx(Classify(InputNormalisation(dataset.mean, dataset.std), model), images, OUTPUTS[:1])
+    graph = to_onnx(
+        Classify(InputNormalisation(dataset.mean, dataset.std), model), {"images": images}, OUTPUTS[CLASSIFY_GRAPH]
+    )
     onnx.save_model(graph, path)
 
 

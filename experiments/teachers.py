@@ -206,7 +206,8 @@ class _Graph(nn.Module):
 def export(network: EfficientNetLite0, label_names: Sequence[str], size: int, path: Path) -> None:
     """Write the network as an ONNX graph that says what it takes, and compare it with torch."""
     images_BCYX = torch.rand(2, 3, size, size)
-    graph = to_onnx(_Graph(network), network_input(images_BCYX, size).contiguous(), ["logits"])
+    inputs = {"images": network_input(images_BCYX, size).contiguous()}
+    graph = to_onnx(_Graph(network), inputs, ["logits"])
     described = {"mean": [MEAN] * 3, "std": [STD] * 3, "labels": list(label_names)}
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(described)})
     with atomic_write(path) as temporary:

@@ -18,21 +18,23 @@ import numpy as np
 import processes
 import torch
 from headwise.bundle import read_golden_set, read_manifest, write_manifest
+from headwise.graphs import INPUTS
 from headwise.v1.bundle_pb2 import Bundle
 from headwise_exporter.commands.app import app
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import Dataset, DatasetSettings, Split
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.bundle import list_files, write_bundle
-from headwise_exporter.export.graphs import run_graph
+from headwise_exporter.export.graphs import run_on_golden_set
 from headwise_exporter.export.settings import QuantizationSettings
 from headwise_exporter.export.speed import AT_EXPORT
 from headwise_exporter.export.variants import make_variants
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.config import CCTConfig, EncoderShape, cct
 from headwise_exporter.nodes.findings import FindingsSettings
-from headwise_exporter.nodes.snp import NodeMeasurement, ProbeSettings
+from headwise_exporter.nodes.snp import NodeMeasurement, Probe, ProbeSettings
 from headwise_exporter.progress import Advance
 from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.recipes import ModelSettings, Recipe
@@ -84,6 +86,44 @@ def emptied(config: CCTConfig) -> CCTConfig:
     """The same with a first encoder without heads and a second one without hidden nodes, as a search may leave them."""
     shapes = (EncoderShape(0, 0, 0, 40), EncoderShape(2, 4, 8, 0))
     return replace(config, encoders=shapes)
+
+
+SMALL = small_config()
+PRUNED_SHAPES = {  # that pruning may leave of a model, by what is particular about them
+    "even": SMALL,
+    "uneven": uneven(SMALL),
+    "convolved": convolved(SMALL),
+    "without some sub-blocks": emptied(SMALL),
+    "without hidden nodes": replace(SMALL, encoders=(EncoderShape(4, 8, 8, 0),) * 2),
+    "with an empty encoder": replace(SMALL, encoders=(SMALL.encoders[0], EncoderShape(0, 0, 0, 0))),
+}
+
+
+def random_probes(model: CCT, seed: int = 0) -> list[Probe]:
+    """A probe with random weights, in the model's type, for the heads of each encoder that has any."""
+    torch.manual_seed(seed)
+    shapes = [shape for shape in model.config.encoders if shape.heads]
+    probes = [Probe(shape.heads * shape.value_dim, model.config.labels) for shape in shapes]
+    return [probe.to(model.classifier.fc.weight.dtype) for probe in probes]
+
+
+def random_split(model: CCT) -> ExactSplit:
+    """The split of a model, in its type, with random probes."""
+    split = ExactSplit(model, random_probes(model), mean=(0.3,), std=(0.4,))
+    return split.eval().to(model.classifier.fc.weight.dtype)
+
+
+def random_means(model: CCT, seed: int = 0) -> dict[int, Tensor]:
+    """Random means of the heads of each encoder that has any."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {index: shape.heads * shape.value_dim for index, shape in enumerate(model.config.encoders) if shape.heads}
+    return {index: torch.randn(size, generator=generator, dtype=torch.float64) for index, size in sizes.items()}
+
+
+def random_pixels(config: CCTConfig, count: int = 5, seed: int = 0) -> Tensor:
+    """uint8 images (B, Y, X, C) of a model's size."""
+    shape = (count, config.image_size, config.image_size, config.channels)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).byte()
 
 
 def random_images(labels: Tensor, seed: int = 0, side: int = 8) -> LabelledImages:
@@ -160,9 +200,9 @@ def copied_graphs(bundle: Path) -> Callable[..., None]:
     """In place of `export_graphs`, for tests of what comes after it: the graphs of a bundle of the same run."""
 
     def copy(*arguments: object) -> None:
-        for name in ("classify.onnx", "explain.onnx", "weights.bin"):
+        for name in (*INPUTS, "weights.bin"):
             content = (bundle / name).read_bytes()
-            (cast(Path, arguments[1]) / name).write_bytes(content)
+            (cast(Path, arguments[2]) / name).write_bytes(content)
 
     return copy
 
@@ -289,7 +329,8 @@ def copy_bundle(bundle: Path, repository: Path, name: str = "digits", version: i
     weights[:CONVOLUTION_WEIGHTS] *= np.float32(scale)
     (folder / "weights.bin").write_bytes(weights.tobytes())
     golden = read_golden_set(folder)
-    golden |= run_graph(folder / "explain.onnx", golden["images"])
+    for graph in INPUTS:
+        golden |= run_on_golden_set(folder, graph, golden)
     np.savez(folder / "golden.npz", allow_pickle=False, **golden)
     manifest = read_manifest(folder)
     manifest.name, manifest.version = name, str(version)

@@ -24,7 +24,7 @@ from headwise_exporter.errors import ExporterError
 
 Precision = Literal["f32", "bf16", "f16", "int8"]
 Outputs = dict[str, NDArray[Any]]
-Run = Callable[[NDArray[Any]], Outputs]
+Run = Callable[..., Outputs]  # of images, and by name of what else the graph takes
 
 DISABLED_OPTIMIZERS = ("SkipLayerNormFusion",)  # slower with it (measured with 1.32)
 PROVIDERS: Final = {
@@ -146,10 +146,10 @@ def _onnxruntime_session(path: Path, engine: str, options: onnxruntime.SessionOp
 def _open_onnxruntime(path: Path, engine: str, threads: int) -> Opened:
     session = _onnxruntime_session(path, engine, _onnxruntime_options(engine, threads))
     names = [output.name for output in session.get_outputs()]
-    [taken] = session.get_inputs()
+    first = session.get_inputs()[0].name
 
-    def run(images: NDArray[Any]) -> Outputs:
-        return dict(zip(names, session.run(names, {taken.name: images}), strict=True))
+    def run(images: NDArray[Any], **others: NDArray[Any]) -> Outputs:
+        return dict(zip(names, session.run(names, {first: images, **others}), strict=True))
 
     return Opened(run, lambda: _onnxruntime_types(path, engine, threads))
 
@@ -193,8 +193,9 @@ def _open_openvino(path: Path, precision: Precision, threads: int) -> Opened:
     request = compiled.create_infer_request()
     names = [output.get_any_name() for output in compiled.outputs]
 
-    def run(images: NDArray[Any]) -> Outputs:
-        request.infer([images], share_inputs=True)
+    def run(images: NDArray[Any], **others: NDArray[Any]) -> Outputs:
+        inputs: dict[int | str, NDArray[Any]] = {0: images, **others}
+        request.infer(inputs, share_inputs=True)
         return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(names)}
 
     return Opened(run, lambda: _openvino_types(compiled))

@@ -32,8 +32,6 @@ from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, HEADS, activati
 from headwise_exporter.model.cct import CCT, InputNormalisation
 from headwise_exporter.nodes.snp import Probe
 
-OUTPUTS = ("logits", "heads", "feed_forwards", "embedding", "biases", "head_fields")
-
 
 class Classify(nn.Module):
     """uint8 images (B, Y, X, C) to logits (B, K), normalisation included."""
@@ -76,10 +74,10 @@ def _bias_vectors(model: CCT, stream: Sequence[Tensor]) -> tuple[Tensor, Tensor]
 
 
 class ExactSplit(nn.Module):
-    """uint8 images (B, Y, X, C) to the logits, their exact split and the head fields, by the names in `OUTPUTS`.
+    """uint8 images (B, Y, X, C) to the logits, their exact split and the head fields, by the names in `SPLIT`.
 
-    logits (B, K); heads (B, R, K), encoder by encoder; feed_forwards (B, L, K); embedding (B, K); biases (B, K);
-    head_fields (B, R, K). Float type: that of the model.
+    `SPLIT` is that of `headwise.graphs`: logits (B, K); heads (B, R, K), encoder by encoder; feed_forwards (B, L, K);
+    embedding (B, K); biases (B, K); head_fields (B, R, K). Float type: that of the model.
 
     Args:
         model: in evaluation mode; its encoders may differ in shape. One without hidden nodes contributes zero by its
@@ -116,7 +114,7 @@ class ExactSplit(nn.Module):
         self.head_groups = _register(self, "heads_GEHVK", head_tables)
         self.feed_forward_groups = _register(self, "feed_forward_E1FK", feed_forward_tables)
 
-    def _token_weights(self, activations: dict[str, Tensor]) -> list[Tensor]:
+    def token_weights(self, activations: dict[str, Tensor]) -> list[Tensor]:
         """q_0 ... q_L, (B, T) each."""
         weights = [activations["pooling_weights"] * activations["norm_scale"]]
         for index in reversed(range(len(self.model.config.encoders))):
@@ -145,25 +143,29 @@ class ExactSplit(nn.Module):
         return torch.cat(parts, 1)[:, rows]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The tensors named by `OUTPUTS`, in that order."""
+        """The tensors by name, in the order of `SPLIT`."""
         logits_BK, activations = self.model(self.normalise(images))
-        weights = self._token_weights(activations)
-        encoders = range(len(weights) - 1)
-        names = {index: activation_name(index, HEADS) for index in encoders}
+        return self.parts(logits_BK, activations, self.token_weights(activations))
+
+    def parts(
+        self, logits_BK: Tensor, activations: Mapping[str, Tensor], weights: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """The same of a forward pass.
+
+        Args:
+            weights: as `token_weights` gives them.
+        """
         pooled_heads = {
-            index: self._pooled_heads(index, activations[name], weights[index])
-            for index, name in names.items()
-            if name in activations
+            index: self._pooled_heads(index, heads_BTV, weights[index])
+            for index, heads_BTV in self.of_encoders(activations, HEADS).items()
         }
-        names = {index: activation_name(index, FEED_FORWARD_HIDDEN) for index in encoders}
         pooled_hidden = {
-            index: (weights[index + 1].unsqueeze(1) @ activations[name]).unsqueeze(1)
-            for index, name in names.items()
-            if name in activations
+            index: (weights[index + 1].unsqueeze(1) @ hidden_BTF).unsqueeze(1)
+            for index, hidden_BTF in self.of_encoders(activations, FEED_FORWARD_HIDDEN).items()
         }
         heads_BGRK = _times_tables(self, self.head_groups, pooled_heads)
         embedded_BD = (weights[0].unsqueeze(1) @ activations["embedding"]).squeeze(1)
-        sums_BM = torch.stack(weights, 1).sum(-1)
+        sums_BM = torch.stack(list(weights), 1).sum(-1)
         return {
             "logits": logits_BK,
             "heads": heads_BGRK[:, 0],
@@ -172,6 +174,23 @@ class ExactSplit(nn.Module):
             "biases": sums_BM @ self.get_buffer("bias_MK") + self.get_buffer("constant_K"),
             "head_fields": heads_BGRK[:, 1],
         }
+
+    def of_encoders(self, activations: Mapping[str, Tensor], kind: str) -> dict[int, Tensor]:
+        """The activations of a kind by encoder, of those that have it."""
+        names = {index: activation_name(index, kind) for index in range(len(self.model.config.encoders))}
+        return {index: activations[name] for index, name in names.items() if name in activations}
+
+    def head_columns(self, targets_BJ: Tensor) -> dict[int, Tensor]:
+        """Columns of the table R_l W_O of each encoder with heads for the targets of each image (B, H, V, J)."""
+        return {index: columns[:, 0] for index, columns in _columns(self, self.head_groups, targets_BJ).items()}
+
+    def feed_forward_columns(self, targets_BJ: Tensor) -> dict[int, Tensor]:
+        """The same of R_{l+1} W_2 of each encoder with hidden nodes (B, F, J)."""
+        return {index: columns[:, 0] for index, columns in _columns(self, self.feed_forward_groups, targets_BJ).items()}
+
+    def embedding_columns(self, targets_BJ: Tensor) -> Tensor:
+        """The same of R_0 (B, D, J)."""
+        return _table_columns(self.get_buffer("embedding_DK"), targets_BJ)
 
 
 Groups = dict[str, list[int]]
@@ -204,3 +223,20 @@ def _times_tables(module: nn.Module, groups: Groups, values: Mapping[int, Tensor
     ]
     order = sorted(range(len(grouped)), key=grouped.__getitem__)
     return joined if order == list(range(len(order))) else joined[..., order, :]
+
+
+def _table_columns(table: Tensor, targets_BJ: Tensor) -> Tensor:
+    """The columns of a table (..., n, K) for the targets of each image (B, ..., n, J)."""
+    columns_nBJ: Tensor = table.index_select(-1, targets_BJ.flatten()).unflatten(-1, targets_BJ.shape)
+    return columns_nBJ.movedim(-2, 0)
+
+
+def _columns(module: nn.Module, groups: Groups, targets_BJ: Tensor) -> dict[int, Tensor]:
+    """Columns of each encoder's table (..., H, n, K) for the targets of each image (B, ..., H, n, J)."""
+    return {
+        index: columns
+        for buffer, indices in groups.items()
+        for index, columns in zip(
+            indices, _table_columns(module.get_buffer(buffer), targets_BJ).unbind(-4), strict=True
+        )
+    }

@@ -4,17 +4,12 @@ The format is declared in `proto/headwise/v1/bundle.proto`; `headwise.bundle` re
 temporary folder, checked there, and renamed: what can be seen is whole and has passed its own golden set.
 
 int8 variants are made from the very graph that the bundle has, between its checks and the rename (`export.variants`).
-
-The golden set is validation images with every output of `explain.onnx` as torch computes it, so that any engine on any
-machine can be checked without torch and without the data set.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from headwise.bundle import (
     GOLDEN_SET,
     BundleError,
@@ -25,35 +20,33 @@ from headwise.bundle import (
     read_manifest,
     write_manifest,
 )
-from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, completeness_residuals, golden_differences
+from headwise.graphs import (
+    EXPLAIN_GRAPH,
+    INPUTS,
+    MAPS_GRAPH,
+    completeness_residuals,
+    golden_differences,
+    graphs_of,
+    map_residuals,
+)
 from headwise.v1 import bundle_pb2 as pb
-from numpy.typing import NDArray
 
 from headwise_exporter.bench.variants import BenchSettings
-from headwise_exporter.data.base import Dataset
+from headwise_exporter.data.images import split_images
 from headwise_exporter.export.attribution import ExactSplit
-from headwise_exporter.export.graphs import check_graphs, export_graphs, run_graph
+from headwise_exporter.export.golden import golden_set
+from headwise_exporter.export.graphs import check_graphs, export_graphs, run_on_golden_set
 from headwise_exporter.export.manifest import EVALUATED_MODELS, BundleContents, make_manifest
 from headwise_exporter.export.quantization import QuantizationError
 from headwise_exporter.export.settings import QuantizationSettings
+from headwise_exporter.export.silencing import SilencedHeads, mean_heads
 from headwise_exporter.export.speed import AT_EXPORT, measure
 from headwise_exporter.export.variants import check_variant, make_variants
 from headwise_exporter.files import atomic_folder
 from headwise_exporter.progress import Advance, Progress, silent
 
-GRAPHS = (CLASSIFY_GRAPH, EXPLAIN_GRAPH)
 REPORT = "report.html"
-GOLDEN_IMAGES = 32
 FLOAT_ALONE = QuantizationSettings(engines=())
-
-
-def golden_set(split: ExactSplit, dataset: Dataset) -> dict[str, NDArray[Any]]:
-    """Inputs spread over the validation images, and every output that they must give."""
-    images_NYXC = dataset.validation.images_NYXC
-    chosen = np.linspace(0, len(images_NYXC) - 1, min(GOLDEN_IMAGES, len(images_NYXC))).round().astype(int)
-    with torch.no_grad():
-        outputs = split(torch.from_numpy(images_NYXC[chosen]))
-    return {"images": images_NYXC[chosen]} | {name: value.numpy() for name, value in outputs.items()}
 
 
 def list_files(folder: Path) -> list[pb.File]:
@@ -93,13 +86,14 @@ def write_bundle(
     """
     pruned, dataset = contents.pruned, contents.dataset
     split = ExactSplit(pruned.model, pruned.head_probes(), dataset.mean, dataset.std).eval()
-    golden = golden_set(split, dataset)
+    silenced = SilencedHeads(split.normalise, split.model, mean_heads(split.model, split_images(dataset, "train")))
+    golden = golden_set(split, silenced.eval(), dataset)
     with progress("evaluate on test images", EVALUATED_MODELS * len(contents.test_data), "images") as advance:
         manifest = make_manifest(name, model_version, contents, golden, advance)
     folder = repository / name / str(model_version)
     with atomic_folder(folder) as temporary:
-        with progress("export", len(GRAPHS), "graphs") as advance:
-            export_graphs(split, temporary, advance)
+        with progress("export", len(INPUTS), "graphs") as advance:
+            export_graphs(split, silenced, temporary, advance)
             advance(0, "checking the golden set")
             check_graphs(temporary, golden, manifest.golden_tolerance)
         manifest.variants.extend(make_variants(temporary, golden, dataset, quantization, progress))
@@ -131,22 +125,29 @@ class Check:
     detail: str
 
 
+RESIDUALS = {
+    EXPLAIN_GRAPH: ("completeness of the split", completeness_residuals),
+    MAPS_GRAPH: ("completeness of the maps", map_residuals),
+}
+
+
 def _check_golden(folder: Path, manifest: pb.Bundle, advance: Advance) -> list[Check]:
     golden = read_golden_set(folder)
-    checks = []
-    outputs: dict[str, NDArray[Any]] = {}
-    for graph in GRAPHS:
+    checks, sums = [], []
+    for graph in graphs_of(manifest):
         advance(0, f"golden set, {graph}")
-        outputs = run_graph(folder / graph, golden["images"])
+        outputs = run_on_golden_set(folder, graph, golden)
         worst = float(np.max([*golden_differences(outputs, golden).values()]))
         passed = worst <= manifest.golden_tolerance
         difference = f"largest difference {worst:.2e}, tolerance {manifest.golden_tolerance:.0e}"
         checks.append(Check(f"golden set, {graph}", passed, difference))
+        if graph in RESIDUALS:
+            name, residuals = RESIDUALS[graph]
+            residual, tolerance = float(residuals(outputs).max()), manifest.completeness_tolerance
+            difference = f"largest residual {residual:.2e}, tolerance {tolerance:.0e}"
+            sums.append(Check(name, residual <= tolerance, difference))
         advance()
-    residual = float(completeness_residuals(outputs).max())  # of explain.onnx, the last
-    tolerance = manifest.completeness_tolerance
-    difference = f"largest residual {residual:.2e}, tolerance {tolerance:.0e}"
-    return [*checks, Check("completeness of the split", residual <= tolerance, difference)]
+    return checks + sums
 
 
 def _check_variants(folder: Path, manifest: pb.Bundle, advance: Advance) -> list[Check]:
@@ -176,5 +177,5 @@ def verify(folder: Path, progress: Progress = silent) -> list[Check]:
     except BundleError as error:
         return [*checks, Check("files", False, str(error))]
     checks.append(Check("files", True, f"{len(manifest.files)} files have the sha256 that the manifest states"))
-    with progress("verify", len(GRAPHS) + len(accepted_variants(manifest)), "graphs") as advance:
+    with progress("verify", len(graphs_of(manifest)) + len(accepted_variants(manifest)), "graphs") as advance:
         return [*checks, *_check_golden(folder, manifest, advance), *_check_variants(folder, manifest, advance)]

@@ -1,8 +1,9 @@
-"""Export a model as two ONNX graphs that share one file of weights, and check them against torch.
+"""Export a model as ONNX graphs that share one file of weights, and check them against torch.
 
 `classify.onnx`: images -> logits. `explain.onnx`: images -> logits and their exact split (`export.attribution`).
-Input `images`, uint8 (N, Y, X, C), N free; normalisation is inside. Both refer to `weights.bin`, in which a tensor that
-both use stands once.
+`maps.onnx`: images and targets -> the same, and its split over tokens (`export.maps`). `silenced.onnx`: images and
+heads -> logits without these heads (`export.silencing`). What they take and give is in `headwise.graphs`; N and J are
+free. Normalisation is inside. All refer to `weights.bin`, in which a tensor that several use stands once.
 
 Opset 18: int8 graphs in the S8S8 form load in ONNX Runtime from it, and not from 21 on (measured with 1.32).
 """
@@ -20,19 +21,30 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, golden_differences
+from headwise.graphs import (
+    CLASSIFY_GRAPH,
+    EXPLAIN_GRAPH,
+    INPUTS,
+    MAPS_GRAPH,
+    OUTPUTS,
+    SILENCED_GRAPH,
+    golden_differences,
+)
 from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
 from torch import nn
 
 from headwise_exporter.errors import ExporterError
-from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
+from headwise_exporter.export.attribution import Classify, ExactSplit
+from headwise_exporter.export.maps import TokenMaps
+from headwise_exporter.export.silencing import SilencedHeads
 from headwise_exporter.progress import Advance, unseen
 
 WEIGHTS = "weights.bin"
 OPSET = 18
 ALIGNMENT_BYTES = 64  # a cache line; lets a runtime map the file
 INLINE_BYTES = 1024  # smaller tensors stay in the graph, where runtimes can fold them
+FREE = {"targets": {1: torch.export.Dim("targets")}}  # dimensions of inputs beside the first
 
 
 class ExportError(ExporterError):
@@ -53,27 +65,26 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _AsTuple(nn.Module):
-    """An `ExactSplit` whose outputs are a tuple in the order of `OUTPUTS`, which is what the exporter names."""
+def to_onnx(module: nn.Module, inputs: Mapping[str, torch.Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The graph of a module, weights inside; the first dimension of each input is free, and the second of targets.
 
-    def __init__(self, split: ExactSplit) -> None:
-        super().__init__()
-        self.split = split
+    Args:
+        inputs: examples by name, in the order of the module's arguments. What is free must be more than 1 in them: the
+            exporter takes 1 for a fixed size.
+        outputs: names of what it gives, in that order.
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = self.split(images)
-        return tuple(outputs[name] for name in OUTPUTS)
-
-
-def to_onnx(module: nn.Module, images: torch.Tensor, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The graph of a module that takes uint8 images (N, Y, X, C), with N free, weights inside."""
+    Raises:
+        ExportError: torch's exporter gave no graph.
+    """
+    batch = torch.export.Dim("batch")
+    free = [{0: batch} | FREE.get(name, {}) for name in inputs]
     with _quiet():
         program = torch.onnx.export(
             module.eval(),
-            (images,),
-            input_names=["images"],
+            tuple(inputs.values()),
+            input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=tuple(free),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -114,27 +125,32 @@ class _SharedWeights:
         self.path.write_bytes(self.content)
 
 
-def export_graphs(split: ExactSplit, folder: Path, advance: Advance = unseen) -> None:
-    """Write `classify.onnx`, `explain.onnx` and their weights into an existing folder.
+def export_graphs(split: ExactSplit, silenced: SilencedHeads, folder: Path, advance: Advance = unseen) -> None:
+    """Write the graphs and their weights into an existing folder.
 
     Args:
-        split: of the model that is exported.
+        split, silenced: of the model that is exported.
         advance: counts graphs.
 
     Raises:
         ExportError: torch's exporter gave no graph.
     """
     config = split.model.config
-    # The exporter specialises dimensions of size 1, so the example has a batch of 2.
-    images = torch.zeros(2, config.image_size, config.image_size, config.channels, dtype=torch.uint8)
+    examples = {
+        "images": torch.zeros(2, config.image_size, config.image_size, config.channels, dtype=torch.uint8),
+        "targets": torch.zeros(2, 2, dtype=torch.int64),
+        "silenced": torch.zeros(2, sum(shape.heads for shape in config.encoders), dtype=torch.bool),
+    }
     modules = {
-        CLASSIFY_GRAPH: (Classify(split.normalise, split.model), OUTPUTS[:1]),
-        EXPLAIN_GRAPH: (_AsTuple(split), OUTPUTS),
+        CLASSIFY_GRAPH: Classify(split.normalise, split.model),
+        EXPLAIN_GRAPH: split,
+        MAPS_GRAPH: TokenMaps(split),
+        SILENCED_GRAPH: silenced,
     }
     graphs = {}
-    for name, (module, outputs) in modules.items():
+    for name, module in modules.items():
         advance(0, name)
-        graphs[name] = to_onnx(module, images, outputs)
+        graphs[name] = to_onnx(module, {key: examples[key] for key in INPUTS[name]}, OUTPUTS[name])
         advance()
     weights = _SharedWeights(folder / WEIGHTS)
     for name, graph in graphs.items():
@@ -146,26 +162,35 @@ def export_graphs(split: ExactSplit, folder: Path, advance: Advance = unseen) ->
         onnx.checker.check_model(folder / name, full_check=True)
 
 
-def run_graph(path: Path, images_NYXC: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """Every output of a graph by name, as ONNX Runtime computes it in float32 on the CPU."""
+def run_graph(path: Path, images: NDArray[np.uint8], **others: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Every output of a graph by name, as ONNX Runtime computes it in float32 on the CPU.
+
+    Args:
+        others: what else it takes, by name.
+    """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"images": images_NYXC}), strict=True))
+    return dict(zip(names, session.run(names, {"images": images, **others}), strict=True))
+
+
+def run_on_golden_set(folder: Path, graph: str, golden: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What a graph of a bundle gives for the inputs of the golden set, as `run_graph` has it."""
+    return run_graph(folder / graph, **{name: golden[name] for name in INPUTS[graph]})
 
 
 def check_graphs(folder: Path, golden: Mapping[str, NDArray[Any]], tolerance: float) -> dict[str, float]:
     """Largest absolute difference to the golden set of each output of each graph.
 
     Args:
-        golden: `images`, and by name the outputs that torch gives for them.
+        golden: inputs, and by name the outputs that torch gives for them.
 
     Raises:
         ExportError: an output differs by more than the tolerance; it is named, with the figure.
     """
     differences = {
         f"{graph}:{name}": difference
-        for graph in (CLASSIFY_GRAPH, EXPLAIN_GRAPH)
-        for name, difference in golden_differences(run_graph(folder / graph, golden["images"]), golden).items()
+        for graph in INPUTS
+        for name, difference in golden_differences(run_on_golden_set(folder, graph, golden), golden).items()
     }
     for name, difference in differences.items():
         if not difference <= tolerance:

@@ -68,7 +68,7 @@ def open_graph(module: nn.Module, inputs_B: Tensor) -> Run:
     """What runs a module once on ONNX Runtime, in float32 on one thread."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.onnx"
-        onnx.save_model(to_onnx(module, inputs_B, ["outputs"]), path)
+        onnx.save_model(to_onnx(module, {"inputs": inputs_B}, ["outputs"]), path)
         opened = open_session(path, ONNXRUNTIME, "f32", 1)
     inputs = inputs_B.numpy()
     return lambda: opened.run(inputs)

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from headwise.bundle import FORMAT_VERSION
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.data.images import LabelledImages
+from headwise_exporter.export.golden import tolerance_reduced
 from headwise_exporter.model.anatomy import HEADS, TapPoint
 from headwise_exporter.model.cct import CCT, count_parameters
 from headwise_exporter.model.config import EncoderShape, count_macs
@@ -29,7 +29,6 @@ from headwise_exporter.training.evaluation import evaluate, wilson_interval
 
 EVALUATED_MODELS = 3  # dense, masked, pruned
 GOLDEN_TOLERANCE = 1e-4  # absolute, float32
-GOLDEN_TOLERANCE_REDUCED = 0.05  # of the golden logits' range
 COMPLETENESS_TOLERANCE = 1e-4
 LIBRARIES = ("headwise", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -209,6 +208,7 @@ def make_manifest(
                 stride=dense.config.conv_stride,
                 padding=dense.config.conv_padding,
             ),
+            token_grid=pb.TokenGrid(**asdict(dense.config.token_grid)),
         ),
         data=pb.DataProvenance(
             dataset=dataset.name,
@@ -224,7 +224,7 @@ def make_manifest(
         head_cards=head_cards(contents.dense, contents.pruned, contents.kept, labels, pruning.threshold),
         completeness_tolerance=COMPLETENESS_TOLERANCE,
         golden_tolerance=GOLDEN_TOLERANCE,
-        golden_tolerance_reduced=GOLDEN_TOLERANCE_REDUCED * float(np.ptp(golden["logits"])),
+        golden_tolerance_reduced=tolerance_reduced(golden["logits"]),
         producers={library: version(library) for library in LIBRARIES},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

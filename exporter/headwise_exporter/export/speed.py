@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 from headwise.bundle import accepted_variants, check_files, read_golden_set, read_manifest
-from headwise.graphs import CLASSIFY_GRAPH, golden_differences, variant_failure
+from headwise.graphs import CLASSIFY_GRAPH, OUTPUTS, golden_differences, variant_failure
 from headwise.v1 import bundle_pb2 as pb
 from numpy.typing import NDArray
 
@@ -25,7 +25,7 @@ from headwise_exporter.bench.variants import DENSE, PRUNED, BenchSettings, Candi
 from headwise_exporter.data.base import Split
 from headwise_exporter.engines import CUDA, ENGINES, ONNXRUNTIME, OPENVINO, TENSORRT
 from headwise_exporter.errors import ExporterError
-from headwise_exporter.export.attribution import OUTPUTS, Classify
+from headwise_exporter.export.attribution import Classify
 from headwise_exporter.export.graphs import to_onnx
 from headwise_exporter.model.cct import CCT, InputNormalisation, count_parameters
 from headwise_exporter.model.config import CCTConfig, cct, count_macs
@@ -98,7 +98,7 @@ def write_dense_graph(manifest: pb.Bundle, model: CCT, path: Path) -> None:
     """`classify.onnx` of a dense model, weights inside."""
     normalise = InputNormalisation(tuple(manifest.input.mean), tuple(manifest.input.std))
     images = torch.zeros(2, *image_shape(manifest), dtype=torch.uint8)  # as export.graphs has it
-    onnx.save_model(to_onnx(Classify(normalise, model), images, OUTPUTS[:1]), path)
+    onnx.save_model(to_onnx(Classify(normalise, model), {"images": images}, OUTPUTS[CLASSIFY_GRAPH]), path)
 
 
 def image_shape(manifest: pb.Bundle) -> tuple[int, int, int]:

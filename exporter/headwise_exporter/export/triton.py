@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from headwise.bundle import read_bundle
-from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, golden_shapes
+from headwise.graphs import CLASSIFY_GRAPH, EXPLAIN_GRAPH, OUTPUTS, golden_shapes
 from headwise.v1.bundle_pb2 import Bundle
 
 from headwise_exporter.errors import ExporterError
-from headwise_exporter.export.attribution import OUTPUTS
 from headwise_exporter.export.graphs import WEIGHTS
 from headwise_exporter.files import atomic_folder, atomic_write
 
@@ -126,7 +125,7 @@ def _write_model(folder: Path, version: str, labels: str, text: str, files: Mapp
 def write_triton_repository(
     bundle: Path, repository: Path, name: str | None = None, settings: TritonSettings | None = None
 ) -> list[Path]:
-    """Add both graphs of a bundle to a Triton model repository; returns the folders of their versions.
+    """Add `classify.onnx` and `explain.onnx` of a bundle to a Triton model repository; returns their folders.
 
     Args:
         name: of the model; the bundle's by default. Explain has it with `_explain` at its end.
@@ -139,11 +138,11 @@ def write_triton_repository(
     content, settings = read_bundle(bundle), settings or TritonSettings()
     manifest = content.manifest
     name, labels = name or manifest.name, _labels(manifest)
-    models = {name: (CLASSIFY_GRAPH, OUTPUTS[:1]), f"{name}{EXPLAIN_SUFFIX}": (EXPLAIN_GRAPH, OUTPUTS)}
-    for model, (_, outputs) in models.items():
-        _check_fits(repository / model, manifest.version, labels, tensors(manifest, outputs))
-    for model, (graph, outputs) in models.items():
+    models = {name: CLASSIFY_GRAPH, f"{name}{EXPLAIN_SUFFIX}": EXPLAIN_GRAPH}
+    for model, graph in models.items():
+        _check_fits(repository / model, manifest.version, labels, tensors(manifest, OUTPUTS[graph]))
+    for model, graph in models.items():
         files = {MODEL: content.files[graph], WEIGHTS: content.files[WEIGHTS]}
-        text = config(model, manifest, outputs, settings)
+        text = config(model, manifest, OUTPUTS[graph], settings)
         _write_model(repository / model, manifest.version, labels, text, files)
     return [repository / model / manifest.version for model in models]

@@ -22,6 +22,9 @@ CLASSIFIER_HEAD: Final = "classifier_head"
 # Kinds of units that can be removed besides nodes of these.
 QUERY: Final = "query"
 KEY: Final = "key"
+# What a forward pass hands out where it is asked for.
+ATTENTION: Final = "attention"
+VALUE: Final = "value"
 
 LayerGroup = Literal["feed_forward", "classifier_head"]
 

@@ -18,6 +18,8 @@ Shape suffixes: B batch, C channels, Y rows, X columns, T tokens, D width of the
 dimensions of a head, V value dimensions of a head, F feed-forward hidden nodes, K labels, N images.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise_exporter.model.anatomy import (
+    ATTENTION,
     CLASSIFIER_HEAD,
     FEED_FORWARD_HIDDEN,
     FEED_FORWARD_OUT,
@@ -33,13 +36,17 @@ from headwise_exporter.model.anatomy import (
     HEADS,
     KEY,
     QUERY,
+    VALUE,
     MaskableLayer,
     TapPoint,
     UnitGroup,
     activation_name,
     filters_name,
 )
-from headwise_exporter.model.config import CCTConfig, EncoderShape
+from headwise_exporter.model.config import POOL_KERNEL, POOL_PADDING, POOL_STRIDE, CCTConfig, EncoderShape
+
+Edit = Callable[[Tensor], Tensor]  # what a projection reads in place of the head outputs (B, T, H*V) of its encoder
+EditHeads = Callable[[int, Tensor], Tensor]  # the same by encoder
 
 
 def conv_name(layer: int) -> str:
@@ -58,7 +65,7 @@ class Tokenizer(nn.Module):
                 nn.Sequential(
                     nn.Conv2d(before, after, config.conv_kernel, config.conv_stride, config.conv_padding, bias=False),
                     nn.ReLU(),
-                    nn.MaxPool2d(3, 2, 1),
+                    nn.MaxPool2d(POOL_KERNEL, POOL_STRIDE, POOL_PADDING),
                 )
                 for before, after in pairwise(sizes)
             )
@@ -97,19 +104,29 @@ class Attention(nn.Module):
             self.qkv = nn.Linear(width, sum(self.sizes), bias=False)
         self.proj = nn.Linear(value, width) if shape.heads else Constant(width)
 
-    def forward(self, x_BTD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the sub-block adds (B, T, D), and `query`, `key` (B, T, H*Q) and `heads` (B, T, H*V)."""
+    def forward(
+        self, x_BTD: Tensor, *, with_attention: bool = False, edit: Edit | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the sub-block adds (B, T, D), and its intermediates by name, as `CCT` has them."""
         if isinstance(self.proj, Constant):
             return self.proj.bias.expand_as(x_BTD), {}
         query, key, value = self.qkv(x_BTD).split(self.sizes, dim=-1)
         split = (self.shape.heads, -1)
         query_BHTQ, key_BHTQ, value_BHTV = (part.unflatten(-1, split).transpose(1, 2) for part in (query, key, value))
-        dropout = self.dropout if self.training else 0.0
-        heads_BHTV = functional.scaled_dot_product_attention(
-            query_BHTQ, key_BHTQ, value_BHTV, dropout_p=dropout, scale=self.scale
-        )
+        out = {QUERY: query, KEY: key}
+        if with_attention:
+            attention_BHTT = (self.scale * query_BHTQ @ key_BHTQ.transpose(2, 3)).softmax(-1)
+            out |= {ATTENTION: attention_BHTT, VALUE: value_BHTV}
+            heads_BHTV = functional.dropout(attention_BHTT, self.dropout, self.training) @ value_BHTV
+        else:
+            dropout = self.dropout if self.training else 0.0
+            heads_BHTV = functional.scaled_dot_product_attention(
+                query_BHTQ, key_BHTQ, value_BHTV, dropout_p=dropout, scale=self.scale
+            )
         heads_BTV = heads_BHTV.transpose(1, 2).flatten(2)
-        return self.proj(heads_BTV), {QUERY: query, KEY: key, HEADS: heads_BTV}
+        if edit is not None:
+            heads_BTV = edit(heads_BTV)
+        return self.proj(heads_BTV), {**out, HEADS: heads_BTV}
 
 
 class DropPath(nn.Module):
@@ -146,9 +163,11 @@ class Encoder(nn.Module):
         self.linear2 = nn.Linear(shape.feed_forward, config.width) if shape.feed_forward else Constant(config.width)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_BTD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x_BTD: Tensor, *, with_attention: bool = False, edit: Edit | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The stream after this encoder (B, T, D), and its intermediates by name."""
-        attended_BTD, out = self.self_attn(self.pre_norm(x_BTD))
+        attended_BTD, out = self.self_attn(self.pre_norm(x_BTD), with_attention=with_attention, edit=edit)
         x_BTD, scale_BT = norm_and_scale(self.norm1, x_BTD + self.drop_path(attended_BTD))
         out["norm1_scale"] = scale_BT
         if isinstance(self.linear2, Constant):
@@ -174,12 +193,15 @@ class Classifier(nn.Module):
         self.attention_pool = nn.Linear(config.width, 1)
         self.fc = nn.Linear(config.width, config.labels)
 
-    def forward(self, tokens_BTD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, tokens_BTD: Tensor, *, with_attention: bool = False, edit_heads: EditHeads | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (B, K) and the activations by name."""
         x_BTD = tokens_BTD + self.positional_emb
         activations = {"embedding": x_BTD}
         for index, block in enumerate(self.blocks):
-            x_BTD, out = block(x_BTD)
+            edit = None if edit_heads is None else partial(edit_heads, index)
+            x_BTD, out = block(x_BTD, with_attention=with_attention, edit=edit)
             activations |= {activation_name(index, name): value for name, value in out.items()}
         x_BTD, scale_BT = norm_and_scale(self.norm, x_BTD)
         weights_BT = self.attention_pool(x_BTD).squeeze(-1).softmax(dim=-1)
@@ -197,7 +219,8 @@ class CCT(nn.Module):
     `.norm1_scale` (B, T), 1/sigma of LN_1, `.feed_forward_hidden` (B, T, F), after the GELU, `.feed_forward_out`
     (B, T, D), the stream after the encoder; `norm_scale` (B, T), 1/sigma of the final norm; `pooling_weights` (B, T)
     and `classifier_head` (B, D), the pooled stream that the classifier head reads. Those of a sub-block without units
-    are missing.
+    are missing. With attention also `.attention` (B, H, T, T), how much each token reads of each, and `.value`
+    (B, H, T, V), what it reads; softmax and products then stand apart, where else the runtime's own attention does.
     """
 
     def __init__(self, config: CCTConfig, *, attention_dropout: float = 0.0, stochastic_depth: float = 0.0) -> None:
@@ -218,10 +241,17 @@ class CCT(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
         nn.init.trunc_normal_(self.classifier.positional_emb, std=0.2)
 
-    def forward(self, images_BCYX: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits (B, K) and the activations by name."""
+    def forward(
+        self, images_BCYX: Tensor, *, with_attention: bool = False, edit_heads: EditHeads | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits (B, K) and the activations by name.
+
+        Args:
+            with_attention: also hand out attention and values.
+            edit_heads: gives what stands in place of an encoder's head outputs, from there on.
+        """
         tokens_BTD, maps = self.tokenizer(images_BCYX)
-        logits_BK, activations = self.classifier(tokens_BTD)
+        logits_BK, activations = self.classifier(tokens_BTD, with_attention=with_attention, edit_heads=edit_heads)
         return logits_BK, maps | activations
 
     @property

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1  # of the max-pool after each convolution of the tokenizer
+
 
 @dataclass(frozen=True)
 class EncoderShape:
@@ -17,6 +19,17 @@ class EncoderShape:
     query_key_dim: int  # of each head
     value_dim: int  # of each head
     feed_forward: int  # hidden nodes; 0: no feed-forward
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """The tokens that the convolutions make, row by row, as the manifest has it; in pixels of the image."""
+
+    rows: int
+    columns: int
+    stride_pixels: int  # from a token to the next one
+    receptive_field_pixels: int  # side of the square that a token sees, which may reach beyond the image
+    first_center_pixels: float  # of the first token's square, from the image's upper left corner, in both directions
 
 
 @dataclass(frozen=True)
@@ -43,13 +56,27 @@ class CCTConfig:
         """Rows, and columns, of the maps that each layer of the tokenizer leaves."""
         sides = [self.image_size]
         for _ in range(len(self.conv_hidden_channels) + 1):
-            sides.append((self.conv_side(sides[-1]) + 2 - 3) // 2 + 1)
+            sides.append((self.conv_side(sides[-1]) + 2 * POOL_PADDING - POOL_KERNEL) // POOL_STRIDE + 1)
         return tuple(sides[1:])
 
     @property
     def tokens(self) -> int:
         """Number of tokens the tokenizer makes of one image."""
         return self.map_sides[-1] ** 2
+
+    @property
+    def token_grid(self) -> TokenGrid:
+        """Where the tokens are in the image, and what each of them sees before encoders mix them."""
+        stride, field, center = 1, 1, 0.5
+        convolution, pool = (
+            (self.conv_kernel, self.conv_stride, self.conv_padding),
+            (POOL_KERNEL, POOL_STRIDE, POOL_PADDING),
+        )
+        for kernel, step, padding in (convolution, pool) * (len(self.conv_hidden_channels) + 1):
+            field += (kernel - 1) * stride
+            center += ((kernel - 1) / 2 - padding) * stride
+            stride *= step
+        return TokenGrid(self.map_sides[-1], self.map_sides[-1], stride, field, center)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -9,46 +9,29 @@ import hypothesis.strategies as st
 import pytest
 import support
 import torch
+from headwise.graphs import SPLIT
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import labelled_images
-from headwise_exporter.export.attribution import OUTPUTS, Classify, ExactSplit
-from headwise_exporter.model.cct import CCT, InputNormalisation
+from headwise_exporter.export.attribution import Classify, ExactSplit
+from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_model
-from headwise_exporter.model.config import CCTConfig, EncoderShape
-from headwise_exporter.nodes.snp import Probe
+from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.pruning.compaction import KeptUnits, mask_units
 from hypothesis import given, settings
 from torch import Tensor
 
-MEAN, STD = (0.3,), (0.4,)
-SMALL = support.small_config()
-SHAPES = {
-    "even": SMALL,
-    "uneven": support.uneven(SMALL),
-    "without some sub-blocks": support.emptied(SMALL),
-    "without hidden nodes": replace(SMALL, encoders=(EncoderShape(4, 8, 8, 0),) * 2),
-    "with an empty encoder": replace(SMALL, encoders=(SMALL.encoders[0], EncoderShape(0, 0, 0, 0))),
-}
-
-
-def random_probes(model: CCT, seed: int = 0) -> list[Probe]:
-    """A probe with random weights for the heads of each encoder that has any."""
-    torch.manual_seed(seed)
-    shapes = [shape for shape in model.config.encoders if shape.heads]
-    return [Probe(shape.heads * shape.value_dim, model.config.labels) for shape in shapes]
+SMALL = support.SMALL
 
 
 def random_images(count: int = 5, seed: int = 0) -> Tensor:
     """uint8 images of the small model's size."""
-    return torch.randint(0, 256, (count, 8, 8, 1), generator=torch.Generator().manual_seed(seed)).byte()
+    return support.random_pixels(SMALL, count, seed)
 
 
 def split_of(model: CCT) -> ExactSplit:
     """The split of a model, with random probes, in float64."""
-    model = model.double()
-    probes = [probe.double() for probe in random_probes(model)]
-    return ExactSplit(model, probes, MEAN, STD).eval().double()
+    return support.random_split(model.double())
 
 
 @torch.no_grad()
@@ -64,11 +47,11 @@ def total(outputs: dict[str, Tensor]) -> Tensor:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 50), st.integers(0, 50), st.sampled_from([*SHAPES]))
+@given(st.integers(0, 50), st.integers(0, 50), st.sampled_from([*support.PRUNED_SHAPES]))
 def test_parts_add_up_to_the_logits(model_seed: int, image_seed: int, shape: str) -> None:
     """On random weights, biases, norms and images the parts sum to the logit, to rounding of float64."""
-    model = support.random_model(SHAPES[shape], model_seed)
-    outputs = explain(model, random_images(seed=image_seed))
+    config = support.PRUNED_SHAPES[shape]
+    outputs = explain(support.random_model(config, model_seed), support.random_pixels(config, seed=image_seed))
     residual = (total(outputs) - outputs["logits"]).abs().max() / outputs["logits"].abs().max()
     assert residual < 1e-13
 
@@ -86,7 +69,7 @@ def test_logits_are_those_of_classify() -> None:
     """The split carries the very logits that Classify gives."""
     model, images = support.random_model(), random_images()
     with torch.no_grad():
-        expected = Classify(InputNormalisation(MEAN, STD), model.double()).double()(images)
+        expected = Classify(split_of(model).normalise, model).double()(images)
     torch.testing.assert_close(explain(model, images)["logits"], expected)
 
 
@@ -94,7 +77,7 @@ def test_outputs_have_their_names_and_shapes() -> None:
     """Every output has its documented shape, also where encoders differ in their number of heads."""
     model = support.random_model(support.uneven(support.small_config()))
     outputs = explain(model, random_images(3))
-    assert tuple(outputs) == OUTPUTS
+    assert tuple(outputs) == SPLIT
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {
         "logits": (3, 10),
         "heads": (3, 5, 10),
@@ -189,8 +172,8 @@ def test_head_fields_are_the_probes() -> None:
     with torch.no_grad():
         outputs = split(images)
         activations = model.double()(split.normalise(images))[1]
-        for encoder, probe in enumerate(random_probes(model)):
-            expected = probe.double()(activations[f"encoders.{encoder}.heads"])
+        for encoder, probe in enumerate(support.random_probes(model)):
+            expected = probe(activations[f"encoders.{encoder}.heads"])
             torch.testing.assert_close(outputs["head_fields"][:, 4 * encoder : 4 * encoder + 4].sum(1), expected)
 
 
@@ -245,7 +228,7 @@ def test_deleting_heads_in_attributed_order_lowers_the_target_fastest(built: Pat
     data = labelled_images(digits.test, digits.mean, digits.std)
     images, labels = data.normalised(slice(None)), data.labels_N
     with torch.no_grad():
-        split = ExactSplit(model, random_probes(model), digits.mean, digits.std).eval()
+        split = ExactSplit(model, support.random_probes(model), digits.mean, digits.std).eval()
         outputs = split(torch.from_numpy(digits.test.images_NYXC))
     targets = outputs["logits"].argmax(1)
     contribution_NR = outputs["heads"][torch.arange(len(labels)), :, targets]

@@ -9,7 +9,7 @@ from typing import Any
 import processes
 import pytest
 from headwise.bundle import BundleError, read_golden_set, read_manifest, write_manifest
-from headwise_exporter.export.attribution import OUTPUTS
+from headwise.graphs import SPLIT
 from headwise_exporter.export.graphs import run_graph
 from headwise_exporter.export.triton import TritonError, TritonSettings, write_triton_repository
 
@@ -73,7 +73,7 @@ def test_explain_is_a_model_with_every_output_of_the_split(triton: Path, bundle:
     config = parsed(triton / "digits_explain" / "config.pbtxt")
     golden = read_golden_set(bundle)
     dims = {output["name"]: [int(size) for size in output["dims"]] for output in config["output"]}
-    assert dims == {name: list(golden[name].shape[1:]) for name in OUTPUTS}
+    assert dims == {name: list(golden[name].shape[1:]) for name in SPLIT}
 
 
 @pytest.mark.parametrize("model", ["digits", "digits_explain"])

@@ -119,6 +119,21 @@ def test_activations_have_their_shapes() -> None:
     assert {name: tuple(value.shape) for name, value in activations.items()} == expected
 
 
+def test_attention_is_handed_out_where_it_is_asked_for() -> None:
+    """Each row of it adds up to one, what a head gives is its values so weighed, and the logits stay."""
+    model, images = support.random_model().double(), torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        expected, plain = model(images)
+        logits, activations = model(images, with_attention=True)
+    torch.testing.assert_close(logits, expected)
+    assert activations.keys() - plain.keys() == {
+        f"encoders.{n}.{kind}" for n in (0, 1) for kind in ("attention", "value")
+    }
+    attention_BHTT, value_BHTV = (activations[f"encoders.1.{kind}"] for kind in ("attention", "value"))
+    torch.testing.assert_close(attention_BHTT.sum(-1), torch.ones(3, 4, 16, dtype=torch.float64))
+    torch.testing.assert_close((attention_BHTT @ value_BHTV).transpose(1, 2).flatten(2), plain["encoders.1.heads"])
+
+
 def test_configuration_survives_json() -> None:
     """`from_dict` is the inverse of `to_dict`."""
     config = support.uneven(cct_7_7x2())
