@@ -20,7 +20,7 @@ from headwise.v1 import service_pb2 as pb
 from headwise.v1.bundle_pb2 import ImageInput
 from numpy.typing import NDArray
 
-from headwise_server.batching import NOTHING_ELSE, Answer, Batcher
+from headwise_server.batching import Answer, Batcher
 from headwise_server.decoders import Decoders
 from headwise_server.errors import InvalidArgument, NotReady, TooLarge
 from headwise_server.identity import Identity, anyone
@@ -116,7 +116,7 @@ class Work:
     """A graph that is run on every image of a request."""
 
     session: TimedSession
-    others: Arrays = NOTHING_ELSE  # that it takes, of each inference of each image, image by image
+    others: Arrays = field(default_factory=dict)  # that it takes, of each inference of each image, image by image
     inferences: int = 1  # of each image
 
 
