@@ -132,8 +132,8 @@ async def run(
         raise InvalidArgument("images", "expected at least one image, found none.")
     most, limit = len(messages) * max(work.inferences for work in works), state.batcher.max_queue
     if most > limit:
-        each = f", {most} inferences," if most > len(messages) else ""
-        raise TooLarge("images", f"expected at most {limit} images, found {len(messages)}{each}; send several calls.")
+        in_all = f", {most} inferences in all" if most > len(messages) else ""
+        raise TooLarge("images", f"expected at most {limit} images, found {len(messages)}{in_all}; send several calls.")
     if not caller.waits_for_room:
         state.batcher.check_room(caller.client, most)
     inferences = len(messages) * sum(work.inferences for work in works)
