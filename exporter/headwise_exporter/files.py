@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}. Free space or choose another folder."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where none could be made
+            temporary.unlink()
 
 
 @contextmanager

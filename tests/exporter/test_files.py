@@ -30,6 +30,16 @@ def test_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    """Nothing can be written below a file; the error says so."""
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(OutputError, match=r"cannot write .*a/b/c.txt"), atomic_write(tmp_path / "a" / "b" / "c.txt"):
+        pass
+    with pytest.raises(OutputError, match=r"cannot write .*a/b/c"), atomic_folder(tmp_path / "a" / "b" / "c"):
+        pass
+    assert (tmp_path / "a").read_text() == "old"
+
+
 def test_full_disk_leaves_no_file(tmp_path: Path) -> None:
     """A write that the system refuses half-way is an OutputError, and no part of the file stays."""
     code = """

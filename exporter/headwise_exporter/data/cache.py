@@ -24,6 +24,7 @@ from typing import BinaryIO
 import numpy as np
 from headwise.cores import usable_cores
 from headwise.decoding import TRANSFORM_VERSION, UnreadableImage, decode
+from headwise.text import shown
 from numpy.typing import NDArray
 
 from headwise_exporter.data.base import DatasetError
@@ -88,7 +89,7 @@ def _refuse(bad: Sequence[str], root: Path) -> None:
     if not bad:
         return
     more = "" if len(bad) < NAMED else " There may be more."
-    lines = "\n".join(f"  {line}" for line in bad[:NAMED])
+    lines = "\n".join(f"  {line}" for line in sorted(bad)[:NAMED])
     raise DatasetError(f"{root}: cannot read these images; mend or remove them and run again.{more}\n{lines}")
 
 
@@ -99,7 +100,7 @@ def _cache_path(name: str, root: Path, files_N: Sequence[Path], size: int) -> Pa
         try:
             status = file.stat()
         except OSError as error:
-            missing.append(f"{relative}: {error.strerror or error}")
+            missing.append(f"{shown(relative)}: {error.strerror or error}")
             continue
         entries.append([relative, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns])
     _refuse(missing, root)
@@ -122,7 +123,7 @@ def _write(file: BinaryIO, name: str, root: Path, files_N: Sequence[Path], size:
         try:
             return decode(path, size, size).tobytes()
         except UnreadableImage as error:
-            return f"{path.relative_to(root)}: {error}"
+            return f"{shown(path.relative_to(root).as_posix())}: {error}"
 
     shape = (len(files_N), size, size, CHANNELS)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -31,7 +31,7 @@ from headwise_exporter.data.cache import decoded
 from headwise_exporter.data.folder_files import Folder, describe_skipped, look_through
 from headwise_exporter.data.folder_layout import PROTOCOLS, Layout, read_layout
 from headwise_exporter.data.remarks import remarks
-from headwise_exporter.progress import Progress
+from headwise_exporter.progress import Progress, counted
 
 __all__ = ["IMAGE_SIZE", "PROTOCOLS", "load", "safe_name"]
 
@@ -69,7 +69,7 @@ def _labelled(folder: Folder, needed: int) -> Images:
     """Images of each label folder.
 
     Raises:
-        DatasetError: there are fewer than two labels, two of the same name, or one with fewer images than are needed.
+        DatasetError: there is no label, or there are two of the same name, or one with fewer images than are needed.
     """
     images: Images = {}
     short = []
@@ -84,8 +84,6 @@ def _labelled(folder: Folder, needed: int) -> Images:
     if not images:
         inside = "files only" if folder.images or folder.skipped else "nothing"
         raise DatasetError(f"{folder.path}: expected a folder of images for each label, found {inside}.")
-    if len(images) == 1:
-        raise DatasetError(f"{folder.path}: expected at least 2 label folders, found 1: {next(iter(images))}.")
     if short:
         raise DatasetError(
             f"{folder.path}: expected at least {needed} image{'s' if needed > 1 else ''} of each label, found: "
@@ -94,12 +92,16 @@ def _labelled(folder: Folder, needed: int) -> Images:
     return images
 
 
-def _check_same_labels(layout: Layout, splits: Mapping[SplitName, Images]) -> None:
+def _check_labels(layout: Layout, splits: Mapping[SplitName, Images]) -> None:
+    """At least two labels, and the same in every split."""
+    if len(splits["train"]) == 1:
+        (label,) = splits["train"]
+        raise DatasetError(f"{layout.splits['train'].path}: expected at least 2 label folders, found 1: {label}.")
     for split, images in splits.items():
         differing = sorted(set(images) ^ set(splits["train"]))
         if differing:
             raise DatasetError(
-                f"{layout.splits[split].path}: expected the labels of {layout.splits['train'].path.name}, found a "
+                f"{layout.splits[split].path}: expected the labels of {layout.names['train']}, found a "
                 f"difference in: {first_few(differing, 10)}. Each split needs every label."
             )
 
@@ -125,11 +127,11 @@ def _divided(layout: Layout) -> tuple[dict[SplitName, Images], str]:
         split: _labelled(folder, needed=1 + len(missing) if split == "train" else 1)
         for split, folder in layout.splits.items()
     }
-    _check_same_labels(layout, splits)
+    _check_labels(layout, splits)
     splits |= _drawn(splits["train"], missing)
     if not layout.is_given:
         return splits, "stratified 60/20/20, seed 0"
-    folders = [layout.splits[split].path.name for split in SPLITS if split in layout.splits]
+    folders = [layout.names[split] for split in SPLITS if split in layout.splits]
     drawn = "".join(f"; {split} drawn from train, a fifth of each label, seed 0" for split in missing)
     return splits, f"as given by the folders {', '.join(folders)}{drawn}"
 
@@ -171,9 +173,10 @@ def _left_out(tree: Folder, layout: Layout) -> list[str]:
     if skipped := describe_skipped(tree.all_skipped()):
         lines.append(f"left out, as no images that are read here: {skipped}")
     for folder in layout.unused:
-        lines.append(f"left out: {len(folder.all_images()):,} images without a label in {folder.path.name}")
+        images = counted(len(folder.all_images()), "images")
+        lines.append(f"left out: {images} without a label in {folder.path.name}")
     used = sum(len(inner.all_images()) for folder in layout.splits.values() for inner in folder.folders.values())
     beside = len(tree.all_images()) - used - sum(len(folder.all_images()) for folder in layout.unused)
     if beside:
-        lines.append(f"left out: {beside:,} images beside the label folders")
+        lines.append(f"left out: {counted(beside, 'images')} beside the label folders")
     return lines

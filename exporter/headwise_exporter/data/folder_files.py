@@ -2,8 +2,8 @@
 
 Content says what a file is, not its suffix; but a file with an image's suffix whose content is of no known kind counts
 as an image, so that decoding refuses it by name instead of leaving it out. Nothing is left out without a reason that
-can be said: `Folder.skipped`. Only what everybody expects to be left out goes unmentioned: whatever starts with a dot,
-and what operating systems and archivers leave behind (`LEFT_BEHIND`).
+can be said: `Folder.skipped`. Only what everybody expects to be left out goes unmentioned: files that start with a dot,
+and what operating systems, editors and archivers leave behind (`LEFT_BEHIND`).
 
 Linked folders are followed, each once below a folder, so that a link to a folder above does not go round for ever.
 """
@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headwise.decoding import kind_of, readable
+from headwise.text import shown
 
 from headwise_exporter.data.base import DatasetError
 from headwise_exporter.progress import Progress
 
 DEEPEST = 64  # folders within each other
 NAMED = 10  # files in one message
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"}
+SUFFIXES |= {".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm"}
 LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "thumbs.db"}
-OTHER_FILE = "other file"
+LEFT_BEHIND |= {"desktop.ini", ".git", ".ipynb_checkpoints", ".thumbnails", ".trashes", ".spotlight-v100", ".fseventsd"}
+OTHER_FILE, HIDDEN_FOLDER = "other file", "hidden folder"
 HEIC_ADVICE = "pip install 'headwise[heif]' to read them"
 
 
@@ -72,8 +75,8 @@ class _Listed:
             yield from folder.all_files()
 
 
-def _is_left_behind(name: str) -> bool:
-    return name.startswith(".") or name.lower() in LEFT_BEHIND
+def _is_left_behind(path: Path) -> bool:
+    return path.name.lower() in LEFT_BEHIND or (path.name.startswith(".") and not path.is_dir())
 
 
 def _listed(folder: Path, above: frozenset[tuple[int, int]], depth: int) -> _Listed:
@@ -90,8 +93,10 @@ def _listed(folder: Path, above: frozenset[tuple[int, int]], depth: int) -> _Lis
     try:
         status = folder.stat()
         above |= {(status.st_dev, status.st_ino)}
-        for path in sorted(path for path in folder.iterdir() if not _is_left_behind(path.name)):
-            if path.is_dir():
+        for path in sorted(path for path in folder.iterdir() if not _is_left_behind(path)):
+            if path.name.startswith("."):
+                skipped.append(Skipped(path, HIDDEN_FOLDER))
+            elif path.is_dir():
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in above:
                     skipped.append(Skipped(path, "link to a folder above"))
@@ -126,7 +131,7 @@ def _kinds(files: Sequence[Path], progress: Progress, title: str) -> dict[Path, 
     with progress(title, len(files), "files") as advance, ThreadPoolExecutor() as pool:
         for path, kind in zip(files, pool.map(_kind, files), strict=True):
             if isinstance(kind, OSError):
-                problems.append(f"  {path}: {kind.strerror or kind}")
+                problems.append(f"  {shown(str(path))}: {kind.strerror or kind}")
             else:
                 kinds[path] = kind
             advance()
@@ -138,9 +143,9 @@ def _kinds(files: Sequence[Path], progress: Progress, title: str) -> dict[Path, 
 
 
 def _sorted_out(listed: _Listed, kinds: dict[Path, str]) -> Folder:
-    """The folder with its files sorted by kind; inner folders that hold other files alone are left out with them."""
+    """The folder with its files sorted by kind; inner folders that hold nothing like images are left out."""
     folders = {name: _sorted_out(folder, kinds) for name, folder in listed.folders.items()}
-    notes = {name: folder.all_skipped() for name, folder in folders.items() if _holds_other_files_alone(folder)}
+    notes = {name: folder.all_skipped() for name, folder in folders.items() if _holds_nothing_like_images(folder)}
     read_here = readable()
     skipped = [Skipped(path, kinds[path]) for path in listed.files if kinds[path] not in read_here]
     return Folder(
@@ -151,8 +156,9 @@ def _sorted_out(listed: _Listed, kinds: dict[Path, str]) -> Folder:
     )
 
 
-def _holds_other_files_alone(folder: Folder) -> bool:
-    return not folder.all_images() and {entry.kind for entry in folder.all_skipped()} == {OTHER_FILE}
+def _holds_nothing_like_images(folder: Folder) -> bool:
+    kinds = {entry.kind for entry in folder.all_skipped()}
+    return not folder.all_images() and bool(kinds) and kinds <= {OTHER_FILE, HIDDEN_FOLDER}
 
 
 def look_through(root: Path, progress: Progress) -> Folder:
@@ -172,6 +178,7 @@ def describe_skipped(skipped: Sequence[Skipped]) -> str:
     named = []
     for kind, count in counts.most_common():
         suffixes = sorted({entry.path.suffix.lower() for entry in skipped if entry.kind == kind} - {""})
-        notes = suffixes[:4] if kind == OTHER_FILE else [HEIC_ADVICE] if kind == "HEIC" else []
+        hidden = sorted({shown(entry.path.name) for entry in skipped if entry.kind == HIDDEN_FOLDER})
+        notes = {OTHER_FILE: suffixes[:4], HIDDEN_FOLDER: hidden[:4], "HEIC": [HEIC_ADVICE]}.get(kind, [])
         named.append(f"{count:,} {kind}" + (f" ({', '.join(notes)})" if notes else ""))
     return ", ".join(named)

@@ -8,11 +8,13 @@ People lay out images in three ways, in any case and under many names:
 
 Names alone are not enough: labels may be called `train` and `tram`, or `test_tube` and `train_station`. So a folder is
 a split when its name says so and it holds label folders. Where names and content disagree nothing is guessed: a model
-that learns to tell training images from test images looks like a success. Both readings are then said, and the protocol
-`labels` or `splits` chooses one.
+that learns to tell training images from test images looks like a success. Nor is it where folders of any name hold the
+same folders, as parts of a data set do: each with a label that another lacks, or in another case. Both readings are
+then said, and the protocol `labels` or `splits` chooses one.
 """
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -24,6 +26,7 @@ PROTOCOLS = ("auto", "labels", "splits")
 SPLIT_WORDS: Mapping[str, SplitName] = {
     "train": "train",
     "training": "train",
+    "trainval": "train",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
@@ -34,6 +37,7 @@ SPLIT_WORDS: Mapping[str, SplitName] = {
 FILLERS = ("data", "dataset", "folder", "image", "images", "img", "imgs", "photos", "set", "split")  # say nothing
 SPLIT_WORD = re.compile(f"({'|'.join(SPLIT_WORDS)})(?:{'|'.join(FILLERS)})?")  # "train", "trainset"
 UNLABELLED = {"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "inference", "submission"}
+HELD_OUT: tuple[tuple[SplitName, frozenset[str]], ...] = (("validation", frozenset()), ("test", frozenset()))
 NAMED = 5  # folders in one message
 
 
@@ -42,6 +46,7 @@ class Layout:
     """Where the labels are: the folders in each of these are the labels of that split."""
 
     splits: Mapping[SplitName, Folder]  # at least the training split; the others are to be drawn from it
+    names: Mapping[SplitName, str]  # of the folders that announced them
     unused: tuple[Folder, ...]  # beside them, with images
 
     @property
@@ -70,6 +75,14 @@ def _is_unlabelled(folder: Folder) -> bool:
     return bool(UNLABELLED.intersection(_words(folder.path.name)))
 
 
+def _may_be_no_label(folder: Folder) -> bool:
+    """Whether its name says nothing but what its images are for; `train` and `valid` are labels as well."""
+    words = {word for word in _words(folder.path.name) if word not in FILLERS}
+    if split_of(folder.path.name) in HELD_OUT:
+        return "valid" not in words
+    return bool(words) and words <= UNLABELLED
+
+
 def _has_images(folder: Folder) -> bool:
     return any(inner.images for inner in folder.below())
 
@@ -85,8 +98,8 @@ def _holds_labels_of(folder: Folder, labels: Container[str]) -> bool:
 
 
 def _unwrapped(folder: Folder) -> Folder:
-    """What a folder holds, where it holds one folder of folders alone and no images."""
-    if folder.images or len(folder.folders) != 1:
+    """What a folder holds, where it holds one folder of folders alone, and at most a few images."""
+    if len(folder.folders) != 1 or not _holds_labels(folder):
         return folder
     (only,) = folder.folders.values()
     return _unwrapped(only) if _holds_labels(only) else folder
@@ -107,13 +120,25 @@ def _refuse(root: Folder, parts: Sequence[Folder], finding: str) -> NoReturn:
 
 
 def _as_labels(root: Folder) -> Layout:
-    return Layout({"train": root}, ())
+    return Layout({"train": root}, {"train": root.path.name}, ())
+
+
+def _parts(root: Folder) -> dict[SplitName, list[Folder]]:
+    """The folders whose names announce each split."""
+    announced: dict[SplitName, list[Folder]] = {}
+    for name, folder in root.folders.items():
+        if (split := split_of(name)) is not None:
+            announced.setdefault(split[0], []).append(folder)
+    return announced
 
 
 def _as_splits(root: Folder, announced: Mapping[SplitName, list[Folder]]) -> Layout:
     for split, folders in announced.items():
         if len(folders) > 1:
-            raise DatasetError(f"{root.path}: expected one folder for the {split} split, found {_names(folders)}.")
+            raise DatasetError(
+                f"{root.path}: expected one folder for the {split} split, found {_names(folders)}. Join them, or move "
+                "all but one away."
+            )
     if "train" not in announced:
         there = _names(folder for folders in announced.values() for folder in folders) or "none"
         raise DatasetError(f"{root.path}: expected a folder for the training split, found {there}. Name it train.")
@@ -122,25 +147,56 @@ def _as_splits(root: Folder, announced: Mapping[SplitName, list[Folder]]) -> Lay
     labelled = {
         split: folder for split, folder in splits.items() if split == "train" or _holds_labels_of(folder, labels)
     }
-    used = [folders[0] for split, folders in announced.items() if split in labelled]
-    unused = tuple(folder for folder in root.folders.values() if folder not in used and _has_images(folder))
-    return Layout(labelled, unused)
+    used = {split: folders[0] for split, folders in announced.items() if split in labelled}
+    others = [folder for folder in root.folders.values() if folder not in used.values()]
+    names = {split: folder.path.name for split, folder in used.items()}
+    return Layout(labelled, names, tuple(filter(_has_images, others)))
 
 
-def _refuse_same_inner_folders(root: Folder) -> None:
-    """Refuse folders that all hold the same folders and nothing else, as folds of a cross-validation do."""
-    folders = [folder for folder in root.folders.values() if _has_images(folder)]
-    inner = {tuple(folder.folders) for folder in folders}
-    if len(folders) < 2 or len(inner) > 1 or any(folder.images for folder in folders):
-        return
-    (names,) = inner
-    if len(names) > 1:
-        shown = ", ".join(names[:NAMED])
+def _refuse_data_sets_within(root: Folder) -> None:
+    """Refuse a folder that holds splits, beside others."""
+    within = [
+        folder
+        for folder in root.folders.values()
+        if len(parts := _parts(folder)) > 1 and any(_holds_labels(part) for one in parts.values() for part in one)
+    ]
+    if within:
         raise DatasetError(
-            f"{root.path}: {_names(folders)} all hold the folders {shown}. Two readings: (1) {shown} are the labels, "
-            f"and {_names(folders)} are parts of the data set: name those train, val and test, or move their images "
-            f"together; (2) {_names(folders)} are the labels: choose --protocol labels."
+            f"{root.path}: expected splits or labels, found splits in {_names(within)}. Two readings: (1) the data set "
+            f"is {within[0].path}: choose folder:{within[0].path}; (2) {_names(root.folders.values())} are the labels: "
+            "choose --protocol labels."
         )
+
+
+def _inner_names(folder: Folder) -> set[str]:
+    """The folders in it that may be labels, in lower case; none of a folder that holds images themselves."""
+    unwrapped = _unwrapped(folder)
+    holding = [name.casefold() for name, inner in unwrapped.folders.items() if _has_images(inner)]
+    return set(holding) if _holds_labels(unwrapped) else set()
+
+
+def _refuse_same_inner_folders(root: Folder, needed: int) -> None:
+    """Refuse folders that hold the same folders, as folds of a cross-validation do.
+
+    Args:
+        needed: folders of the same name that are enough, if they are half of those in one folder.
+    """
+    names = {folder.path.name: _inner_names(folder) for folder in root.folders.values()}
+    counts = Counter(name for inner in names.values() for name in inner)
+    shared = {name for name, count in counts.items() if count > 1}
+    if not any(len(inner & shared) >= needed and 2 * len(inner & shared) >= len(inner) for inner in names.values()):
+        return
+    same = ", ".join(sorted(shared)[:NAMED])
+    parts = _names(folder for folder in root.folders.values() if shared & names[folder.path.name])
+    if all(split_of(name) for name in shared):
+        first = f"{same} are splits of each label: make them the outer folders, train/<label>"
+    else:
+        first = f"the labels are {same}, and {parts} are parts of the data set: name those train, val and test, or "
+        first += "move their images together"
+    raise DatasetError(
+        f"{root.path}: {parts} hold the same folders {same}. Two readings: (1) {first}; (2) "
+        f"{_names(root.folders.values())} are the labels: choose --protocol labels."
+    )
 
 
 def read_layout(root: Folder, protocol: str = "auto") -> Layout:
@@ -153,10 +209,7 @@ def read_layout(root: Folder, protocol: str = "auto") -> Layout:
         DatasetError: the folders can be read in two ways; a split has two folders; there is none for training.
     """
     root = _unwrapped(root)
-    announced: dict[SplitName, list[Folder]] = {}
-    for name, folder in root.folders.items():
-        if (split := split_of(name)) is not None:
-            announced.setdefault(split[0], []).append(folder)
+    announced = _parts(root)
     if protocol == "auto":
         protocol = _reading(root, [folder for folders in announced.values() for folder in folders])
     return _as_splits(root, announced) if protocol == "splits" else _as_labels(root)
@@ -175,7 +228,7 @@ def _reading(root: Folder, parts: list[Folder]) -> str:
     ]
     labelled = [folder for folder in map(_unwrapped, parts) if _holds_labels(folder)]
     rests = {split[1] for folder in parts if (split := split_of(folder.path.name))}
-    if len(parts) > 1 and (len(rests) == 1 or _share_labels(labelled)):
+    if len(parts) > 1 and (len(rests) < len(parts) or _share_labels(labelled)):
         if labelled and not others:
             return "splits"
         between = f"{_names(others)} beside {_names(parts)}" if labelled else f"images directly in {_names(parts)}"
@@ -185,8 +238,19 @@ def _reading(root: Folder, parts: list[Folder]) -> str:
             return "splits"
         if not all(map(_holds_labels, others)):
             _refuse(root, parts, f"label folders in {_names(parts)} and none in {_names(others)}")
-    _refuse_same_inner_folders(root)
+    _refuse_data_sets_within(root)
+    _refuse_same_inner_folders(root, needed=1 if labelled else 2)
+    if uncertain := [folder for folder in root.folders.values() if _has_images(folder) and _may_be_no_label(folder)]:
+        _refuse_uncertain(root, uncertain)
     return "labels"
+
+
+def _refuse_uncertain(root: Folder, folders: Sequence[Folder]) -> NoReturn:
+    raise DatasetError(
+        f"{root.path}: expected labels, found {_names(folders)} beside them. Two readings: (1) images in "
+        f"{_names(folders)} have no label: move them away; (2) {_names(root.folders.values())} are the labels: choose "
+        "--protocol labels."
+    )
 
 
 def _share_labels(parts: list[Folder]) -> bool:

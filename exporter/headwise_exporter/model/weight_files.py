@@ -33,7 +33,7 @@ from headwise_exporter.model.config import CCTConfig
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 USUAL_KEYS = ("state_dict", "model")
-AVERAGED = re.compile(r"(^|[._])(ema|averaged|swa)([._]|$)")
+AVERAGED = re.compile(r"(^|[._])(ema|averaged|swa)([._]|$)", re.IGNORECASE)
 NESTING = 3  # mappings in mappings that are looked into
 
 # Types of plain values by their full names, and those that are dicts. None is imported: a stand-in takes its place.

@@ -47,12 +47,16 @@ def run_record(path: Path, what: str, stage: str) -> dict[str, Any]:
         stage: command that makes it.
 
     Raises:
-        RunError: there is none.
+        RunError: there is none, or it is damaged.
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path.parent} has no {what}: expected {path.name}. Run `exporter {stage}` first.") from None
+    except ValueError as error:
+        raise RunError(
+            f"expected JSON in {path}, found a damaged file: {error}. Delete it and run `exporter {stage}` again."
+        ) from error
     return record
 
 

@@ -39,7 +39,7 @@ def is_current(run: Path, stage: Stage, settings: Mapping[str, Any]) -> bool:
     """Whether the stage was carried out with these settings and files, and its results still stand."""
     try:
         recorded = json.loads(_record_path(run, stage).read_text("utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # also of bytes that are no text
         return False
     return bool(recorded == _record(run, stage, settings)) and None not in recorded["writes"].values()
 

@@ -211,7 +211,7 @@ def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
         shares.append(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
         names += [f"{encoder['encoder']}.{head}" for head in range(len(counts))]
     height = 1.6 + LABEL_INCHES * len(label_names)
-    drawn, axes = figure(1.8 + 0.28 * len(names), height)
+    drawn, axes = figure(max(5.0, 1.8 + 0.28 * len(names)), height)
     image = axes.imshow(np.concatenate(shares).T, aspect="auto", cmap="cividis", vmin=0)
     first = 0
     for share in shares:

@@ -106,6 +106,16 @@ def test_unreadable_images_are_named_and_nothing_is_kept(tmp_path: Path, cache: 
     assert not any(path.is_file() for path in cache.rglob("*"))
 
 
+def test_name_of_a_file_stays_on_one_line(tmp_path: Path) -> None:
+    """Whatever it is called: a line for each bad file, without what would control a terminal."""
+    path = tmp_path / "a\nb\x1b[31m.png"
+    path.write_bytes(b"no image")
+    with pytest.raises(DatasetError) as caught:
+        decoded("bad", tmp_path, [path], 8, silent)
+    assert str(caught.value).splitlines()[1].startswith("  a b\ufffd[31m.png: no image that is read here")
+    assert len(str(caught.value).splitlines()) == 2
+
+
 def test_missing_image_is_named(files: list[Path]) -> None:
     """A file that does not exist is an error that names it."""
     files[2].unlink()

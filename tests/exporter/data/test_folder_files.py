@@ -56,12 +56,32 @@ def test_linked_folders_and_files_are_followed(tmp_path: Path) -> None:
     assert folder.all_skipped() == []
 
 
-@pytest.mark.parametrize("name", [".git", "__MACOSX", "@eaDir", "lost+found"])
+@pytest.mark.parametrize("name", [".git", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "lost+found"])
 def test_what_systems_leave_behind_is_no_label(tmp_path: Path, name: str) -> None:
-    """Hidden folders and those of archivers are passed over."""
+    """Folders of systems, editors and archivers are passed over."""
     png(tmp_path / name / "1.png")
     png(tmp_path / "a" / "1.png")
-    assert list(looked_through(tmp_path).folders) == ["a"]
+    png(tmp_path / "a" / "._1.png")
+    folder = looked_through(tmp_path)
+    assert (list(folder.folders), folder.all_skipped()) == (["a"], [])
+
+
+def test_other_hidden_folders_are_said(tmp_path: Path) -> None:
+    """A label may start with a dot; nobody would look for it among the hidden ones."""
+    for label in (".net", "java"):
+        png(tmp_path / label / "1.png")
+    (tmp_path / "scripts" / ".venv").mkdir(parents=True)
+    folder = looked_through(tmp_path)
+    assert list(folder.folders) == ["java"]
+    assert describe_skipped(folder.all_skipped()) == "2 hidden folder (.net, .venv)"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "heic", "jp2", "ppm"])
+def test_suffix_of_an_image_is_not_left_out(tmp_path: Path, suffix: str) -> None:
+    """The pointer that Git LFS leaves instead of a photo is for decoding to refuse."""
+    path = tmp_path / f"1.{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1")
+    assert looked_through(tmp_path).all_images() == [path]
 
 
 def test_folder_of_annotations_is_no_label(tmp_path: Path) -> None:

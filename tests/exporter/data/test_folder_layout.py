@@ -67,6 +67,8 @@ def test_splits_are_known_by_their_usual_names(train: str, validation: str, test
         (("dataset/train", "dataset/val"), {"train": "photos/dataset/train", "validation": "photos/dataset/val"}),
         (("s_train/s_train", "s_test/s_test"), {"train": "photos/s_train/s_train", "test": "photos/s_test/s_test"}),
         (("train",), {"train": "photos/train"}),
+        (("trainval", "test"), {"train": "photos/trainval", "test": "photos/test"}),
+        (("train/pets", "test/pets"), {"train": "photos/train/pets", "test": "photos/test/pets"}),
         (("flowers",), {"train": "photos/flowers"}),
     ],
 )
@@ -84,6 +86,8 @@ def test_partial_and_nested_layouts_are_read(folders: tuple[str, ...], splits: d
         ["cat/1.jpg", "dog/more/1.jpg"],
         ["cat/old/1.jpg", "cat/new/1.jpg", "dog/old/1.jpg"],
         ["train_station/old/1.jpg", "test_tube/glass/1.jpg"],
+        ["test_positive/1.jpg", "test_negative/1.jpg"],
+        ["valid/1.jpg", "invalid/1.jpg"],
     ],
 )
 def test_labels_may_have_any_name(paths: list[str]) -> None:
@@ -98,8 +102,19 @@ def test_labels_may_have_any_name(paths: list[str]) -> None:
         (["train/1.jpg", "test/1.jpg", "bus/1.jpg"], "found images directly in test, train"),
         ([*labelled("train", "test"), "bus/1.jpg"], "found bus beside test, train"),
         ([*labelled("train"), "bus/1.jpg"], "found label folders in train and none in bus"),
-        (labelled("fold1", "fold2", "fold3"), "fold1, fold2, fold3 all hold the folders a, b"),
-        (labelled("entrenamiento", "prueba"), "entrenamiento, prueba all hold the folders a, b"),
+        (labelled("fold1", "fold2", "fold3"), "fold1, fold2, fold3 hold the same folders a, b"),
+        (labelled("entrenamiento", "prueba"), "entrenamiento, prueba hold the same folders a, b"),
+        ([*labelled("trn", labels="abc"), *labelled("tst")], "trn, tst hold the same folders a, b"),
+        ([*labelled("one", labels="ab"), *labelled("two", labels="AB")], "one, two hold the same folders a, b"),
+        ([*labelled("fold1", "fold2"), "fold1/1.jpg"], "fold1, fold2 hold the same folders a, b"),
+        ([*labelled("fold1", "fold2"), "sample/1.jpg"], "fold1, fold2 hold the same folders a, b"),
+        ([*labelled("train"), *labelled("eval", labels="a")], "eval, train hold the same folders a"),
+        (labelled("first/train", "second/test"), "first, second hold the same folders a, b"),
+        (["cat/train/1.jpg", "cat/test/1.jpg", "dog/train/1.jpg", "dog/test/1.jpg"], "test, train are splits of each"),
+        ([*labelled("data/train", "data/test"), "sample/1.jpg"], "found splits in data"),
+        (["train_cat/1.jpg", "train_dog/1.jpg", "test_cat/1.jpg", "test_dog/1.jpg"], "found images directly in"),
+        (["cat/1.jpg", "dog/1.jpg", "test/1.jpg"], "found test beside them"),
+        (["cat/1.jpg", "dog/1.jpg", "unlabeled/1.jpg"], "found unlabeled beside them"),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_refused_with_both(paths: list[str], finding: str) -> None:
@@ -112,6 +127,14 @@ def test_what_can_be_read_in_two_ways_is_refused_with_both(paths: list[str], fin
     assert "; (2) " in message
     assert "--protocol labels" in message
     assert shown(read_layout(tree(paths), "labels")) == {"train": "photos"}
+
+
+def test_few_images_beside_the_only_folder_change_nothing() -> None:
+    """A picture beside an unpacked archive, or within a doubled split."""
+    paths = [*labelled("data/train/train", "data/test", labels="abc"), "preview.jpg", "data/train/all.jpg"]
+    layout = read_layout(tree(paths))
+    assert shown(layout) == {"train": "photos/data/train/train", "test": "photos/data/test"}
+    assert layout.names == {"train": "train", "test": "test"}
 
 
 def test_protocol_splits_leaves_other_folders_out() -> None:

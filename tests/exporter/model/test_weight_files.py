@@ -75,6 +75,7 @@ def test_file_of_ours_has_its_configuration(tmp_path: Path) -> None:
         ("model_ema", "model"),
         ("ema_state_dict", "model_state_dict"),
         ("ema", "state_dict"),
+        ("model_EMA", "model"),
     ],
 )
 def test_averaged_weights_are_preferred(state: State, other: State, averaged: str, plain: str, tmp_path: Path) -> None:

@@ -35,3 +35,11 @@ def test_stage_before_its_inputs_says_which_command_makes_them(tmp_path: Path) -
         training_record(tmp_path)
     with pytest.raises(RunError, match=r"has no pruned model: expected pruning.json. Run `exporter prune` first"):
         pruning_provenance(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
+    """A record that is cut off or no text names its file and the command that makes it."""
+    (tmp_path / "training.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"expected JSON in .*training.json, found a damaged file.*`exporter train`"):
+        training_record(tmp_path)

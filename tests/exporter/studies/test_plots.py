@@ -94,6 +94,21 @@ def test_figures_keep_their_layout_with_long_names() -> None:
             assert max(widths) > 1.2
 
 
+def test_few_heads_leave_room_for_the_titles() -> None:
+    """Of two encoders with two heads each."""
+    heads = [
+        {"encoder": number, "recognising_nodes_HK": encoder["recognising_nodes_HK"][:2]}
+        for number, encoder in enumerate(RECORD["findings"]["heads"][:2])
+    ]
+    drawn = plots.expertise_map({"heads": heads}, NAMES)
+    svg(drawn)
+    renderer = drawn._get_renderer()  # type: ignore[attr-defined]  # nothing public has it
+    for axes in drawn.axes:
+        for title in (axes.xaxis.label, axes.yaxis.label):
+            extent = title.get_window_extent(renderer)
+            assert extent.width == 0 or (extent.x0 >= 0 and extent.x1 <= drawn.bbox.width)
+
+
 @pytest.mark.parametrize("place", ["label_names", "name"])
 def test_report_is_written_with_any_names(tmp_path: Path, place: str) -> None:
     """The page has no markup of theirs, and says them."""
