@@ -194,7 +194,7 @@ def _open_openvino(path: Path, precision: Precision, threads: int) -> Opened:
     names = [output.get_any_name() for output in compiled.outputs]
 
     def run(images: NDArray[Any], **others: NDArray[Any]) -> Outputs:
-        inputs: dict[int | str, NDArray[Any]] = {0: images, **others}
+        inputs: dict[Any, NDArray[Any]] = {0: images, **others}
         request.infer(inputs, share_inputs=True)
         return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(names)}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import support
 from headwise.bundle import FORMAT_VERSION, BundleError, read_manifest, write_manifest
+from headwise.graphs import INPUTS, SPLIT
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.export.bundle import Check, list_files, verify, write_bundle
@@ -28,7 +29,7 @@ def failed(checks: list[Check]) -> dict[str, str]:
 
 
 def test_fresh_bundle_passes_every_check(bundle: Path) -> None:
-    """Manifest, files, both golden sets and the completeness of the split."""
+    """Manifest, files, the golden set on each graph, and the completeness of the split and of the maps."""
     checks = verify(bundle)
     assert failed(checks) == {}
     assert [check.name for check in checks] == [
@@ -36,15 +37,34 @@ def test_fresh_bundle_passes_every_check(bundle: Path) -> None:
         "files",
         "golden set, classify.onnx",
         "golden set, explain.onnx",
+        "golden set, maps.onnx",
+        "golden set, silenced.onnx",
         "completeness of the split",
+        "completeness of the maps",
     ]
+
+
+def test_older_bundle_without_maps_and_silent_heads_passes(copy: Path) -> None:
+    """What it lacks is not looked for."""
+    for name in ("maps.onnx", "silenced.onnx"):
+        (copy / name).unlink()
+    with np.load(copy / "golden.npz") as file:
+        golden = {name: file[name] for name in ("images", *SPLIT)}
+    np.savez(copy / "golden.npz", **golden)
+    resign(copy)
+    checks = verify(copy)
+    assert failed(checks) == {}
+    assert {check.name for check in checks if "golden" in check.name} == {
+        "golden set, classify.onnx",
+        "golden set, explain.onnx",
+    }
 
 
 def test_bundle_holds_what_it_lists_and_nothing_else(bundle: Path) -> None:
     """Every file beside the manifest is listed with its size and sha256."""
     names = {path.name for path in bundle.iterdir()} - {"manifest.json"}
     assert names == {entry.path for entry in read_manifest(bundle).files}
-    assert names == {"classify.onnx", "explain.onnx", "weights.bin", "golden.npz", "report.html"}
+    assert names == {*INPUTS, "weights.bin", "golden.npz", "report.html"}
 
 
 def test_manifest_is_readable_json_without_a_path_of_this_machine(bundle: Path) -> None:
@@ -57,7 +77,7 @@ def test_manifest_is_readable_json_without_a_path_of_this_machine(bundle: Path) 
     assert str(bundle.parent.parent) not in text
 
 
-@pytest.mark.parametrize("name", ["classify.onnx", "explain.onnx", "weights.bin", "golden.npz"])
+@pytest.mark.parametrize("name", [*INPUTS, "weights.bin", "golden.npz"])
 def test_flipped_byte_fails_the_check_of_files(copy: Path, name: str) -> None:
     """One altered byte in any file fails the check, which names the file."""
     content = bytearray((copy / name).read_bytes())
@@ -99,15 +119,16 @@ def test_wrong_golden_set_fails_though_hashes_fit(copy: Path) -> None:
     golden["logits"] += 0.01
     np.savez(copy / "golden.npz", **golden)
     resign(copy)
-    assert set(failed(verify(copy))) == {"golden set, classify.onnx", "golden set, explain.onnx"}
+    assert set(failed(verify(copy))) == {f"golden set, {graph}.onnx" for graph in ("classify", "explain", "maps")}
 
 
 def test_incomplete_split_fails_though_hashes_fit(copy: Path) -> None:
-    """A residual above the manifest's tolerance fails the check, which gives the tolerance."""
+    """A residual above the manifest's tolerance fails the checks, which give the tolerance."""
     manifest = read_manifest(copy)
     manifest.completeness_tolerance = 1e-12
     write_manifest(manifest, copy)
-    assert "tolerance 1e-12" in failed(verify(copy))["completeness of the split"]
+    for sums in ("completeness of the split", "completeness of the maps"):
+        assert "tolerance 1e-12" in failed(verify(copy))[sums]
 
 
 def test_int8_graphs_are_checked_each_on_its_engine(
@@ -135,6 +156,7 @@ def test_full_disk_leaves_no_bundle(built: Path, tmp_path: Path) -> None:
     code = """
 import pathlib, sys
 import headwise_exporter.export.bundle, support
+from headwise.graphs import INPUTS, SPLIT
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.files import OutputError

@@ -1,12 +1,13 @@
 """The compact convolutional transformer."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import support
 import torch
 from headwise_exporter.model.cct import CCT, DropPath, InputNormalisation, count_parameters
-from headwise_exporter.model.config import CCTConfig, cct, cct_7_3x1, cct_7_7x2, count_macs
+from headwise_exporter.model.config import CCTConfig, TokenGrid, cct, cct_7_3x1, cct_7_7x2, count_macs
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -132,6 +133,40 @@ def test_attention_is_handed_out_where_it_is_asked_for() -> None:
     attention_BHTT, value_BHTV = (activations[f"encoders.1.{kind}"] for kind in ("attention", "value"))
     torch.testing.assert_close(attention_BHTT.sum(-1), torch.ones(3, 4, 16, dtype=torch.float64))
     torch.testing.assert_close((attention_BHTT @ value_BHTV).transpose(1, 2).flatten(2), plain["encoders.1.heads"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        cct(image_size=12, channels=1, labels=3, depth=1, heads=1, width=8, feed_forward=8),
+        support.convolved(support.SMALL),
+        replace(support.SMALL, image_size=30, conv_kernel=5, conv_stride=2, conv_padding=2),
+        replace(support.SMALL, image_size=20, conv_kernel=4, conv_padding=1),
+    ],
+    ids=["3 x 3", "three convolutions", "5 x 5 by 2", "even kernel"],
+)
+@torch.no_grad()
+def test_a_token_sees_the_square_that_the_grid_says(config: CCTConfig) -> None:
+    """Of each pixel by itself, the tokens that move are those whose square holds it: their maps are all positive."""
+    model, grid, side = support.random_model(config).double(), config.token_grid, config.image_size
+    for layer in model.tokenizer.conv_layers:
+        layer[0].weight.abs_()  # so that nothing cancels, and max-pooling alone may hide a pixel
+    assert grid.rows * grid.columns == config.tokens
+    centers = grid.first_center_pixels + grid.stride_pixels * torch.arange(grid.rows)
+    pixels = torch.arange(side) + 0.5
+    within_RY = (pixels - centers.unsqueeze(1)).abs() < grid.receptive_field_pixels / 2
+    for row in range(side):
+        column = (5 * row) % side
+        images = torch.zeros(1, 1, side, side, dtype=torch.float64)
+        images[..., row, column] = 1.0
+        moved_T = model.tokenizer(images)[0].abs().amax((0, 2)) > 0
+        expected = within_RY[:, row].unsqueeze(1) & within_RY[:, column]
+        assert torch.equal(moved_T.unflatten(0, (grid.rows, grid.columns)), expected)
+
+
+def test_grid_of_cct_7_3x1() -> None:
+    """16 x 16 tokens, two pixels apart, each of 5 x 5 pixels about a pixel's centre."""
+    assert cct_7_3x1().token_grid == TokenGrid(16, 16, 2, 5, 0.5)
 
 
 def test_configuration_survives_json() -> None:
