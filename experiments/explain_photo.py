@@ -23,7 +23,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from headwise import tables
 from headwise.inputs import to_image
-from headwise.messages import explain_request, explanations, names_of
+from headwise.messages import Question, explain_request, explanations, names_of
 from headwise.results import Explanation
 from headwise.v1 import bundle_pb2, service_pb2, service_pb2_grpc
 from headwise_exporter.files import atomic_write
@@ -38,7 +38,7 @@ PHOTO, PHOTO_BY = "flower.jpg", "vultilion, CC BY 2.0"
 RECORD = RESULTS / "flowers102" / "explain.json"
 README, PICTURE = ROOT / "README.md", ROOT / "docs" / "images" / "explain.png"
 BEGIN, END = "<!-- explain: begin -->\n", "<!-- explain: end -->"
-COLUMNS, HEADS = 96, 6  # of the table
+COLUMNS, PARTS = 96, 10  # of the table
 BARS = 10  # of each label in the picture
 DOTS_PER_INCH = 130
 
@@ -64,7 +64,7 @@ def ask(server: str) -> dict[str, Any]:
     """The server's reply for the photo, and the part of the model's manifest that names what is in it."""
     with grpc.insecure_channel(server) as channel:
         stub = service_pb2_grpc.HeadwiseServiceStub(channel)
-        reply = stub.Explain(explain_request([to_image(encoded())], "", "", list(LABELS), 0), timeout=60)
+        reply = stub.Explain(explain_request([to_image(encoded())], "", "", Question(list(LABELS))), timeout=60)
         whole = stub.GetModel(service_pb2.GetModelRequest(), timeout=60)
     manifest = bundle_pb2.Bundle(labels=whole.manifest.labels, head_cards=whole.manifest.head_cards)
     manifest.architecture.pruned_encoders.extend(whole.manifest.architecture.pruned_encoders)
@@ -87,34 +87,22 @@ def explanation(record: dict[str, Any]) -> Explanation:
 def table(result: Explanation) -> str:
     """What `headwise explain` prints for the model's own answer, without colours."""
     written = io.StringIO()
-    Console(file=written, width=COLUMNS, color_system=None).print(tables.explanation(PHOTO, result, 0, HEADS))
+    Console(file=written, width=COLUMNS, color_system=None).print(tables.explanation(PHOTO, result, 0, PARTS))
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
 
 
-def parts(result: Explanation, target: int) -> list[tuple[str, float]]:
-    """Every part of the logit by name, the largest first."""
-    named = [
-        (f"encoder {card.encoder} head {card.head}", float(result.heads_RJ[row, target]))
-        for row, card in enumerate(result.head_cards)
-        if not card.pruned
-    ]
-    for name, values_J in result.other_parts.items():
-        shown = name.replace("encoders.", "encoder ").replace(".feed_forward", " feed-forward")
-        named.append((shown, float(values_J[target])))
-    return sorted(named, key=lambda part: -abs(part[1]))
-
-
 def draw_parts(axes: Axes, result: Explanation, target: int, limit: float) -> None:
-    """Bars for the largest parts of a label's logit, and one for all others together."""
-    score, ordered = result.targets[target], parts(result, target)
+    """Bars for the largest parts of a label's logit above the mean label's, and one for all others together."""
+    score, ordered = result.targets[target], result.parts(target)
     rest = ordered[BARS:]
-    shown = [*ordered[:BARS], (f"{len(rest)} other parts", sum(value for _, value in rest))]
-    values = [value for _, value in shown]
-    axes.barh(range(len(shown)), values, color=[BLUE if value >= 0 else VERMILION for value in values])
-    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    names = [*(part.name for part in ordered[:BARS]), f"{len(rest)} other parts"]
+    values = [*(part.above_mean for part in ordered[:BARS]), sum(part.above_mean for part in rest)]
+    axes.barh(range(len(names)), values, color=[BLUE if value >= 0 else VERMILION for value in values])
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
-    title = f"{score.label}, {LABELS[score.label]}: {100 * score.probability:.0f} %, logit {score.logit:+.2f}"
+    above = score.logit - float(result.logits_K.mean())
+    title = f"{score.label}, {LABELS[score.label]}: {100 * score.probability:.0f} %, logit {above:+.2f} above the mean"
     axes.set_title(title, fontsize=9)
     axes.set(xlim=(-limit, limit), xlabel="against  ←  part of the logit  →  for")
 
@@ -127,7 +115,7 @@ def draw(result: Explanation) -> Figure:
     picture.imshow(photo())
     picture.set_axis_off()
     picture.set_title(f"A dahlia (photo: {PHOTO_BY})", fontsize=9)
-    limit = 1.1 * max(abs(value) for target in range(len(panels)) for _, value in parts(result, target))
+    limit = 1.1 * max(abs(result.parts(target)[0].above_mean) for target in range(len(panels)))
     for target, axes in enumerate(panels):
         draw_parts(axes, result, target, limit)
     return figure

@@ -12,12 +12,12 @@ RECORD = explain_photo.read_record(explain_photo.RECORD)
 
 
 @pytest.mark.parametrize("target", [0, 1])
-def test_parts_shown_add_up_to_the_logit(target: int) -> None:
+def test_bars_add_up_to_the_logit_above_the_mean(target: int) -> None:
     """Every part of the model is in the picture, by itself or among the others."""
     explanation = explain_photo.explanation(RECORD)
-    parts = explain_photo.parts(explanation, target)
-    assert sum(value for _, value in parts) == pytest.approx(explanation.targets[target].logit, abs=1e-4)
-    assert [abs(value) for _, value in parts] == sorted((abs(value) for _, value in parts), reverse=True)
+    axes = explain_photo.draw(explanation).axes[1 + target]
+    above = explanation.targets[target].logit - float(explanation.logits_K.mean())
+    assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(above, abs=1e-4)
 
 
 def test_picture_has_the_photo_and_a_panel_for_each_label() -> None:
