@@ -149,6 +149,20 @@ def test_closed_pipe_ends_the_command_quietly(words: tuple[str, ...]) -> None:
     assert (process.returncode, errors) == (1, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("recipes",), ("recipes", "--json")], ids=" ".join)
+def test_full_disk_ends_the_command_with_one_line(words: tuple[str, ...]) -> None:
+    """Where its output goes to a file that cannot grow."""
+    command = [sys.executable, "-c", start("exporter", *words)]
+    with (
+        Path("/dev/full").open("w", encoding="utf-8") as full,
+        processes.start(command, stdout=full, stderr=processes.PIPE) as process,
+    ):
+        _, errors = process.communicate(timeout=processes.LONG_SECONDS)
+    line = "exporter: cannot write the output: No space left on device.\n"
+    assert (process.returncode, errors) == (1, line)
+
+
 @pytest.mark.parametrize(
     ("command", "words", "expected"),
     [

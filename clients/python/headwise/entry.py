@@ -4,16 +4,17 @@ The distribution has one name and several extras, so that a command may be there
 one line what to install, before it does any work. An import that fails inside our own code is a fault and stays a
 traceback.
 
-What a stream's encoding lacks is written otherwise instead of being an error, and a reader that closes its end early
-(`exporter recipes | head -1`) ends the command quietly.
+What a stream's encoding lacks is written otherwise instead of being an error, a reader that closes its end early
+(`exporter recipes | head -1`) ends the command quietly, and a full disk ends it with one line.
 """
 
 import codecs
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,7 +22,8 @@ from typing import Any
 
 OWN_PACKAGES = ("headwise", "headwise_exporter", "headwise_server")
 INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
-NOT_READ = 1  # exit status where nobody reads the output, as typer and rich have it
+NOT_WRITTEN = 1  # exit status where nobody reads the output, as typer and rich have it, or it cannot be written
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk, or of what a user may write to it
 # What our tables draw with; rich replaces its own boxes by itself.
 DRAWN_PLAINLY = {"█": "#", "│": "|", "━": "-", "─": "-", "…": "."}
 WITHOUT_ERRORS = "headwise"  # name of the error handler
@@ -80,27 +82,38 @@ def load(command: str, module: str, *, name: str, extras: str, packages: Sequenc
         raise  # the package is there, a module of it is not
 
 
-def _is_closed(stream: io.TextIOWrapper) -> bool:
-    """Whether nobody reads a stream; what is still to be written is then dropped."""
+def _say_full(command: str, error: OSError) -> None:
+    with suppress(OSError):  # the line may be for the same disk
+        print(
+            f"{command}: cannot write {error.filename or 'the output'}: {error.strerror}.", file=sys.stderr, flush=True
+        )
+
+
+def _is_closed(stream: io.TextIOWrapper, command: str) -> bool:
+    """Whether nobody reads a stream, or its disk is full; what is still to be written is then dropped."""
     try:
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if error.errno in FULL:
+            _say_full(command, error)
+        elif not isinstance(error, BrokenPipeError):
+            raise
         return True
     return False
 
 
 @contextmanager
-def _output() -> Iterator[None]:
+def _output(command: str) -> Iterator[None]:
     streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
     for stream in streams:
         stream.reconfigure(errors=WITHOUT_ERRORS)
     try:
         yield
     finally:
-        closed = [stream for stream in streams if _is_closed(stream)]
+        closed = [stream for stream in streams if _is_closed(stream, command)]
         if closed:
-            sys.exit(NOT_READ)
+            sys.exit(NOT_WRITTEN)
 
 
 def start(command: str, module: str, *, name: str, extras: str, packages: Sequence[str] = ()) -> None:
@@ -111,11 +124,16 @@ def start(command: str, module: str, *, name: str, extras: str, packages: Sequen
     Raises:
         SystemExit: the command is done, or a package of the extras is missing.
     """
-    with _output():
+    with _output(command):
         try:
             load(command, module, name=name, extras=extras, packages=packages).app(prog_name=command)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _say_full(command, error)
+            sys.exit(NOT_WRITTEN)
 
 
 def version_callback(command: str) -> Callable[[bool], None]:

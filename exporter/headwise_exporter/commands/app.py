@@ -51,7 +51,7 @@ from headwise_exporter.commands.specialise import specialise
 from headwise_exporter.commands.study import compare, report, subsets
 from headwise_exporter.data import datasets
 from headwise_exporter.data.base import Dataset, DatasetSettings
-from headwise_exporter.files import check_writable
+from headwise_exporter.files import atomic_write, check_writable
 from headwise_exporter.progress import silent
 
 if TYPE_CHECKING:
@@ -336,5 +336,6 @@ def samples(
             named = data.label_names[chosen.labels_N[index]].encode()[:LABEL_BYTES].decode(errors="ignore")
             label = os.fsdecode(named.encode())  # as the system encodes names
             path = out / f"{chosen.source_indices_N[index]:05d}_{label}.png"
-            Image.fromarray(chosen.images_NYXC[index].squeeze()).save(path)
+            with atomic_write(path) as temporary:
+                Image.fromarray(chosen.images_NYXC[index].squeeze()).save(temporary, "PNG")
             print(path)

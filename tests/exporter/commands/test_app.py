@@ -1,5 +1,6 @@
 """The command `exporter`, as a person runs it."""
 
+import errno
 import json
 import os
 import shutil
@@ -214,6 +215,20 @@ def test_samples_are_the_scans_themselves(tmp_path: Path) -> None:
         with Image.open(path) as image:
             assert (image.size, image.mode) == ((8, 8), "L")
     assert exporter("samples", "digits", "--out", tmp_path, "--split", "all").exit_code == 2
+
+
+def test_sample_on_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no part of a file stays."""
+
+    def save(image: Image.Image, path: Path, kind: str) -> None:
+        path.write_bytes(b"\x89PNG")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    result = exporter("samples", "digits", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "No space left on device. Free space or choose another folder." in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("label", ["a" * 250, "\u82b1" * 80])
