@@ -26,6 +26,16 @@ def test_every_batch_has_a_row_as_the_record_has(monkeypatch: pytest.MonkeyPatch
         assert row["ratio"] == pytest.approx(row["explain_ms"] / row["classify_ms"])  # of one round
 
 
+def test_maps_are_timed_for_so_many_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the others, in the same rounds; the record says so, and by which clock."""
+    monkeypatch.setattr(explain_latency, "runners", lambda: {"onnxruntime f32": timing.runner("onnxruntime", "f32")})
+    arguments = (*SMALL, "--targets", "3", "--processor-time")
+    printed = json.loads(support.script(explain_latency.main, *arguments, "--json").stdout)
+    assert (printed["targets"], printed["clock"]) == (3, "processor")
+    for row in printed["rows"]:
+        assert row["maps"]["ratio"] == pytest.approx(row["maps"]["maps_ms"] / row["classify_ms"])
+
+
 def test_table_names_model_and_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a reader of the terminal needs beside the figures."""
     monkeypatch.setattr(explain_latency, "measure", lambda *arguments: RECORD["rows"])
