@@ -19,8 +19,10 @@ from typing import Annotated, Any
 import typer
 from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.stages.run import REPORT_RECORD
+from headwise_exporter.studies.drawing import svg
+from headwise_exporter.studies.pictures import pictures
 from headwise_exporter.studies.report import page as report_page
-from headwise_exporter.studies.report import pictures, svg, with_verdicts
+from headwise_exporter.studies.report import with_verdicts
 from headwise_exporter.studies.wording import FILTERS
 from jinja2 import Environment, StrictUndefined
 from records import (
@@ -65,7 +67,7 @@ def write_report_page(study: dict[str, Any], folder: Path) -> None:
     training = study["training"]
     if training["initial_weights"] == f"checkpoint:{study['name']}":
         study = study | {"training": training | {"epochs": read_record(folder / TRAINING)["epochs"]}}
-    drawn = [(picture, svg(picture.figure)) for picture in pictures(study)]
+    drawn = [(picture, svg(picture.draw())) for picture in pictures(study)]
     with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(report_page(study, drawn), "utf-8")
 

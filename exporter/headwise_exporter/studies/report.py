@@ -5,9 +5,8 @@ report/*.svg, *.png  each figure
 report/report.json   verdicts, and the records that they rest on
 """
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import cycle
@@ -18,7 +17,6 @@ import torch
 from headwise.text import shown
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from headwise_exporter.files import atomic_write, write_json
@@ -26,22 +24,13 @@ from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, activation_name
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.pruning.names import ANDC, DENSE
-from headwise_exporter.studies import plots
+from headwise_exporter.studies.drawing import save, svg
+from headwise_exporter.studies.pictures import Picture, pictures
 from headwise_exporter.studies.verdicts import outcomes, verdicts
 from headwise_exporter.studies.wording import FILTERS
 
 SHOWN_NODES = 3
 PNG_DOTS_PER_INCH = 150
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with what a reader needs beside it."""
-
-    name: str  # of its file
-    title: str
-    text: str
-    figure: Figure
 
 
 def example_nodes(node: NodeMeasurement, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
@@ -125,97 +114,6 @@ def make_record(
     }
 
 
-def pictures(record: Mapping[str, Any]) -> list[Picture]:
-    """Every figure of a record, in the order of the page."""
-    findings, names = record["findings"], record["label_names"]
-    last = len(findings["heads"]) - 1
-    shown = []
-    training = record["training"]
-    if training["epochs"]:  # none where weights were taken as they are
-        own = training["recipe"]["training"]["epochs"] > 0
-        text = "" if own else f"Of {training['initial_weights']}, whose weights the run took as they are."
-        shown.append(Picture("training", "Training", text, plots.training_curve(training)))
-    shown += [
-        Picture(
-            "encoders",
-            "Along the encoders",
-            f"Bands are 95 % of {findings['draws']} bootstrap draws over images.",
-            plots.along_encoders(findings),
-        ),
-        Picture("histograms", f"Nodes of encoder {last}", "", plots.histograms(findings, last)),
-        Picture(
-            "expertise",
-            "Which head knows which label",
-            "An argmax over heads always finds experts: the next figure says how many of them chance would make.",
-            plots.expertise_map(findings, names),
-        ),
-        Picture(
-            "sharpness",
-            "Heads against chance",
-            f"The same nodes dealt at random to heads of the same size, {findings['heads'][0]['deals']:,} times.",
-            plots.sharpness(findings),
-        ),
-    ]
-    if examples := record["examples"]:
-        shown.append(
-            Picture(
-                "matrices",
-                f"Single nodes of the last feed-forward layer (encoder {last})",
-                "The nodes at the quartiles of the number of recognised labels; their clusters: "
-                f"{'; '.join(_clusters(example, names) for example in examples)}.",
-                plots.snp_matrices(examples, names),
-            )
-        )
-    if comparison := record["comparison"]:
-        changes = record["label_changes"]
-        kept = f"ANDC at {changes['share']:.0%} of the connections"
-        most = plots.MOST_CHANGES
-        named = f"; of {len(names)} labels the {most} that lost most and the {most} that gained most, or lost least"
-        shown += [
-            Picture(
-                "shares",
-                "ANDC against its controls",
-                f"After the fine-tuning; bands from the lowest to the highest of {comparison['settings']['seeds']} "
-                f"seeds.",
-                plots.accuracy_by_share(comparison),
-            ),
-            Picture(
-                "labels",
-                "Labels that lost and gained",
-                f"{kept} against the dense model after the same training{named if len(names) > 2 * most else ''}.",
-                plots.label_changes(changes["changes_K"], names, f"ANDC at {changes['share']:.0%} minus dense"),
-            ),
-        ]
-    if subsets := record["subsets"]:
-        settings = subsets["settings"]
-        shown.append(
-            Picture(
-                "subsets",
-                f"Hidden nodes that {settings['labels']} labels need",
-                f"{settings['subsets']} random subsets, no training after removal; accuracy among the subset's labels, "
-                f"bands are 95 % of a bootstrap over subsets.",
-                plots.accuracy_for_subsets(subsets),
-            )
-        )
-    return shown
-
-
-def _clusters(example: Mapping[str, Any], label_names: Sequence[str]) -> str:
-    """A node and its clusters by the names of their labels."""
-    clusters = (
-        "{" + ", ".join(shown(label_names[label]) for label in cluster) + "}" for cluster in example["clusters"]
-    )
-    return f"node {example['node']}: {' and '.join(clusters)}"
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an SVG document, which may stand in a page."""
-    written = io.StringIO()
-    plots.save(figure, written, format="svg", metadata={"Date": None})
-    content = written.getvalue()
-    return content[content.index("<svg") :]
-
-
 def _plain(value: Any) -> Any:
     """Text from outside as a page can have it; what is markup already stays."""
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -263,10 +161,11 @@ def write_report(folder: Path, record: Mapping[str, Any], progress: Progress = s
     drawn, shown = [], pictures(record)
     with progress("report", len(shown), "figures") as advance:
         for picture in shown:
-            drawn.append((picture, svg(picture.figure)))
+            figure = picture.draw()
+            drawn.append((picture, svg(figure)))
             _write(folder / f"{picture.name}.svg", drawn[-1][1])
             with atomic_write(folder / f"{picture.name}.png") as temporary:
-                plots.save(picture.figure, temporary, format="png", dpi=PNG_DOTS_PER_INCH)
+                save(figure, temporary, format="png", dpi=PNG_DOTS_PER_INCH)
             advance()
     write_json(folder / "report.json", record)
     _write(folder / "report.html", page(record, drawn))

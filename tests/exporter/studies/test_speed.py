@@ -6,6 +6,7 @@ import pytest
 from headwise.bundle import read_manifest
 from headwise.v1.bundle_pb2 import Bench
 from headwise_exporter.studies import plots, speed
+from headwise_exporter.studies.drawing import save
 
 
 @pytest.fixture
@@ -73,5 +74,5 @@ def test_plot_has_a_panel_for_each_batch_and_a_mark_for_each_variant(bench: Benc
     assert [axes.get_title() for axes in drawn.axes] == ["batch 1", "batch 8"]
     _, labels = drawn.axes[0].get_legend_handles_labels()
     assert labels == [speed.variant_title(variant) for variant in bench.variants[:-1]]
-    plots.save(drawn, tmp_path / "plot.svg")
+    save(drawn, tmp_path / "plot.svg")
     assert "validation accuracy %" in (tmp_path / "plot.svg").read_text("utf-8")
