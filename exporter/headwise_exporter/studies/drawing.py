@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import matplotlib as mpl
-from headwise.text import shown
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
+
+from headwise_exporter.studies.wording import short
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000",
@@ -50,7 +51,6 @@ STYLE: dict[Any, Any] = {
 }
 OWN_FONT, LAST_RESORT = "DejaVu Sans", "Last Resort"  # which matplotlib brings; the second has boxes alone
 LABEL_INCHES = 0.16  # height of a row with a legible label name
-MOST_COLUMNS = 28  # of a label's name
 
 styled = mpl.rc_context(STYLE)  # every function that draws: text takes its style when it is made
 
@@ -98,7 +98,7 @@ def svg(drawn: Figure) -> str:
 
 def short_names(label_names: Sequence[str]) -> list[str]:
     """Names of labels as axes have room for them."""
-    return [shown(name, MOST_COLUMNS) for name in label_names]
+    return [short(name) for name in label_names]
 
 
 def figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:

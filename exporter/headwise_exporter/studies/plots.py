@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from headwise.v1.bundle_pb2 import Bench
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
 from headwise_exporter.pruning.names import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
@@ -29,6 +31,7 @@ from headwise_exporter.studies.speed import batches, timed_at, variant_title
 
 KINDS = {HEADS: BLUE, FEED_FORWARD_HIDDEN: ORANGE, FEED_FORWARD_OUT: GREEN}
 MASK_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
+MATRIX_LABEL_INCHES = 0.1
 SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
 MOST_CHANGES = 12  # labels that lost, and as many that gained
 Record = Mapping[str, Any]
@@ -55,6 +58,38 @@ def training_curve(record: Record, test: Record | None = None) -> Figure:
     accuracy_axes.spines["right"].set_visible(True)
     handles = [*loss_axes.get_legend_handles_labels()[0], *accuracy_axes.get_legend_handles_labels()[0]]
     loss_axes.legend(handles=handles, loc="center right", frameon=False)
+    return drawn
+
+
+def _neighbours(confusion_KK: NDArray[np.int64]) -> list[int]:
+    """An order of the labels in which those that are often confused stand together.
+
+    By average linkage of the share of one label's images that are taken for the other, of both directions the mean.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import
+
+    share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    distance_KK = 1 - (share_KK + share_KK.T) / 2
+    order = leaves_list(linkage(distance_KK[np.triu_indices(len(distance_KK), 1)], "average"))
+    return list(order.tolist())
+
+
+@styled
+def confusion_map(confusion_KK: NDArray[np.int64], label_names: Sequence[str]) -> Figure:
+    """The share of each label's images (rows) that have each first label (columns), for many labels.
+
+    The scale is that of square roots, which a few per cent are seen on beside the diagonal.
+    """
+    order = _neighbours(confusion_KK)
+    share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    side = MATRIX_LABEL_INCHES * len(order)
+    drawn, axes = figure(2.6 + side, 1.4 + side)
+    image = axes.imshow(100 * share_KK[order][:, order], cmap="cividis", norm=PowerNorm(0.5, 0, 100))
+    names = short_names([label_names[label] for label in order])
+    axes.set_xticks(range(len(order)), names, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(order)), names, fontsize=6)
+    axes.set(xlabel="first label", ylabel="label")
+    drawn.colorbar(image, ax=axes, shrink=0.5, label="% of the label's images", ticks=(0, 1, 5, 10, 25, 50, 100))
     return drawn
 
 
