@@ -23,6 +23,7 @@ from headwise_exporter.studies.drawing import svg
 from headwise_exporter.studies.pictures import pictures
 from headwise_exporter.studies.report import page as report_page
 from headwise_exporter.studies.report import with_verdicts
+from headwise_exporter.studies.validation import without_pictures
 from headwise_exporter.studies.wording import FILTERS
 from jinja2 import Environment, StrictUndefined
 from records import (
@@ -49,8 +50,10 @@ BESIDE = (SEEDS, IMAGES_TO_MEASURE_ON, FINE_TUNING, RECOVERY, MASKED_TRAINING, S
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
-    """All that the report rests on."""
+    """All that the report rests on but images, which are their data set's."""
     report = read_record(run / REPORT_RECORD)
+    if report["validation"] is not None:
+        report["validation"] = without_pictures(report["validation"])
     del report["training"]["dataset"]  # where it lay
     if report["pruning"] is not None:
         report["pruning"].pop("layer_masks", None)  # layer by layer: no page shows them

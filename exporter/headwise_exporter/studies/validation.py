@@ -122,3 +122,9 @@ def as_record(
         ],
         "pictures": images_NYXC is not None,
     }
+
+
+def without_pictures(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record that holds no images."""
+    errors = [{**error, "picture": None} for error in record["errors"]]
+    return {**record, "errors": errors, "pictures": False}

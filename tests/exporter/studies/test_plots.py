@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from headwise_exporter.studies import plots
 from headwise_exporter.studies.drawing import STYLE, fonts_for, save, svg
@@ -38,6 +39,7 @@ def with_names(names: list[str]) -> list[Figure]:
         plots.expertise_map(RECORD["findings"], names),
         plots.snp_matrices(RECORD["examples"], names),
         plots.label_changes(RECORD["label_changes"]["changes_K"], names, "changes"),
+        plots.confusion_map(np.arange(100).reshape(10, 10), names),
     ]
 
 
@@ -62,6 +64,17 @@ def test_other_installed_fonts_draw_what_matplotlibs_own_lacks() -> None:
     assert pixels[0] != pixels[1]
     assert "STIXGeneral" in fonts_for("\u24b6")
     assert fonts_for("plain \U000f0000") == ["DejaVu Sans"]
+
+
+def test_labels_that_are_confused_stand_together() -> None:
+    """Whatever their order is; every name is on both axes."""
+    confusion_KK = np.eye(6, dtype=np.int64) * 10
+    for label in range(3):
+        confusion_KK[label, label + 3] = 5
+    axes = plots.confusion_map(confusion_KK, list("abcdef")).axes[0]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert sorted("".join(sorted(names[first : first + 2])) for first in (0, 2, 4)) == ["ad", "be", "cf"]
+    assert names == [text.get_text() for text in axes.get_xticklabels()]
 
 
 def test_names_stay_text_in_the_svg() -> None:

@@ -52,19 +52,17 @@ def test_busy_machine_is_said(bench: Bench) -> None:
     assert speed.remarks(bench) == []
     bench.waiting_share = 0.4
     assert "waited for a core 40 % of the time" in speed.remarks(bench)[0]
-    assert "waited for a core 40 %" in speed.with_speed("<body></body>", bench)
+    assert speed.section(bench)["remarks"] == speed.remarks(bench)
 
 
-def test_page_gets_its_tables_at_its_end(bench: Bench) -> None:
-    """Machine, peaks, every variant, and what was left out; text from outside is escaped."""
+def test_section_has_machine_peaks_and_every_variant(bench: Bench) -> None:
+    """And what was left out."""
     bench.left_out.append("pruned, cuda f32: <none>")
-    page = speed.with_speed("<html><body><p>before</p></body></html>", bench)
-    assert page.startswith("<html><body><p>before</p><h2>How fast")
-    assert page.rstrip().endswith("</body></html>")
-    assert bench.machine.processor in page
-    assert "f32, 1 thread: " in page
-    assert page.count("pruned, openvino f32") == 3
-    assert "&lt;none&gt;" in page
+    section = speed.section(bench)
+    assert bench.machine.processor in section["machine"]
+    assert section["peaks"][0].startswith("f32, 1 thread: ")
+    assert len(section["variants"]) == len(bench.variants)
+    assert section["left_out"] == ["pruned, cuda f32: <none>"]
 
 
 def test_plot_has_a_panel_for_each_batch_and_a_mark_for_each_variant(bench: Bench, tmp_path: Path) -> None:
