@@ -182,6 +182,7 @@ def many_labels(record: dict[str, Any], labels: int) -> dict[str, Any]:
         **record["validation"],
         "label_names": names,
         "images": 2 * labels,
+        "models": {name: {**model, "correct": labels} for name, model in record["validation"]["models"].items()},
         "images_K": [2] * labels,
         "predicted_K": [2] * labels,
         "correct_K": [1] * labels,
