@@ -27,7 +27,7 @@ from headwise.messages import Question, explain_request, explanations, names_of
 from headwise.results import Explanation
 from headwise.v1 import bundle_pb2, service_pb2, service_pb2_grpc
 from headwise_exporter.files import atomic_write
-from headwise_exporter.studies.plots import BLUE, VERMILION, save, styled
+from headwise_exporter.studies.drawing import BLUE, VERMILION, save, styled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from records import RESULTS, ROOT, read_record, write_record

@@ -19,8 +19,11 @@ from typing import Annotated, Any
 import typer
 from headwise_exporter.files import atomic_write, write_json
 from headwise_exporter.stages.run import REPORT_RECORD
+from headwise_exporter.studies.drawing import svg
+from headwise_exporter.studies.pictures import pictures
 from headwise_exporter.studies.report import page as report_page
-from headwise_exporter.studies.report import pictures, svg, with_verdicts
+from headwise_exporter.studies.report import with_verdicts
+from headwise_exporter.studies.validation import without_pictures
 from headwise_exporter.studies.wording import FILTERS
 from jinja2 import Environment, StrictUndefined
 from records import (
@@ -47,8 +50,10 @@ BESIDE = (SEEDS, IMAGES_TO_MEASURE_ON, FINE_TUNING, RECOVERY, MASKED_TRAINING, S
 
 
 def recorded(run: Path, name: str) -> dict[str, Any]:
-    """All that the report rests on."""
+    """All that the report rests on but images, which are their data set's."""
     report = read_record(run / REPORT_RECORD)
+    if report["validation"] is not None:
+        report["validation"] = without_pictures(report["validation"])
     del report["training"]["dataset"]  # where it lay
     if report["pruning"] is not None:
         report["pruning"].pop("layer_masks", None)  # layer by layer: no page shows them
@@ -65,7 +70,7 @@ def write_report_page(study: dict[str, Any], folder: Path) -> None:
     training = study["training"]
     if training["initial_weights"] == f"checkpoint:{study['name']}":
         study = study | {"training": training | {"epochs": read_record(folder / TRAINING)["epochs"]}}
-    drawn = [(picture, svg(picture.figure)) for picture in pictures(study)]
+    drawn = [(picture, svg(picture.draw())) for picture in pictures(study)]
     with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(report_page(study, drawn), "utf-8")
 

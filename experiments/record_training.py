@@ -29,8 +29,8 @@ from headwise_exporter.model.checkpoints import load_model, save_model
 from headwise_exporter.model.initial_weights import load_initial_weights
 from headwise_exporter.model.shipped import SHIPPED_FOLDER
 from headwise_exporter.stages.run import DENSE, trained_dataset, training_record
+from headwise_exporter.studies.drawing import svg
 from headwise_exporter.studies.plots import training_curve
-from headwise_exporter.studies.report import svg
 from headwise_exporter.training.evaluation import accuracy
 from records import RESULTS, TRAINING, ResultsOption, write_record
 

@@ -40,7 +40,7 @@ from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.recipes import ModelSettings, Recipe
 from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage, train_stage
 from headwise_exporter.stages.export import bundle_contents
-from headwise_exporter.stages.study import report_stage
+from headwise_exporter.stages.report import report_stage
 from headwise_exporter.training.settings import TrainingSettings
 from PIL import Image
 from processes import LONG_SECONDS
@@ -174,7 +174,7 @@ def make_run(run: Path) -> Dataset:
     measure_stage(run, recipe.probes, dataset, progress)
     findings_stage(run, recipe.findings, recipe.probes, dataset, progress)
     prune_stage(run, recipe, dataset, progress)
-    report_stage(run, dataset)
+    report_stage(run, lambda: dataset)
     return dataset
 
 

@@ -30,6 +30,7 @@ from headwise_exporter.commands.options import (
     MeasureSplitOption,
     NameOption,
     OutOption,
+    PicturesOption,
     ProtocolOption,
     PruneLayersOption,
     PruneMaskByOption,
@@ -139,6 +140,7 @@ def build(
     macs: MacsOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train, measure, prune, export and quantise: from a data set to a bundle. Goes on where an earlier one stopped."""
@@ -158,7 +160,7 @@ def build(
         say("measure", measure_stage(run, chosen.probes, data, console.progress))
         say("findings", findings_stage(run, chosen.findings, chosen.probes, data, console.progress))
         say("prune", prune_stage(run, chosen, data, console.progress))
-        export_run(run, data, out, name, chosen.quantize, as_json)
+        export_run(run, data, out, name, chosen.quantize, as_json, pictures=pictures)
 
 
 @app.command()

@@ -70,10 +70,11 @@ def _show(name: str, bench: Bench) -> None:
 def _draw(bench: Bench, path: Path) -> None:
     from headwise_exporter.files import atomic_write
     from headwise_exporter.studies import plots, speed
+    from headwise_exporter.studies.drawing import save
 
     drawn = plots.accuracy_by_latency(bench, speed.thread_counts(bench)[0])
     with atomic_write(path) as temporary:
-        plots.save(drawn, temporary, format=path.suffix[1:], dpi=PNG_DOTS_PER_INCH)
+        save(drawn, temporary, format=path.suffix[1:], dpi=PNG_DOTS_PER_INCH)
 
 
 def bench(

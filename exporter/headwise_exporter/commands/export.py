@@ -22,6 +22,7 @@ from headwise_exporter.commands.options import (
     JsonOption,
     NameOption,
     OutOption,
+    PicturesOption,
     RunOption,
     SetOption,
     ThreadsOption,
@@ -91,12 +92,13 @@ def export_run(
         console.manifest_table,
         variant_table,
     ),
+    pictures: bool | None = None,
 ) -> None:
     """Write the report, export the run and show what its bundle says."""
     from headwise_exporter.stages.export import export_stage
-    from headwise_exporter.stages.study import report_stage
+    from headwise_exporter.stages.report import report_stage
 
-    say("report", report_stage(run, data, console.progress)[1])
+    say("report", report_stage(run, lambda: data, console.progress, pictures=pictures)[1])
     folder, done = export_stage(run, data, out, name or data.name, console.progress, quantization)
     say("export", done)
     manifest = read_manifest(folder)
@@ -120,6 +122,7 @@ def export(
     max_batch: MaxBatchOption = 64,
     instances: InstancesOption = 1,
     device: DeviceOption = "auto",
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export a pruned run as a bundle: graphs, int8 graphs that pass, golden set, manifest; or a bundle for Triton."""
@@ -137,7 +140,8 @@ def export(
             check_writable(out)
             quantization = trained_recipe(run).quantize
             quantization = replace(quantization, half=half or quantization.half)
-            export_run(run, trained_dataset(run, console.progress), out, name, quantization, as_json)
+            data = trained_dataset(run, console.progress)
+            export_run(run, data, out, name, quantization, as_json, pictures=pictures)
 
 
 def quantize(
@@ -148,6 +152,7 @@ def quantize(
     max_drop: Int8MaxDropOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export a pruned run again, its int8 graphs by other settings; says what each graph costs.
@@ -162,4 +167,4 @@ def quantize(
         recipe = trained_recipe(run, assignments(settings, int8_images=images, int8_max_drop=max_drop))
         check_writable(out)
         data = trained_dataset(run, console.progress)
-        export_run(run, data, out, name, recipe.quantize, as_json, tables=(variant_table,))
+        export_run(run, data, out, name, recipe.quantize, as_json, (variant_table,), pictures)

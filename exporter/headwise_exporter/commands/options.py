@@ -172,6 +172,14 @@ Int8ImagesOption = Annotated[
         "--images", min=1, help=_help("int8_images", "Training images that ranges of activations are read from.")
     ),
 ]
+PicturesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--pictures/--no-pictures",
+        help="Small copies of validation images in the report, which is part of the bundle. By default as last said of "
+        "the run, and at first with them.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 HalfOption = Annotated[
     bool, typer.Option("--fp16", help="Make a float16 graph as well, for GPUs. As --set quantize.half=true in a build.")

@@ -25,6 +25,7 @@ from headwise_exporter.commands.options import (
     NameOption,
     OtherOption,
     OutOption,
+    PicturesOption,
     RunArgument,
     SetOption,
     SpecialisedRunOption,
@@ -94,6 +95,7 @@ def specialise(
     name: NameOption = None,
     settings: SetOption = None,
     threads: ThreadsOption = None,
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a smaller and faster model for some labels of a trained run, and export it. Goes on where it was stopped.
@@ -104,9 +106,9 @@ def specialise(
         from headwise_exporter.commands.settings import assignments
         from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
         from headwise_exporter.stages.export import export_stage
+        from headwise_exporter.stages.report import pictures_chosen, report_stage
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
         from headwise_exporter.stages.specialise import FOLDER, check_pruned, specialise_stage, specialised_name
-        from headwise_exporter.stages.study import report_stage
 
         asked = _asked_labels(labels, labels_file)
         set_threads(threads)
@@ -123,7 +125,8 @@ def specialise(
         say("findings", findings_stage(run, recipe.findings, recipe.probes, data, console.progress))
         say("prune", prune_stage(run, recipe, data, console.progress))
         check_pruned(run)
-        say("report", report_stage(run, data, console.progress)[1])
+        pictures = pictures_chosen(run, source) if pictures is None else pictures
+        say("report", report_stage(run, lambda: data, console.progress, pictures=pictures)[1])
         model = name or f"{data.name}_{short}"
         folder, done = export_stage(run, data, out, model, console.progress, recipe.quantize)
         say("export", done)

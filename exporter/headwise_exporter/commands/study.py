@@ -10,6 +10,7 @@ from headwise_exporter.commands.options import (
     CompareLayersOption,
     CompareMaskByOption,
     JsonOption,
+    PicturesOption,
     RunArgument,
     RunOption,
     SeedsOption,
@@ -80,12 +81,14 @@ def subsets(
             console.out.print(console.subsets_table(removal))
 
 
-def report(run: RunArgument) -> None:
-    """Write one page about a run: the paper's claims, a verdict on each, and the figures."""
+def report(run: RunArgument, pictures: PicturesOption = None) -> None:
+    """Write one page about a run: how good the model is and where it errs, what it knows, and the paper's claims."""
     with clear_errors():
+        from headwise_exporter.stages.report import report_stage
         from headwise_exporter.stages.run import trained_dataset
-        from headwise_exporter.stages.study import report_stage
 
-        path, done = report_stage(run, trained_dataset(run, console.progress), console.progress)
+        path, done = report_stage(
+            run, lambda: trained_dataset(run, console.progress), console.progress, pictures=pictures
+        )
         say("report", done)
         console.out.print(f"report: {path}", highlight=False, soft_wrap=True)

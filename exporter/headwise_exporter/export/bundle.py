@@ -109,8 +109,7 @@ def write_bundle(
                     progress=progress,
                 )
             )
-        report = contents.report(manifest.bench if manifest.HasField("bench") else None)
-        (temporary / REPORT).write_text(report, "utf-8")
+        (temporary / REPORT).write_text(contents.report(manifest), "utf-8")
         manifest.files.extend(list_files(temporary))
         write_manifest(manifest, temporary)
     return folder

@@ -62,7 +62,7 @@ class BundleContents:
     dataset: Dataset
     test_data: LabelledImages
     seed: int  # of the training
-    report: Callable[[pb.Bench | None], str]  # HTML page, with how fast the graphs are, if that was measured
+    report: Callable[[pb.Bundle], str]  # HTML page, with what the manifest says; its list of files is empty still
     specialisation: pb.Specialisation | None = None  # of a model for some labels of another one's
 
 

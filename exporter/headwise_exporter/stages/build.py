@@ -6,7 +6,7 @@
     prune     dense, its measurements       -> masked.safetensors, pruned.safetensors, pruning.json, and the pruned
                                                model's own measurements, which Explain needs
 
-The report, and what is tried on a finished run for its sake, is in `stages.study`; the bundle in `stages.export`.
+What is tried on a finished run is in `stages.study`, its page in `stages.report`, the bundle in `stages.export`.
 
 A stage whose inputs have not changed is skipped (`stages.stage`).
 """

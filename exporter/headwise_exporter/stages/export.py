@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from headwise.bundle import MANIFEST, file_sha256
-from headwise.v1.bundle_pb2 import Bench
+from headwise.v1.bundle_pb2 import Bundle
 
 from headwise_exporter.data.base import Dataset
 from headwise_exporter.data.images import split_images
@@ -36,7 +36,6 @@ from headwise_exporter.stages.run import (
     trained_recipe,
 )
 from headwise_exporter.stages.stage import Stage, is_current, write_stage_record
-from headwise_exporter.studies.speed import with_speed
 
 EXPORT_STAGE = Stage(
     "export",
@@ -45,10 +44,12 @@ EXPORT_STAGE = Stage(
 )
 
 
-def report_page(run: Path, timed: Bench | None) -> str:
-    """The run's page, with how fast its graphs are, if that was measured."""
-    page = (run / REPORT).read_text("utf-8")
-    return page if timed is None else with_speed(page, timed)
+def report_page(run: Path, manifest: Bundle) -> str:
+    """The run's page, with what its bundle's manifest says."""
+    # Draws, and so is slow to import, which `exporter --help` need not wait for.
+    from headwise_exporter.studies.report import bundle_page
+
+    return bundle_page((run / REPORT).parent, manifest)
 
 
 def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
@@ -70,7 +71,7 @@ def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
         dataset=dataset,
         test_data=split_images(dataset, "test"),
         seed=trained_recipe(run).training.seed,
-        report=lambda timed: report_page(run, timed),
+        report=lambda manifest: report_page(run, manifest),
         specialisation=specialisation(run, split_images(dataset, "validation")),
     )
 

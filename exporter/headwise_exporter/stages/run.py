@@ -3,10 +3,11 @@
     dense.safetensors, masked.safetensors, pruned.safetensors              models
     original.safetensors                                                   that dense was made from (`stages.original`)
     dense.measurements.safetensors, pruned.measurements.safetensors        their probes and nodes
-    training.json findings.json pruning.json comparison.json subsets.json  records
+    training.json findings.json pruning.json validation.json
+    comparison.json subsets.json                                           records
     report/                                                                the page and its figures
 
-`stages.build` and `stages.study` say which stage makes which.
+`stages.build`, `stages.study` and `stages.report` say which stage makes which.
 """
 
 import json
@@ -32,6 +33,7 @@ DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS = "dense.measurements.safetensors", "pru
 TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
 COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
 SUBSETS = "subsets.json"
+VALIDATION = "validation.json"
 REPORT, REPORT_RECORD = "report/report.html", "report/report.json"
 
 
@@ -115,6 +117,15 @@ def run_subsets(run: Path) -> dict[str, Any]:
         RunError: nothing was removed for subsets.
     """
     return run_record(run / SUBSETS, "removal for subsets", "subsets")
+
+
+def run_validation(run: Path) -> dict[str, Any]:
+    """What the dense and the pruned model gave for the validation images.
+
+    Raises:
+        RunError: they were not run on them.
+    """
+    return run_record(run / VALIDATION, "validated model", "report")
 
 
 def pruning_record(run: Path) -> dict[str, Any]:

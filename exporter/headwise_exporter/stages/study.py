@@ -1,9 +1,7 @@
-"""What is tried on a trained and measured run, and the page about it, which goes into the bundle.
+"""What is tried on a trained and measured run for the sake of its reader.
 
-    compare   dense, its measurements    -> comparison.json: ANDC against its controls (`studies.comparison`)
-    subsets   dense, its measurements    -> subsets.json: hidden nodes that few labels need (`studies.subsets`)
-    report    training, findings, and what there
-              is of pruning and these two -> report/ (`studies.report`)
+    compare   dense, its measurements -> comparison.json: ANDC against its controls (`studies.comparison`)
+    subsets   dense, its measurements -> subsets.json: hidden nodes that few labels need (`studies.subsets`)
 
 A study whose inputs have not changed is skipped (`stages.stage`).
 """
@@ -19,23 +17,14 @@ from headwise_exporter.data.images import split_images
 from headwise_exporter.files import write_json
 from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.nodes.measurements import load_measurements, pruning_measurements
-from headwise_exporter.progress import Progress, silent
+from headwise_exporter.progress import Progress
 from headwise_exporter.stages.run import (
     COMPARISON,
     COMPARISON_SO_FAR,
     DENSE,
     DENSE_MEASUREMENTS,
-    FINDINGS,
-    PRUNING,
-    REPORT,
-    REPORT_RECORD,
     SUBSETS,
     TRAINING,
-    pruning_record,
-    run_comparison,
-    run_findings,
-    run_subsets,
-    training_record,
 )
 from headwise_exporter.stages.stage import Stage, carry_out, plain
 from headwise_exporter.studies import comparison, subsets
@@ -44,11 +33,6 @@ from headwise_exporter.training.settings import TrainingSettings, fine_tuning_se
 
 COMPARE_STAGE = Stage("compare", (DENSE, TRAINING, DENSE_MEASUREMENTS), (COMPARISON,))
 SUBSETS_STAGE = Stage("subsets", (DENSE, TRAINING, DENSE_MEASUREMENTS), (SUBSETS,))
-REPORT_STAGE = Stage(
-    "report",
-    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, PRUNING, COMPARISON, SUBSETS),
-    (REPORT, REPORT_RECORD),
-)
 
 
 def compare_stage(
@@ -85,18 +69,20 @@ def compare_stage(
                 advance(1, f"{row.mask_by} {row.share:.0%}: {row.accuracy:.2%}")
 
             model, train_data = load_model(run / DENSE), split_images(dataset, "train")
+            data = split_images(dataset, split)
             compared = comparison.compare(
                 model,
                 pruning_measurements(model, load_measurements(run / DENSE_MEASUREMENTS).probes, train_data),
                 train_data.sample(settings.images),
-                split_images(dataset, split),
+                data,
                 settings,
                 fine_tuning,
                 tuple(rows),
                 keep,
             )
         record = comparison.as_record(settings, compared)
-        write_json(run / COMPARISON, {"split": split, "training": asdict(fine_tuning), **record})
+        made_of = {"split": split, "labels_N": data.labels_N.tolist(), "training": asdict(fine_tuning)}
+        write_json(run / COMPARISON, {**made_of, **record})
         so_far.unlink(missing_ok=True)
 
     return carry_out(run, COMPARE_STAGE, inputs, produce)
@@ -125,35 +111,3 @@ def subsets_stage(run: Path, settings: SubsetSettings, split: SplitName, dataset
         write_json(run / SUBSETS, {"split": split, **subsets.as_record(settings, rows)})
 
     return carry_out(run, SUBSETS_STAGE, {"split": split, **asdict(settings)}, produce)
-
-
-def report_stage(run: Path, dataset: Dataset, progress: Progress = silent) -> tuple[Path, bool]:
-    """The page about the run, and whether there was something to do; what was not tried it says was not.
-
-    Raises:
-        RunError: the run was not measured.
-        CheckpointError: its measurements are gone.
-        OutputError: the system refused a write.
-    """
-    # Draws, and so is slow to import, which `exporter --help` need not wait for.
-    from headwise_exporter.studies.report import make_record, write_report
-
-    training, findings = training_record(run), run_findings(run)
-
-    def produce() -> None:
-        compared = run_comparison(run) if (run / COMPARISON).is_file() else None
-        split: SplitName = compared["split"] if compared else "validation"
-        record = make_record(
-            dataset.name,
-            training,
-            findings,
-            compared,
-            run_subsets(run) if (run / SUBSETS).is_file() else None,
-            pruning_record(run) if (run / PRUNING).is_file() else None,
-            load_measurements(run / DENSE_MEASUREMENTS).nodes,
-            dataset.label_names,
-            split_images(dataset, split).labels_N.cpu(),
-        )
-        write_report((run / REPORT).parent, record, progress)
-
-    return run / REPORT, carry_out(run, REPORT_STAGE, {}, produce)

@@ -1,115 +1,40 @@
-"""Figures of a report: one function each, from plain records to a matplotlib figure.
+"""Figures of a report: one function each, from plain records to a matplotlib figure (`studies.drawing`)."""
 
-Colours are Okabe and Ito's, which stay apart for colour-blind eyes; maps are `cividis`. Text stays text in the SVG,
-where the reader's own fonts show every script. A label's name may be any text: it is drawn as it is, on one line, and
-never read as mathematics.
-"""
-
-import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from headwise.text import shown
 from headwise.v1.bundle_pb2 import Bench
-from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, FEED_FORWARD_OUT, HEADS
 from headwise_exporter.pruning.names import ANDC, DENSE, GRADUAL, PERMUTED, SCORES
+from headwise_exporter.studies.drawing import (
+    BLACK,
+    BLUE,
+    GREEN,
+    LABEL_INCHES,
+    ORANGE,
+    STYLES,
+    VERMILION,
+    figure,
+    short_names,
+    styled,
+)
 from headwise_exporter.studies.speed import batches, timed_at, variant_title
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#D5C711",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
 KINDS = {HEADS: BLUE, FEED_FORWARD_HIDDEN: ORANGE, FEED_FORWARD_OUT: GREEN}
-STYLES = (
-    (BLACK, "o"),
-    (SKY, "v"),
-    (PURPLE, "^"),
-    (VERMILION, "s"),
-    (BLUE, "D"),
-    (GREEN, "P"),
-    (ORANGE, "X"),
-    (YELLOW, "*"),
-    ("#777777", "<"),
-)
 MASK_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "headwise",  # the same figures give the same file
-    "text.parse_math": False,  # a name may have dollar signs
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-OWN_FONT, LAST_RESORT = "DejaVu Sans", "Last Resort"  # which matplotlib brings; the second has boxes alone
-LABEL_INCHES = 0.16  # height of a row with a legible label name
+MATRIX_LABEL_INCHES = 0.1
 SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
 MOST_CHANGES = 12  # labels that lost, and as many that gained
-MOST_COLUMNS = 28  # of a label's name
 Record = Mapping[str, Any]
-
-styled = mpl.rc_context(STYLE)  # every function that draws: text takes its style when it is made
-
-
-@cache
-def _characters() -> dict[str, set[int]]:
-    """Which characters each family of the installed fonts has."""
-    families: dict[str, set[int]] = {}
-    for entry in font_manager.fontManager.ttflist:
-        try:
-            font = FT2Font(entry.fname)
-        except (OSError, RuntimeError):  # removed since they were listed, or damaged
-            continue
-        if font.scalable and not entry.name.startswith(LAST_RESORT):  # colour bitmaps cannot be drawn
-            families.setdefault(entry.name, set()).update(font.get_charmap())
-    return families
-
-
-def fonts_for(text: str) -> list[str]:
-    """Families that draw a text: matplotlib's own, and the installed ones that have what it lacks."""
-    own = set(FT2Font(font_manager.findfont(OWN_FONT)).get_charmap())
-    lacking = set(map(ord, text)) - own
-    return [OWN_FONT, *(family for family, characters in _characters().items() if lacking & characters)]
-
-
-def save(drawn: Figure, file: Path | IO[str], **options: Any) -> None:
-    """Write a figure.
-
-    What matplotlib's own font lacks is drawn in an installed font that has it, else as a box in a PNG; an SVG keeps it
-    as text for the reader's fonts.
-    """
-    text = "".join(text.get_text() for text in drawn.findobj(Text) if isinstance(text, Text))
-    with mpl.rc_context(STYLE | {"font.sans-serif": fonts_for(text)}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
-        drawn.savefig(file, **options)
-
-
-def _names(label_names: Sequence[str]) -> list[str]:
-    return [shown(name, MOST_COLUMNS) for name in label_names]
-
-
-def figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """An empty figure of that size in inches, and its axes."""
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    return drawn, drawn.subplots(1, columns, **options)
 
 
 @styled
@@ -133,6 +58,38 @@ def training_curve(record: Record, test: Record | None = None) -> Figure:
     accuracy_axes.spines["right"].set_visible(True)
     handles = [*loss_axes.get_legend_handles_labels()[0], *accuracy_axes.get_legend_handles_labels()[0]]
     loss_axes.legend(handles=handles, loc="center right", frameon=False)
+    return drawn
+
+
+def _neighbours(confusion_KK: NDArray[np.int64]) -> list[int]:
+    """An order of the labels in which those that are often confused stand together.
+
+    By average linkage of the share of one label's images that are taken for the other, of both directions the mean.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import
+
+    share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    distance_KK = 1 - (share_KK + share_KK.T) / 2
+    order = leaves_list(linkage(distance_KK[np.triu_indices(len(distance_KK), 1)], "average"))
+    return list(order.tolist())
+
+
+@styled
+def confusion_map(confusion_KK: NDArray[np.int64], label_names: Sequence[str]) -> Figure:
+    """The share of each label's images (rows) that have each first label (columns), for many labels.
+
+    The scale is that of square roots, which a few per cent are seen on beside the diagonal.
+    """
+    order = _neighbours(confusion_KK)
+    share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    side = MATRIX_LABEL_INCHES * len(order)
+    drawn, axes = figure(2.6 + side, 1.4 + side)
+    image = axes.imshow(100 * share_KK[order][:, order], cmap="cividis", norm=PowerNorm(0.5, 0, 100))
+    names = short_names([label_names[label] for label in order])
+    axes.set_xticks(range(len(order)), names, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(order)), names, fontsize=6)
+    axes.set(xlabel="first label", ylabel="label")
+    drawn.colorbar(image, ax=axes, shrink=0.5, label="% of the label's images", ticks=(0, 1, 5, 10, 25, 50, 100))
     return drawn
 
 
@@ -193,7 +150,7 @@ def snp_matrices(nodes: Sequence[Record], label_names: Sequence[str]) -> Figure:
             box = Rectangle((first - 0.5, first - 0.5), len(cluster), len(cluster), fill=False, edgecolor=VERMILION)
             axes[1][column].add_patch(box)
             first += len(cluster)
-        names = _names([label_names[label] for label in order])
+        names = short_names([label_names[label] for label in order])
         axes[1][column].set_xticks([])
         axes[1][column].set_yticks(range(len(order)), names, fontsize=5.5 if len(order) > SHOWN_LABELS else 7)
         axes[1][column].set_ylabel("")
@@ -221,7 +178,7 @@ def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
         axes.plot(first + experts[rows], rows, "o", color=VERMILION, markeredgecolor="white", markersize=4)
         first += len(share)
         axes.axvline(first - 0.5, color="white", linewidth=2)
-    axes.set_yticks(range(len(label_names)), _names(label_names), fontsize=7)
+    axes.set_yticks(range(len(label_names)), short_names(label_names), fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes.set(xlabel="encoder.head (a dot marks the expert)")
     drawn.colorbar(
@@ -328,7 +285,7 @@ def label_changes(changes_K: Sequence[float], label_names: Sequence[str], title:
     drawn, axes = figure(6, 0.9 + LABEL_INCHES * 1.2 * len(chosen))
     values = [100 * change for _, change in chosen]
     axes.barh(range(len(chosen)), values, color=[VERMILION if value < 0 else BLUE for value in values])
-    axes.set_yticks(range(len(chosen)), _names([name for name, _ in chosen]))
+    axes.set_yticks(range(len(chosen)), short_names([name for name, _ in chosen]))
     axes.axvline(0, color=BLACK, linewidth=0.8)
     axes.set(xlabel="points of accuracy", title=title)
     return drawn

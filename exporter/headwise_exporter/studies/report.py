@@ -1,24 +1,25 @@
-"""One page about a run: the claims, the verdicts and the figures; and the numbers behind them.
+"""One page about a run, a model card first, and the numbers behind it.
 
 report/report.html   self-contained: figures inside, no script, no request to anywhere
 report/*.svg, *.png  each figure
 report/report.json   verdicts, and the records that they rest on
+
+A bundle has the same page with what its manifest says beside it: accuracies on test images, and speed.
 """
 
-import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
-from importlib.resources import files
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
 from headwise.text import shown
-from jinja2 import Environment, StrictUndefined
+from headwise.v1.bundle_pb2 import Bundle
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from headwise_exporter.files import atomic_write, write_json
@@ -26,22 +27,17 @@ from headwise_exporter.model.anatomy import FEED_FORWARD_HIDDEN, activation_name
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, statistics
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.pruning.names import ANDC, DENSE
-from headwise_exporter.studies import plots
+from headwise_exporter.studies.drawing import save, svg
+from headwise_exporter.studies.model_card import card
+from headwise_exporter.studies.pictures import Picture, pictures
+from headwise_exporter.studies.speed import section
+from headwise_exporter.studies.validation import THUMBNAIL_PIXELS
 from headwise_exporter.studies.verdicts import outcomes, verdicts
 from headwise_exporter.studies.wording import FILTERS
 
+RECORD = "report.json"
 SHOWN_NODES = 3
 PNG_DOTS_PER_INCH = 150
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with what a reader needs beside it."""
-
-    name: str  # of its file
-    title: str
-    text: str
-    figure: Figure
 
 
 def example_nodes(node: NodeMeasurement, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
@@ -90,26 +86,27 @@ def make_record(
     name: str,
     training: Mapping[str, Any],
     findings: dict[str, Any],
+    validation: Mapping[str, Any] | None,
     comparison: dict[str, Any] | None,
     subsets: dict[str, Any] | None,
     pruning: dict[str, Any] | None,
     nodes: Mapping[str, NodeMeasurement],
     label_names: Sequence[str],
-    labels_N: Tensor,
+    labels_N: Tensor | None,
 ) -> dict[str, Any]:
     """All that the page shows but the verdicts, as plain values; what was not tried is None.
 
     Args:
         name: what the page is about.
-        labels_N: of the images that were compared, by their index.
+        labels_N: of the images that were compared, by their index; None where none were.
     """
     last = activation_name(len(findings["heads"]) - 1, FEED_FORWARD_HIDDEN)
     examples = example_nodes(nodes[last], findings["threshold"])
     changes = None
-    if comparison is not None:
+    if comparison is not None and labels_N is not None:
         share = min(comparison["settings"]["shares"])
         changes = {"share": share, "changes_K": label_changes(comparison, labels_N, len(label_names), share)}
-        comparison = {key: value for key, value in comparison.items() if key != "rows"}
+        comparison = {key: value for key, value in comparison.items() if key not in ("rows", "labels_N")}
     if subsets is not None:
         subsets = {key: value for key, value in subsets.items() if key != "rows"}
     return {
@@ -117,103 +114,13 @@ def make_record(
         "label_names": list(label_names),
         "training": training,
         "findings": findings,
+        "validation": validation,
         "examples": examples,
         "comparison": comparison,
         "label_changes": changes,
         "subsets": subsets,
         "pruning": pruning,
     }
-
-
-def pictures(record: Mapping[str, Any]) -> list[Picture]:
-    """Every figure of a record, in the order of the page."""
-    findings, names = record["findings"], record["label_names"]
-    last = len(findings["heads"]) - 1
-    shown = []
-    training = record["training"]
-    if training["epochs"]:  # none where weights were taken as they are
-        own = training["recipe"]["training"]["epochs"] > 0
-        text = "" if own else f"Of {training['initial_weights']}, whose weights the run took as they are."
-        shown.append(Picture("training", "Training", text, plots.training_curve(training)))
-    shown += [
-        Picture(
-            "encoders",
-            "Along the encoders",
-            f"Bands are 95 % of {findings['draws']} bootstrap draws over images.",
-            plots.along_encoders(findings),
-        ),
-        Picture("histograms", f"Nodes of encoder {last}", "", plots.histograms(findings, last)),
-        Picture(
-            "expertise",
-            "Which head knows which label",
-            "An argmax over heads always finds experts: the next figure says how many of them chance would make.",
-            plots.expertise_map(findings, names),
-        ),
-        Picture(
-            "sharpness",
-            "Heads against chance",
-            f"The same nodes dealt at random to heads of the same size, {findings['heads'][0]['deals']:,} times.",
-            plots.sharpness(findings),
-        ),
-    ]
-    if examples := record["examples"]:
-        shown.append(
-            Picture(
-                "matrices",
-                f"Single nodes of the last feed-forward layer (encoder {last})",
-                "The nodes at the quartiles of the number of recognised labels; their clusters: "
-                f"{'; '.join(_clusters(example, names) for example in examples)}.",
-                plots.snp_matrices(examples, names),
-            )
-        )
-    if comparison := record["comparison"]:
-        changes = record["label_changes"]
-        kept = f"ANDC at {changes['share']:.0%} of the connections"
-        most = plots.MOST_CHANGES
-        named = f"; of {len(names)} labels the {most} that lost most and the {most} that gained most, or lost least"
-        shown += [
-            Picture(
-                "shares",
-                "ANDC against its controls",
-                f"After the fine-tuning; bands from the lowest to the highest of {comparison['settings']['seeds']} "
-                f"seeds.",
-                plots.accuracy_by_share(comparison),
-            ),
-            Picture(
-                "labels",
-                "Labels that lost and gained",
-                f"{kept} against the dense model after the same training{named if len(names) > 2 * most else ''}.",
-                plots.label_changes(changes["changes_K"], names, f"ANDC at {changes['share']:.0%} minus dense"),
-            ),
-        ]
-    if subsets := record["subsets"]:
-        settings = subsets["settings"]
-        shown.append(
-            Picture(
-                "subsets",
-                f"Hidden nodes that {settings['labels']} labels need",
-                f"{settings['subsets']} random subsets, no training after removal; accuracy among the subset's labels, "
-                f"bands are 95 % of a bootstrap over subsets.",
-                plots.accuracy_for_subsets(subsets),
-            )
-        )
-    return shown
-
-
-def _clusters(example: Mapping[str, Any], label_names: Sequence[str]) -> str:
-    """A node and its clusters by the names of their labels."""
-    clusters = (
-        "{" + ", ".join(shown(label_names[label]) for label in cluster) + "}" for cluster in example["clusters"]
-    )
-    return f"node {example['node']}: {' and '.join(clusters)}"
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an SVG document, which may stand in a page."""
-    written = io.StringIO()
-    plots.save(figure, written, format="svg", metadata={"Date": None})
-    content = written.getvalue()
-    return content[content.index("<svg") :]
 
 
 def _plain(value: Any) -> Any:
@@ -239,18 +146,35 @@ def with_verdicts(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]]) -> str:
-    """The HTML page of a record with its verdicts; its figures are drawn as SVG."""
+def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]], manifest: Bundle | None = None) -> str:
+    """The HTML page of a record with its verdicts.
+
+    Args:
+        drawn: its figures as SVG.
+        manifest: of the bundle that the page is for.
+    """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_plain
+        loader=PackageLoader("headwise_exporter.studies"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_plain,
     )
     environment.filters.update(code=_code, **FILTERS)
-    template = environment.from_string((files("headwise_exporter.studies") / "report.html.jinja").read_text("utf-8"))
-    return template.render(
-        version=version("headwise"),
-        pictures=[(picture, Markup(content)) for picture, content in drawn],
+    validation = record.get("validation")  # which records of earlier releases lack
+    values = {
         **record,
-    )
+        "validation": validation,
+        "title": manifest.name if manifest else record["name"],
+        "bundle": manifest,
+        "card": card(validation, manifest),
+        "speed": section(manifest.bench) if manifest and manifest.HasField("bench") else None,
+        "thumbnail_pixels": THUMBNAIL_PIXELS,
+        "pictures": [(picture, Markup(content)) for picture, content in drawn],
+        "version": version("headwise"),
+    }
+    return environment.get_template("report.html.jinja").render(values)
 
 
 def write_report(folder: Path, record: Mapping[str, Any], progress: Progress = silent) -> Path:
@@ -263,14 +187,26 @@ def write_report(folder: Path, record: Mapping[str, Any], progress: Progress = s
     drawn, shown = [], pictures(record)
     with progress("report", len(shown), "figures") as advance:
         for picture in shown:
-            drawn.append((picture, svg(picture.figure)))
+            figure = picture.draw()
+            drawn.append((picture, svg(figure)))
             _write(folder / f"{picture.name}.svg", drawn[-1][1])
             with atomic_write(folder / f"{picture.name}.png") as temporary:
-                plots.save(picture.figure, temporary, format="png", dpi=PNG_DOTS_PER_INCH)
+                save(figure, temporary, format="png", dpi=PNG_DOTS_PER_INCH)
             advance()
-    write_json(folder / "report.json", record)
+    write_json(folder / RECORD, record)
     _write(folder / "report.html", page(record, drawn))
     return folder / "report.html"
+
+
+def bundle_page(folder: Path, manifest: Bundle) -> str:
+    """The page for a bundle, of a report that was written."""
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    return page(record, [(picture, _drawn(folder, picture)) for picture in pictures(record)], manifest)
+
+
+def _drawn(folder: Path, picture: Picture) -> str:
+    path = folder / f"{picture.name}.svg"
+    return path.read_text("utf-8") if path.is_file() else svg(picture.draw())
 
 
 def _write(path: Path, content: str) -> None:

@@ -1,17 +1,14 @@
 """A bench as rows of text, for the terminal and for the page about a run."""
 
 from collections.abc import Iterator
-from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from headwise.v1.bundle_pb2 import Bench, BenchTiming, BenchVariant
-from jinja2 import Environment, StrictUndefined
 
 from headwise_exporter.studies.wording import percent
 
 TIMING_COLUMNS: Final = ("batch", "variant", "ms (quartiles)", "x dense (95 %)", "peak %")
 VARIANT_COLUMNS: Final = ("variant", "accuracy %", "MACs", "file KiB", "load s", "memory MiB")
-END_OF_PAGE = "</body>"
 BUSY_SHARE = 0.05  # waiting for a core beyond this is worth a remark
 
 
@@ -107,21 +104,17 @@ def remarks(bench: Bench) -> list[str]:
     ]
 
 
-def with_speed(page: str, bench: Bench) -> str:
-    """The page about a run, which was written before the graphs were timed, with tables of a bench at its end."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("headwise_exporter.studies") / "speed.html.jinja").read_text("utf-8"))
-    section = template.render(
-        machine=machine_words(bench),
-        peaks=peak_words(bench),
-        remarks=remarks(bench),
-        left_out=list(bench.left_out),
-        timing_columns=TIMING_COLUMNS,
-        timings=[
+def section(bench: Bench) -> dict[str, Any]:
+    """What the page about a run says of a bench."""
+    return {
+        "machine": machine_words(bench),
+        "peaks": peak_words(bench),
+        "remarks": remarks(bench),
+        "left_out": list(bench.left_out),
+        "timing_columns": TIMING_COLUMNS,
+        "timings": [
             (threads, rounds(bench, threads), list(timing_rows(bench, threads))) for threads in thread_counts(bench)
         ],
-        variant_columns=VARIANT_COLUMNS,
-        variants=[variant_row(variant) for variant in bench.variants],
-    )
-    before, end, after = page.rpartition(END_OF_PAGE)
-    return f"{before}{section}{end}{after}"
+        "variant_columns": VARIANT_COLUMNS,
+        "variants": [variant_row(variant) for variant in bench.variants],
+    }

@@ -4,16 +4,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from headwise.text import shown
+
 from headwise_exporter.pruning.names import GRADUAL
 
 NO_MASKS = "none"
 LAYERS = {"classifier_head": "classifier head", "feed_forward": "feed-forward layers", "both": "both groups of layers"}
+MOST_COLUMNS = 28  # of a label's name
 SMALLEST_P_VALUE = 0.001  # that is written out
 
 
 def percent(share: float) -> str:
     """0.6589 as 65.89."""
     return f"{100 * share:.2f}"
+
+
+def short(name: str) -> str:
+    """A label's name as tables and axes have room for it."""
+    return shown(name, MOST_COLUMNS)
 
 
 def mean_percent(shares: Sequence[float]) -> str:
@@ -88,5 +96,5 @@ def tally(outcomes: Sequence[Mapping[str, Any]]) -> str:
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
     function.__name__: function
-    for function in (percent, mean_percent, points, spread, at_once, p_value, fine_tuning, masks, tally)
+    for function in (percent, short, mean_percent, points, spread, at_once, p_value, fine_tuning, masks, tally)
 }

@@ -80,9 +80,12 @@ def wait_until_saved(training: processes.Process, run: Path) -> None:
 
 
 def test_build_goes_from_data_set_to_bundle_and_is_done_once(tmp_path: Path) -> None:
-    """One command makes a bundle that verifies; the same command again reports that all is up to date."""
+    """One command makes a bundle that verifies; the same command again reports that all is up to date.
+
+    What was said of pictures holds for it.
+    """
     arguments = ("build", "--dataset", "digits", "--out", tmp_path / "models", "--run", tmp_path / "run")
-    first = exporter(*arguments, "--criterion", "taylor")
+    first = exporter(*arguments, "--criterion", "taylor", "--no-pictures")
     assert first.exit_code == 0, first.output
     for expected in ("360 test images", "dense", "masked", "pruned", "taylor", "models/digits/1"):
         assert expected in first.output
@@ -91,6 +94,9 @@ def test_build_goes_from_data_set_to_bundle_and_is_done_once(tmp_path: Path) -> 
     assert [f"{stage}: up to date" in second.output for stage in ("train", "measure", "prune", "export")] == [True] * 4
     assert [path.name for path in (tmp_path / "models" / "digits").iterdir()] == ["1"]
     assert exporter("verify", tmp_path / "models" / "digits" / "1").exit_code == 0
+    page = (tmp_path / "models/digits/1/report.html").read_text("utf-8")
+    assert "Pictures were left out" in page
+    assert "<img" not in page
     changed = exporter(*arguments, "--criterion", "magnitude", "--json")
     assert json.loads(changed.stdout)["version"] == "2"
     assert json.loads(changed.stdout)["pruning"]["criterion"] == "magnitude"

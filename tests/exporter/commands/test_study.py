@@ -58,11 +58,13 @@ def test_removal_for_subsets_is_shown_beside_taylor(run: Path) -> None:
 
 
 def test_report_is_a_page_in_the_runs_folder(run: Path) -> None:
-    """The command prints the page's path."""
+    """The command prints the page's path; pictures are left out on request."""
     result = exporter("report", run)
     assert result.exit_code == 0, result.output
     assert "report/report.html" in result.output
-    assert (run / "report/report.html").is_file()
+    assert "<img" in (run / "report/report.html").read_text("utf-8")
+    assert exporter("report", run, "--no-pictures").exit_code == 0
+    assert "<img" not in (run / "report/report.html").read_text("utf-8")
 
 
 def test_unknown_choice_of_masks_is_refused_before_anything_is_trained(built: Path) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from headwise_exporter.studies import plots
-from headwise_exporter.studies.report import pictures, svg, write_report
+from headwise_exporter.studies.drawing import STYLE, fonts_for, save, svg
+from headwise_exporter.studies.pictures import pictures
+from headwise_exporter.studies.report import write_report
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -36,6 +39,7 @@ def with_names(names: list[str]) -> list[Figure]:
         plots.expertise_map(RECORD["findings"], names),
         plots.snp_matrices(RECORD["examples"], names),
         plots.label_changes(RECORD["label_changes"]["changes_K"], names, "changes"),
+        plots.confusion_map(np.arange(100).reshape(10, 10), names),
     ]
 
 
@@ -47,7 +51,7 @@ def test_figures_are_drawn_with_any_names(names: list[str]) -> None:
     for drawn in with_names(names):
         content = svg(drawn)
         assert ElementTree.fromstring(content.encode()).tag.endswith("svg")
-        plots.save(drawn, io.BytesIO(), format="png")
+        save(drawn, io.BytesIO(), format="png")
 
 
 def test_other_installed_fonts_draw_what_matplotlibs_own_lacks() -> None:
@@ -55,11 +59,22 @@ def test_other_installed_fonts_draw_what_matplotlibs_own_lacks() -> None:
     pixels = []
     for name in ("\u24b6", "\U000f0000"):
         file = io.BytesIO()
-        plots.save(plots.expertise_map(RECORD["findings"], [name] * 10), file, format="png")
+        save(plots.expertise_map(RECORD["findings"], [name] * 10), file, format="png")
         pixels.append(file.getvalue())
     assert pixels[0] != pixels[1]
-    assert "STIXGeneral" in plots.fonts_for("\u24b6")
-    assert plots.fonts_for("plain \U000f0000") == ["DejaVu Sans"]
+    assert "STIXGeneral" in fonts_for("\u24b6")
+    assert fonts_for("plain \U000f0000") == ["DejaVu Sans"]
+
+
+def test_labels_that_are_confused_stand_together() -> None:
+    """Whatever their order is; every name is on both axes."""
+    confusion_KK = np.eye(6, dtype=np.int64) * 10
+    for label in range(3):
+        confusion_KK[label, label + 3] = 5
+    axes = plots.confusion_map(confusion_KK, list("abcdef")).axes[0]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert sorted("".join(sorted(names[first : first + 2])) for first in (0, 2, 4)) == ["ad", "be", "cf"]
+    assert names == [text.get_text() for text in axes.get_xticklabels()]
 
 
 def test_names_stay_text_in_the_svg() -> None:
@@ -79,8 +94,8 @@ def test_names_stay_text_in_the_svg() -> None:
 def test_no_text_of_a_figure_is_read_as_mathematics() -> None:
     """Of any function that draws."""
     for picture in pictures(RECORD):
-        with mpl.rc_context(plots.STYLE):  # matplotlib makes marks of an axis when it is asked for them
-            texts = picture.figure.findobj(Text)
+        with mpl.rc_context(STYLE):  # matplotlib makes marks of an axis when it is asked for them
+            texts = picture.draw().findobj(Text)
         assert texts
         assert not any(text.get_parse_math() for text in texts)
 

@@ -6,6 +6,7 @@ import pytest
 from headwise.bundle import read_manifest
 from headwise.v1.bundle_pb2 import Bench
 from headwise_exporter.studies import plots, speed
+from headwise_exporter.studies.drawing import save
 
 
 @pytest.fixture
@@ -51,19 +52,17 @@ def test_busy_machine_is_said(bench: Bench) -> None:
     assert speed.remarks(bench) == []
     bench.waiting_share = 0.4
     assert "waited for a core 40 % of the time" in speed.remarks(bench)[0]
-    assert "waited for a core 40 %" in speed.with_speed("<body></body>", bench)
+    assert speed.section(bench)["remarks"] == speed.remarks(bench)
 
 
-def test_page_gets_its_tables_at_its_end(bench: Bench) -> None:
-    """Machine, peaks, every variant, and what was left out; text from outside is escaped."""
+def test_section_has_machine_peaks_and_every_variant(bench: Bench) -> None:
+    """And what was left out."""
     bench.left_out.append("pruned, cuda f32: <none>")
-    page = speed.with_speed("<html><body><p>before</p></body></html>", bench)
-    assert page.startswith("<html><body><p>before</p><h2>How fast")
-    assert page.rstrip().endswith("</body></html>")
-    assert bench.machine.processor in page
-    assert "f32, 1 thread: " in page
-    assert page.count("pruned, openvino f32") == 3
-    assert "&lt;none&gt;" in page
+    section = speed.section(bench)
+    assert bench.machine.processor in section["machine"]
+    assert section["peaks"][0].startswith("f32, 1 thread: ")
+    assert len(section["variants"]) == len(bench.variants)
+    assert section["left_out"] == ["pruned, cuda f32: <none>"]
 
 
 def test_plot_has_a_panel_for_each_batch_and_a_mark_for_each_variant(bench: Bench, tmp_path: Path) -> None:
@@ -73,5 +72,5 @@ def test_plot_has_a_panel_for_each_batch_and_a_mark_for_each_variant(bench: Benc
     assert [axes.get_title() for axes in drawn.axes] == ["batch 1", "batch 8"]
     _, labels = drawn.axes[0].get_legend_handles_labels()
     assert labels == [speed.variant_title(variant) for variant in bench.variants[:-1]]
-    plots.save(drawn, tmp_path / "plot.svg")
+    save(drawn, tmp_path / "plot.svg")
     assert "validation accuracy %" in (tmp_path / "plot.svg").read_text("utf-8")
