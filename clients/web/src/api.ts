@@ -87,8 +87,8 @@ export interface ExplainReply {
   timings: { queue_seconds: number; inference_seconds: number; total_seconds: number };
 }
 
-export interface ExplainRequest {
-  images: { encoded: string }[];
+/** What is asked of a picture, as parameters of the query. */
+export interface Question {
   labels?: string[];
   top_k?: number;
   maps?: boolean;
@@ -200,10 +200,14 @@ export class Server {
     return modelOf(reply.model, reply.manifest);
   }
 
-  async explain(name: string, request: ExplainRequest, signal: AbortSignal): Promise<ExplainReply> {
-    const headers = { "content-type": "application/json" };
-    const options = { method: "POST", body: JSON.stringify(request), headers, signal };
-    return this.ask<ExplainReply>(`models/${encodeURIComponent(name)}:explain`, options);
+  async explain(name: string, picture: Blob, question: Question, signal: AbortSignal): Promise<ExplainReply> {
+    const query = new URLSearchParams();
+    for (const [parameter, value] of Object.entries(question)) {
+      for (const each of Array.isArray(value) ? value : [value]) query.append(parameter, String(each));
+    }
+    const headers = { "content-type": "application/octet-stream" };
+    const path = `models/${encodeURIComponent(name)}:explain?${query}`;
+    return this.ask<ExplainReply>(path, { method: "POST", body: picture, headers, signal });
   }
 
   private async ask<Reply>(path: string, options: RequestInit = {}): Promise<Reply> {

@@ -7,7 +7,7 @@ import { ExplanationView } from "./explanation_view";
 import { Foot } from "./foot";
 import { Labels } from "./labels";
 import { Picker } from "./picker";
-import { type Picture, readPicture } from "./pictures";
+import { type Picture, pictureOf } from "./pictures";
 import { TroubleView } from "./trouble";
 import { useExplanation } from "./use_explanation";
 import { readView, type View, writeView } from "./view";
@@ -72,11 +72,11 @@ export function App({ server }: { server: Server }) {
   const { answer, silence, causal, isBusy, check } = useExplanation(server, model, current, wanted, attempt, setError);
   const label = wanted.label || answer?.top[0] || "";
 
-  const onFiles = useCallback(async (files: { file: Blob; name: string }[]) => {
+  const onFiles = useCallback((files: { file: Blob; name: string }[]) => {
     setError(null);
     for (const { file, name } of files) {
       try {
-        const picture = await readPicture(file, name);
+        const picture = pictureOf(file, name);
         setPictures((before) => [...before, picture]);
         setCurrent(picture);
       } catch (failure) {

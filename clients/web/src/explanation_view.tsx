@@ -90,7 +90,6 @@ export function ExplanationView(props: Props) {
               Show the map: <span class="for-text">■ for</span>, <span class="against-text">▨ against</span>
             </label>
           )}
-          {picture.note && <p class="caption">{picture.note}</p>}
           {labels}
         </div>
         <div class="rest">

@@ -4,7 +4,7 @@
  */
 
 import { useCallback, useEffect, useState } from "preact/hooks";
-import type { ExplainReply, ExplainRequest, LabelScore, Model, Server, Target } from "./api";
+import type { ExplainReply, LabelScore, Model, Question, Server, Target } from "./api";
 import { headId } from "./arithmetic";
 import type { Picture } from "./pictures";
 
@@ -89,13 +89,13 @@ export function useExplanation(
 
   /** Ask, until the returned function is called or something else is looked at. */
   const ask = useCallback(
-    (request: Omit<ExplainRequest, "images">, take: (reply: ExplainReply) => void) => {
+    (question: Question, take: (reply: ExplainReply) => void) => {
       if (!model || !picture) return () => undefined;
       const controller = new AbortController();
       const { signal } = controller;
       setRunning((count) => count + 1);
       server
-        .explain(model.name, { images: [{ encoded: picture.encoded }], ...request }, signal)
+        .explain(model.name, picture.file, question, signal)
         .then((reply) => signal.aborted || take(reply))
         .catch((error: unknown) => signal.aborted || onError(error))
         .finally(() => setRunning((count) => count - 1));

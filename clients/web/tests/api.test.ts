@@ -55,7 +55,10 @@ describe("the server", () => {
 
   it("may have something between that answers without words", async () => {
     answering(502, "<html>");
-    await expect(new Server(BASE).models()).rejects.toMatchObject({ trouble: "failed", message: expect.stringContaining("502") });
+    await expect(new Server(BASE).models()).rejects.toMatchObject({
+      trouble: "failed",
+      message: expect.stringContaining("502"),
+    });
   });
 
   it("that is gone is said to be", async () => {
