@@ -80,81 +80,79 @@ export function ExplanationView(props: Props) {
   );
 
   return (
-    <>
-      <div class="columns">
-        <div class="side">
-          {seen}
-          {model.tokenGrid && (
-            <label class="switch">
-              <input type="checkbox" checked={hasMap} onChange={(event) => setHasMap(event.currentTarget.checked)} />
-              Show the map: <span class="for-text">■ for</span>, <span class="against-text">▨ against</span>
-            </label>
-          )}
-          {labels}
-        </div>
-        <div class="rest">
-          <Summary target={target} other={other} parts={parts} ofWhole={ofWhole} answer={answer} />
-          <section aria-labelledby="parts">
-            <h2 id="parts">
-              {other ? `Why “${target.label}” and not “${other.label}”` : `What spoke for “${target.label}”`}
-            </h2>
-            <Waterfall
+    <div class="columns">
+      <div class="side">
+        {seen}
+        {model.tokenGrid && (
+          <label class="switch">
+            <input type="checkbox" checked={hasMap} onChange={(event) => setHasMap(event.currentTarget.checked)} />
+            Show the map: <span class="for-text">■ for</span>, <span class="against-text">▨ against</span>
+          </label>
+        )}
+        {labels}
+      </div>
+      <div class="rest">
+        <Summary target={target} other={other} parts={parts} ofWhole={ofWhole} answer={answer} />
+        <section aria-labelledby="parts">
+          <h2 id="parts">
+            {other ? `Why “${target.label}” and not “${other.label}”` : `What spoke for “${target.label}”`}
+          </h2>
+          <Waterfall
+            parts={parts}
+            whole={ofWhole}
+            totalName={other ? "difference of the logits" : "logit above the mean"}
+            looked={looked}
+            onLook={setPointed}
+          />
+        </section>
+        <section aria-labelledby="heads">
+          <h2 id="heads">Heads</h2>
+          <Legend parts={parts} whole={ofWhole} />
+          <div class="grid-and-card">
+            <HeadGrid
+              model={model}
               parts={parts}
               whole={ofWhole}
-              totalName={other ? "difference of the logits" : "logit above the mean"}
               looked={looked}
+              silenced={view.silenced}
+              silences={silences}
               onLook={setPointed}
+              onChoose={toggle}
             />
-          </section>
-          <section aria-labelledby="heads">
-            <h2 id="heads">Heads</h2>
-            <Legend parts={parts} whole={ofWhole} />
-            <div class="grid-and-card">
-              <HeadGrid
-                model={model}
-                parts={parts}
-                whole={ofWhole}
-                looked={looked}
-                silenced={view.silenced}
-                silences={silences}
-                onLook={setPointed}
-                onChoose={toggle}
-              />
-              <div class="beside">
-                <div class="again">{seen}</div>
-                <Card card={card} part={part} whole={ofWhole} causal={causal} />
-              </div>
+            <div class="beside">
+              <div class="again">{seen}</div>
+              <Card card={card} part={part} whole={ofWhole} causal={causal} />
             </div>
-            {model.tokenGrid ? (
-              <WhatIf
-                target={target}
-                firstLabel={answer.top[0] ?? ""}
-                silenced={view.silenced}
-                silence={silence}
-                silences={silences}
-                onSilences={setSilences}
-                onRestore={() => onChange({ silenced: [] })}
-              />
-            ) : (
-              <p class="notice">
-                This bundle has neither maps nor the graph that silences heads: where heads looked and what-if are not
-                shown. Export it again to have them.
-              </p>
-            )}
-          </section>
-          {model.tokenGrid && target.heads.length > 0 && (
-            <Causal
-              key={target.label}
+          </div>
+          {model.tokenGrid ? (
+            <WhatIf
               target={target}
-              reply={answer.reply}
-              check={causal}
-              isBusy={isBusy}
-              onCheck={onCheck}
+              firstLabel={answer.top[0] ?? ""}
+              silenced={view.silenced}
+              silence={silence}
+              silences={silences}
+              onSilences={setSilences}
+              onRestore={() => onChange({ silenced: [] })}
             />
+          ) : (
+            <p class="notice">
+              This bundle has neither maps nor the graph that silences heads: where heads looked and what-if are not
+              shown. Export it again to have them.
+            </p>
           )}
-        </div>
+        </section>
+        {model.tokenGrid && target.heads.length > 0 && (
+          <Causal
+            key={target.label}
+            target={target}
+            reply={answer.reply}
+            check={causal}
+            isBusy={isBusy}
+            onCheck={onCheck}
+          />
+        )}
       </div>
-    </>
+    </div>
   );
 }
 
