@@ -69,8 +69,10 @@ export function App({ server }: { server: Server }) {
   const missing = model ? missingOf(model, view) : [];
   const silenced = view.silenced.filter((head) => !missing.includes(`head ${head}`));
   const wanted = { label: known(view.label), against: known(view.against), silenced };
-  const { answer, silence, causal, isBusy, check } = useExplanation(server, model, current, wanted, attempt, setError);
+  const { answer, silence, causal, isBusy, check } = useExplanation(server, model, current, wanted, setError);
   const label = wanted.label || answer?.top[0] || "";
+  const against = wanted.against === label ? "" : wanted.against;
+  const shown = { ...view, model: model?.name ?? "", label, against, silenced };
 
   const onFiles = useCallback((files: { file: Blob; name: string }[]) => {
     setError(null);
@@ -154,7 +156,7 @@ export function App({ server }: { server: Server }) {
             silence={silence}
             causal={causal.get(label) ?? null}
             isBusy={isBusy}
-            view={{ ...view, label, against: wanted.against === label ? "" : wanted.against, silenced }}
+            view={shown}
             onChange={change}
             onCheck={() => check(label)}
             labels={
@@ -163,7 +165,7 @@ export function App({ server }: { server: Server }) {
                 answer={answer}
                 silence={silence}
                 label={label}
-                against={wanted.against === label ? "" : wanted.against}
+                against={against}
                 onLabel={(chosen) => change({ label: chosen, ...(chosen === view.against ? { against: "" } : {}) })}
                 onAgainst={(chosen) => change({ label, against: chosen })}
               />
@@ -172,7 +174,7 @@ export function App({ server }: { server: Server }) {
         )}
         {model && !answer && <Invitation model={model} isBusy={isBusy} />}
       </main>
-      {answer && model && <Foot model={model} answer={answer} />}
+      {answer && model && <Foot model={model} answer={answer} view={shown} />}
     </>
   );
 }

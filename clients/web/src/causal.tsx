@@ -63,7 +63,7 @@ function Result({ target, check, shown }: { target: Target; check: CausalCheck; 
           : `Rank correlation of direct contribution and effect over ${rows.length} heads: ${signed(correlation, 2)}.`}{" "}
         <span class="caption">
           1: the heads with the largest bars are those whose removal costs most. Near 0: the bars do not say what
-          removal would do. Took {duration(check.inferenceSeconds)}.
+          removal would do. Took {duration(check.seconds)}.
         </span>
       </p>
       <table class="causal">

@@ -120,7 +120,7 @@ export function ExplanationView(props: Props) {
               onChoose={toggle}
             />
             <div class="beside">
-              <div class="again">{seen}</div>
+              {model.tokenGrid && <div class="again">{seen}</div>}
               <Card card={card} part={part} whole={ofWhole} causal={causal} />
             </div>
           </div>

@@ -3,8 +3,9 @@
 import { useState } from "preact/hooks";
 import type { Model } from "./api";
 import type { Answer } from "./use_explanation";
+import { type View, writeView } from "./view";
 
-export function Foot({ model, answer }: { model: Model; answer: Answer }) {
+export function Foot({ model, answer, view }: { model: Model; answer: Answer; view: View }) {
   const { model: served, explanations, completeness_tolerance: tolerance, timings } = answer.reply;
   const residual = explanations[0]?.completeness_residual ?? Number.NaN;
   const facts: [string, string][] = [
@@ -29,16 +30,16 @@ export function Foot({ model, answer }: { model: Model; answer: Answer }) {
           </div>
         ))}
       </dl>
-      <CopyLink />
+      <CopyLink view={view} />
     </footer>
   );
 }
 
-function CopyLink() {
+function CopyLink({ view }: { view: View }) {
   const [said, setSaid] = useState("");
   const copy = () =>
     navigator.clipboard
-      ? navigator.clipboard.writeText(location.href).then(
+      ? navigator.clipboard.writeText(new URL(writeView(view), location.href).href).then(
           () => setSaid("Copied. The link has the view, and not the picture."),
           () => setSaid("The browser does not allow it: copy the address of this page."),
         )

@@ -84,7 +84,7 @@ export function HeadGrid({ model, parts, whole, looked, silenced, silences, onLo
       <caption class="unseen">What each head adds to the logit; arrow keys move from head to head</caption>
       <thead>
         <tr>
-          <td />
+          <td class="corner">encoder \ head</td>
           {Array.from({ length: columns }, (_, head) => (
             <th key={headId(0, head)} scope="col">
               <span class="unseen">head </span>
@@ -97,7 +97,7 @@ export function HeadGrid({ model, parts, whole, looked, silenced, silences, onLo
         {Array.from({ length: encoders }, (_, encoder) => (
           <tr key={headId(encoder, 0)}>
             <th scope="row">
-              <span class="wide">encoder </span>
+              <span class="unseen">encoder </span>
               {encoder}
             </th>
             {Array.from({ length: columns }, (_, head) => cell(encoder, head))}

@@ -30,7 +30,7 @@ export interface CausalCheck {
   /** Fall of the label's logit when the head alone is removed, by the head's id. */
   effects: ReadonlyMap<string, number>;
   correlation: number | null;
-  inferenceSeconds: number;
+  seconds: number;
 }
 
 export interface Explained {
@@ -63,8 +63,8 @@ function causalOf(reply: ExplainReply): CausalCheck {
   for (const head of target.heads) {
     if (head.effect !== undefined) effects.set(headId(head.encoder, head.head), head.effect);
   }
-  const inferenceSeconds = reply.timings.inference_seconds;
-  return { effects, correlation: target.effect_correlation ?? null, inferenceSeconds };
+  const seconds = reply.timings.total_seconds;
+  return { effects, correlation: target.effect_correlation ?? null, seconds };
 }
 
 function measurePaint() {
@@ -78,7 +78,6 @@ export function useExplanation(
   model: Model | null,
   picture: Picture | null,
   wanted: { label: string; against: string; silenced: string[] },
-  attempt: number,
   onError: (error: unknown) => void,
 ): Explained {
   const [answer, setAnswer] = useState<Answer | null>(null);
@@ -105,7 +104,6 @@ export function useExplanation(
   );
   const maps = Boolean(model?.tokenGrid);
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another attempt asks the same
   useEffect(() => {
     setAnswer(null);
     setSilence(null);
@@ -117,14 +115,13 @@ export function useExplanation(
       setAnswer({ reply, top, targets: new Map(targets.map((target) => [target.label, target])) });
       measurePaint();
     });
-  }, [ask, maps, attempt]);
+  }, [ask, maps]);
 
   const missing = [wanted.label, wanted.against].filter(
     (label, place, all) =>
       answer && model?.labels.includes(label) && !answer.targets.has(label) && all.indexOf(label) === place,
   );
   const missingKey = JSON.stringify(missing);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another attempt asks the same
   useEffect(() => {
     const labels = JSON.parse(missingKey) as string[];
     if (!labels.length) return;
@@ -132,11 +129,10 @@ export function useExplanation(
       const targets = firstOf(reply).targets.map((target): [string, Target] => [target.label, target]);
       setAnswer((before) => before && { ...before, targets: new Map([...before.targets, ...targets]) });
     });
-  }, [ask, maps, missingKey, attempt]);
+  }, [ask, maps, missingKey]);
 
   const heads = wanted.silenced.join(",");
   const labelsKey = JSON.stringify(answer ? [...answer.targets.keys()] : []);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another attempt asks the same
   useEffect(() => {
     const silenced = heads ? heads.split(",") : [];
     const labels = JSON.parse(labelsKey) as string[];
@@ -155,7 +151,7 @@ export function useExplanation(
       clearTimeout(timer);
       stop();
     };
-  }, [ask, model, heads, labelsKey, attempt]);
+  }, [ask, model, heads, labelsKey]);
 
   useEffect(() => {
     if (!checking) return;

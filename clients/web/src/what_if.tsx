@@ -19,7 +19,7 @@ export function WhatIf({ target, firstLabel, silenced, silence, silences, onSile
     <div class="what-if">
       <label class="switch">
         <input type="checkbox" checked={silences} onChange={(event) => onSilences(event.currentTarget.checked)} />
-        What if? A click on a head silences it
+        What if? A click on a head silences it, at the cost of one more inference
       </label>
       {silenced.length > 0 && (
         <>
