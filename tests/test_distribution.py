@@ -77,6 +77,15 @@ print(*(weights_path(f"checkpoint:{name}") for name in shipped_checkpoints()))
     assert {"cifar100.safetensors", "digits.safetensors", "flowers102.safetensors"} <= set(hashes[0])
 
 
+def test_wheel_brings_the_page(archives: Path) -> None:
+    """The files of the page as they are in the source tree: nobody has to build it."""
+    source, folder = ROOT / "server", "headwise_server/ui/"
+    with zipfile.ZipFile(next(archives.glob("*.whl"))) as wheel:
+        contents = {name: wheel.read(name) for name in wheel.namelist() if name.startswith(folder)}
+    assert {f"{folder}index.html", f"{folder}page.js", f"{folder}page.css"} <= set(contents)
+    assert contents == {name: (source / name).read_bytes() for name in contents}
+
+
 @pytest.mark.parametrize(("cli", "extra"), [(client, "cli"), (server, "server"), (exporter, "exporter")])
 def test_command_checks_for_every_package_of_its_extra(cli: ModuleType, extra: str) -> None:
     """By the names they are imported by; `headwise[cli]` is in the other two."""

@@ -76,6 +76,7 @@ class Settings(BaseModel):
     repository: Path = setting("Folder of bundles, <name>/<version>/manifest.json.")
     listen: str = setting("host:port, [IPv6]:port or unix:/path; port 0 takes a free one.", "127.0.0.1:50051")
     http_listen: str | None = setting("host:port of HTTP and metrics; none unless given.", None)
+    ui: bool = setting("Serve a page for people at /ui/ of HTTP.", False)
     engine: str = setting(f"One of: {', '.join((AUTO, *MODULES))}; never another in silence.", AUTO)
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = setting(
         "Of Classify: auto for the fastest that passes the golden set; another is served, or the bundle is not.", "auto"
@@ -138,6 +139,12 @@ class Settings(BaseModel):
     def _is_address(cls, text: str) -> str:
         addresses.parse(text)
         return text
+
+    @model_validator(mode="after")
+    def _page_has_a_port(self) -> Self:
+        if self.ui and not self.http_listen:
+            raise ValueError("expected http_listen with ui, found none: the page is served over HTTP.")
+        return self
 
     @model_validator(mode="after")
     def _workers_can_share(self) -> Self:

@@ -76,7 +76,7 @@ def http_server(
     address = parse(settings.http_listen or "")
     assert isinstance(address, TcpAddress)  # noqa: S101  # the settings are checked
     config = uvicorn.Config(
-        application(state, reception, health_servicer),
+        application(state, reception, health_servicer, has_page=settings.ui),
         http=_Protocol,
         ws="none",
         lifespan="off",

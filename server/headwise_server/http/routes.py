@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headwise_server.errors import ServiceError
-from headwise_server.http import classification, explanation, open_inference, probes
+from headwise_server.http import classification, explanation, open_inference, page, probes
 from headwise_server.http.bodies import check_query
 from headwise_server.http.openapi import document
 from headwise_server.http.reception import METRICS, Endpoint, Handler, Received
@@ -68,6 +68,12 @@ def model_routes(health_servicer: health.aio.HealthServicer) -> Routes:
     }
 
 
+def page_routes() -> Routes:
+    """The page for people, whose files need no token: what it asks the server for does."""
+    answer = page.page_file(page.page_files())
+    return {(GET, "/"): page.to_page, (GET, "/ui"): page.to_page, (GET, "/ui/"): answer, (GET, "/ui/{file}"): answer}
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     """What Starlette refuses by itself."""
     refusal: ServiceError = NoSuchPath("expected a path of /openapi.json, found another.")
@@ -80,15 +86,19 @@ async def _refused(request: Request, error: Exception) -> Response:
     return error_response(refusal, request.url.path)
 
 
-def application(state: State, reception: Reception, health_servicer: health.aio.HealthServicer) -> Starlette:
+def application(
+    state: State, reception: Reception, health_servicer: health.aio.HealthServicer, *, has_page: bool
+) -> Starlette:
     """The paths as an ASGI application.
 
     Args:
         health_servicer: what is ready is what it says is serving.
+        has_page: whether the page for people is served as well.
     """
+    open_routes = {**probe_routes(health_servicer), **(page_routes() if has_page else {})}
     routes = [
         Route(path, Endpoint(state, reception, method, path, handler, admits=admits), methods=[method])
-        for admits, group in ((False, probe_routes(health_servicer)), (True, model_routes(health_servicer)))
+        for admits, group in ((False, open_routes), (True, model_routes(health_servicer)))
         for (method, path), handler in group.items()
     ]
     routes.sort(key=lambda route: ":" not in route.path)  # `NAME:classify` before a model of that name
