@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from headwise import Client
 from headwise.v1 import service_pb2 as pb
+from wire import tensor
 
 SECONDS = support.LONG_SECONDS
 OWN_CONNECTION = [
@@ -31,12 +32,6 @@ MIB = 2**20
 def own_channel(address: str) -> grpc.Channel:
     """A connection that is shared with no other channel, with no limit to messages."""
     return grpc.insecure_channel(address, options=OWN_CONNECTION)
-
-
-def tensor(image_YXC: np.ndarray) -> pb.Image:
-    """An image as a raw tensor."""
-    height, width, channels = image_YXC.shape
-    return pb.Image(tensor=pb.ImageTensor(height=height, width=width, channels=channels, data=image_YXC.tobytes()))
 
 
 def padded(png: bytes, size_bytes: int) -> bytes:

@@ -17,18 +17,14 @@ from headwise_server.errors import Internal, Overloaded
 from headwise_server.inference import Caller, State
 from headwise_server.loading import LoadSettings, load
 from headwise_server.memory import Memory
-from headwise_server.services.headwise import classify, explain
+from headwise_server.services.explain import explain
+from headwise_server.services.headwise import classify
 from support import png
+from wire import tensor
 
 SECONDS = support.LONG_SECONDS
 CALLER = Caller("somebody", None)
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), dtype=np.uint8)
-
-
-def tensor(image_YXC: np.ndarray) -> pb.Image:
-    """An image as a raw tensor."""
-    height, width, channels = image_YXC.shape
-    return pb.Image(tensor=pb.ImageTensor(height=height, width=width, channels=channels, data=image_YXC.tobytes()))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from headwise_server.http.replies import json_reply, message_json
 from headwise_server.inference import State
 from headwise_server.models import Model
 from headwise_server.replies import softmax, top_indices
-from headwise_server.services.headwise import explain as explain_images
+from headwise_server.services.explain import explain as explain_images
 
 SILENCED_TOP = 5  # labels that are named where heads are silent
 Names = Sequence[Mapping[str, Any]]
