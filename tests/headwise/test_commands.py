@@ -34,7 +34,7 @@ def test_explain_in_another_process_names_heads_and_their_labels(server: support
     """`headwise explain` on a PNG, server and client each in a process of its own."""
     command = [sys.executable, "-m", "headwise.cli", "explain", str(digit), "--server", server.address]
     process = processes.run(command, check=True)
-    for expected in ("encoder 1 head", "recognises over", "embedding", "biases", "logit", "They add up within"):
+    for expected in ("encoder 1 head", "recognises", "embedding", "biases", "logit", "They add up within"):
         assert expected in process.stdout
 
 
@@ -70,13 +70,53 @@ def test_explain_for_a_program_adds_up(server: support.ServerProcess, digit: Pat
 
 
 def test_table_adds_up_to_the_logit_though_heads_are_left_out(server: support.ServerProcess, digit: Path) -> None:
-    """Heads beyond those shown stand in one row together."""
-    result = headwise(server, "explain", digit, "--parts", "2", "--label", "4")
-    rows = [line.split("│")[1:3] for line in result.output.splitlines() if line.startswith("│")]
-    values = {name.strip(): float(value) for name, value in rows}
-    logit = values.pop("logit")
-    assert any("other head" in name for name in values)
-    assert sum(values.values()) == pytest.approx(logit, abs=0.01)
+    """Parts beyond those shown stand in one row together; shares add up to a hundred."""
+    result = headwise(server, "explain", digit, "--parts", "2", "--top-k", "1")
+    rows = [line.split("│")[1:4] for line in result.output.splitlines() if line.startswith("│")]
+    values = {name.strip(): float(value) for name, _, value in rows if value.strip()}
+    shares = [float(share.strip(" %")) for _, share, _ in rows if share.strip()]
+    above = values.pop("logit above mean")
+    assert any("other parts" in name for name in values)
+    assert sum(values.values()) == pytest.approx(above, abs=0.01)
+    assert sum(shares) == pytest.approx(100, abs=3)
+
+
+def test_explain_shows_maps_falls_silence_and_a_contrast(server: support.ServerProcess, digit: Path) -> None:
+    """What was asked for, each with what it is and is not."""
+    options = ("--label", "4", "--against", "9", "--maps", "--silence", "1.0", "--silence", "0.1")
+    result = headwise(server, "explain", digit, *options)
+    assert result.exit_code == 0, result.output
+    for expected in (
+        "rather than 9",
+        "difference",
+        "come from",
+        "not the region that matters",
+        "with the heads silent",
+    ):
+        assert expected in result.output
+    falls = headwise(server, "explain", digit, "--causal", "--parts", "9")
+    assert "fall" in falls.output
+    assert "(Spearman)" in falls.output
+    best = headwise(server, "explain", digit, "--against", "9")
+    assert best.exit_code == 0
+    assert best.output.count("rather than 9") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--silence", "first"), "expected ENCODER.HEAD"),
+        (("--silence", "7.7"), "expected a head that the model has kept"),
+        (("--against", "rose"), "expected a label of the model"),
+    ],
+)
+def test_wrong_option_of_explain_is_named(
+    server: support.ServerProcess, digit: Path, options: tuple[str, ...], expected: str
+) -> None:
+    """With what would be right."""
+    result = headwise(server, "explain", digit, *options)
+    assert result.exit_code == 2
+    assert expected in " ".join(result.output.replace("│", " ").split())
 
 
 def test_models_are_listed(server: support.ServerProcess) -> None:

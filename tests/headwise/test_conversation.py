@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from headwise import InvalidRequest, NotFound, TooLarge, Unavailable
 from headwise.conversation import REMEMBERED_MODELS, Call, Conversation
+from headwise.messages import Question
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.bundle_pb2 import Bundle, ImageInput
 
@@ -26,7 +27,11 @@ class Server:
         model = pb.ServedModel(name="digits", version="1", sha256=self.sha256)
         if call.method == "GetModel":
             expected = ImageInput(height=self.size, width=self.size, channels=1)
-            return pb.GetModelResponse(model=model, manifest=Bundle(input=expected, labels=["0"]))
+            manifest = Bundle(input=expected, labels=["0"])
+            manifest.head_cards.add(encoder=0, head=0, pruned=True)
+            manifest.head_cards.add(encoder=0, head=1, row=0)
+            manifest.head_cards.add(encoder=1, head=0, row=1)
+            return pb.GetModelResponse(model=model, manifest=manifest)
         images = call.request.images
         if len(images) > self.largest:
             raise TooLarge("too many images", WRONG)
@@ -35,7 +40,7 @@ class Server:
             raise InvalidRequest("another size", WRONG)
         if call.method == "Classify":
             return pb.ClassifyResponse(model=model, classifications=[pb.Classification() for _ in images])
-        explained = pb.Explanation(logits=bytes(4), probabilities=bytes(4))
+        explained = pb.Explanation(logits=bytes(4), probabilities=bytes(4), head_fields=bytes(8))
         return pb.ExplainResponse(model=model, explanations=[explained for _ in images])
 
     def drive(self, steps: Any) -> Any:
@@ -120,7 +125,18 @@ def test_refusal_for_another_reason_is_the_callers() -> None:
 def test_labels_are_checked_before_a_file_is_read() -> None:
     """The mistake that is cheaper to find is found first."""
     with pytest.raises(TypeError, match="expected a list of labels"):
-        Server().drive(Conversation().explain(["/nonexistent.png"], "38", "", "", 0))
+        Server().drive(Conversation().explain(["/nonexistent.png"], "", "", Question("38")))
+
+
+def test_heads_that_are_to_be_silent_are_named_by_encoder_and_number() -> None:
+    """Their rows are those of the model that then answers; one that it does not have is refused with those it has."""
+    server = Server()
+    server.drive(Conversation().explain([b"x"], "", "", Question(silenced_heads=[(1, 0), (0, 1)])))
+    assert server.methods() == ["GetModel", "Explain", "GetModel"]
+    asked = server.calls[1].request
+    assert (asked.model, asked.version, list(asked.silenced_heads)) == ("digits", "1", [1, 0])
+    with pytest.raises(ValueError, match=r"expected a head that the model has kept \(0\.1, 1\.0\), found 0\.0"):
+        server.drive(Conversation().explain([b"x"], "", "", Question(silenced_heads=[(0, 0)])))
 
 
 def test_names_are_asked_for_once_for_each_model() -> None:
@@ -128,7 +144,7 @@ def test_names_are_asked_for_once_for_each_model() -> None:
     server, conversation = Server(), Conversation()
     for sha256 in ("a", "a", "b", "a"):
         server.sha256 = sha256
-        server.drive(conversation.explain([b"x"], [], "", "", 0))
+        server.drive(conversation.explain([b"x"], "", "", Question()))
     assert server.methods() == ["Explain", "GetModel", "Explain", "Explain", "GetModel", "Explain"]
 
 
@@ -144,7 +160,7 @@ def test_version_retired_between_explanation_and_names_is_explained_by_its_succe
             return reply
 
     server = Retiring()
-    assert len(server.drive(Conversation().explain([b"x"], [], "", "", 0))) == 1
+    assert len(server.drive(Conversation().explain([b"x"], "", "", Question()))) == 1
     assert server.methods() == ["Explain", "GetModel", "Explain", "GetModel"]
 
 

@@ -5,11 +5,10 @@ from explained import explanation, mapped
 from headwise import tables
 from headwise.tables import BAR_WIDTH, NAMED_LABELS, _bar, _named, _signed_bar
 from hypothesis import given
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 
-def text(table: Table) -> str:
+def text(table: RenderableType) -> str:
     """As a wide terminal shows it."""
     console = Console(width=160)
     with console.capture() as captured:

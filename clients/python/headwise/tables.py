@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -135,15 +136,15 @@ def contrast(title: str, result: Explanation, target: int, against: int, shown_p
     )
 
 
-def token_map(part: Part) -> Table:
+def token_map(part: Part) -> Group:
     """A part's map, a cell for each token: for in blue, against in orange, the denser the more."""
     map_YX = np.zeros((0, 0)) if part.map_YX is None else part.map_YX
-    title = f"{part.name}: where its {part.contribution:+.3f} come from"
-    table = Table(title=_title(title), title_justify="left", show_header=False, padding=0, box=None)
     largest = max(1e-12, float(np.abs(map_YX).max(initial=0)))
-    for row_X in map_YX.tolist():
-        table.add_row(*(Text(2 * _shade(abs(value) / largest), _colour(value)) for value in row_X))
-    return table
+    rows = [
+        Text("").join(Text(2 * _shade(abs(value) / largest), _colour(value)) for value in row_X)
+        for row_X in map_YX.tolist()
+    ]
+    return Group(_title(f"{part.name}: where its {part.contribution:+.3f} come from"), *rows)
 
 
 def silenced(targets: Sequence[LabelScore], silent: Sequence[LabelScore]) -> Table:
