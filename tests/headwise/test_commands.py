@@ -86,20 +86,15 @@ def test_explain_shows_maps_falls_silence_and_a_contrast(server: support.ServerP
     options = ("--label", "4", "--against", "9", "--maps", "--silence", "1.0", "--silence", "0.1")
     result = headwise(server, "explain", digit, *options)
     assert result.exit_code == 0, result.output
-    for expected in (
-        "rather than 9",
-        "difference",
-        "come from",
-        "not the region that matters",
-        "with the heads silent",
-    ):
-        assert expected in result.output
+    shown = " ".join(result.output.split())
+    for expected in ("rather than 9", "difference", "come from", "not the region that matters", "heads silent"):
+        assert expected in shown
     falls = headwise(server, "explain", digit, "--causal", "--parts", "9")
     assert "fall" in falls.output
     assert "(Spearman)" in falls.output
     best = headwise(server, "explain", digit, "--against", "9")
     assert best.exit_code == 0
-    assert best.output.count("rather than 9") == 1
+    assert " ".join(best.output.split()).count("rather than 9") == 1
 
 
 @pytest.mark.parametrize(

@@ -86,16 +86,21 @@ def _parts(title: str, parts: Sequence[Part], shown_parts: int, last: tuple[str,
     table.add_column("part", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("logits", justify="right", no_wrap=True)
-    table.add_column(f"{'against':>{BAR_WIDTH // 2}}│for", min_width=BAR_WIDTH + 1, no_wrap=True)
     causal = not all(math.isnan(part.effect) for part in parts)
-    if causal:
+    if causal:  # two numbers side by side, and no room for bars in a narrow terminal
         table.add_column("fall", justify="right", no_wrap=True)
+    else:
+        table.add_column(f"{'against':>{BAR_WIDTH // 2}}│for", min_width=BAR_WIDTH + 1, no_wrap=True)
     table.add_column("recognises over the data set")
     largest = max(1e-12, *(abs(part.weight) for part in parts))
 
     def row(part: Part) -> None:
-        effect = [] if not causal else [Text("" if math.isnan(part.effect) else f"{part.effect:+.3f}")]
-        numbers = [Text(_share(part)), Text(f"{part.weight:+.3f}"), _signed_bar(part.weight / largest), *effect]
+        fall = Text("" if math.isnan(part.effect) else f"{part.effect:+.3f}")
+        numbers = [
+            Text(_share(part)),
+            Text(f"{part.weight:+.3f}"),
+            fall if causal else _signed_bar(part.weight / largest),
+        ]
         table.add_row(Text(part.name), *numbers, Text(_named(part.card.expert_labels) if part.card else ""))
 
     for part in parts[:shown_parts]:
@@ -106,7 +111,7 @@ def _parts(title: str, parts: Sequence[Part], shown_parts: int, last: tuple[str,
         row(Part(f"{len(rest)} other part{'s' * (len(rest) > 1)}", "others", total, total, shares))
     table.add_section()
     name, value, note = last
-    table.add_row(name, "", f"{value:+.3f}", "", *[""] * causal, note)
+    table.add_row(name, "", f"{value:+.3f}", "", note)
     return table
 
 
