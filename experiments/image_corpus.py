@@ -31,6 +31,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from headwise.cores import usable_cores
 from headwise.decoding import readable
 from headwise.v1.bundle_pb2 import COLOR_MODE_RGB, FRAMING_CENTER, RESAMPLING_BILINEAR, ImageInput
 from headwise_exporter.commands.console import progress
@@ -215,7 +216,7 @@ def main(
     name: Annotated[str | None, typer.Option(help="What the folder holds, for the record.")] = None,
     source: Annotated[Path | None, typer.Option(help="The archive it came from; its sha256 is recorded.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="File for the record.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Child processes.")] = len(os.sched_getaffinity(0)),
+    processes: Annotated[int, typer.Option(min=1, help="Child processes.")] = usable_cores(),
     seconds: Annotated[float, typer.Option(min=1, help="Limit for a file.")] = 120,
     memory_mib: Annotated[int, typer.Option(min=64, help="Limit for a child, beyond what it starts with.")] = 4096,
 ) -> None:

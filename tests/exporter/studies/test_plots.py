@@ -117,7 +117,7 @@ def test_few_heads_leave_room_for_the_titles() -> None:
     ]
     drawn = plots.expertise_map({"heads": heads}, NAMES)
     svg(drawn)
-    renderer = drawn._get_renderer()  # type: ignore[attr-defined]  # nothing public has it
+    renderer = drawn._get_renderer()  # nothing public has it
     for axes in drawn.axes:
         for title in (axes.xaxis.label, axes.yaxis.label):
             extent = title.get_window_extent(renderer)
