@@ -63,7 +63,7 @@ export function Card({ card, part, whole, causal, label }: CardProps) {
           <small>
             {" "}
             (n = {card.images} images
-            {card.pValue !== null && `; p = ${card.pValue.toFixed(3)} if its nodes were dealt to heads at random`})
+            {card.pValue !== null && `; p = ${card.pValue.toFixed(3)} against nodes dealt to heads at random`})
           </small>
         </dd>
       </dl>
