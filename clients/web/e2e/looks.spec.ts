@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import { expect, type Page } from "@playwright/test";
 import type { AxeResults } from "axe-core";
-import { explain, test } from "./server";
+import { explain, keptHead, test } from "./server";
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
@@ -31,7 +31,8 @@ for (const [width, colorScheme] of [
     test("nothing is cut off, and axe finds nothing serious", async ({ page, server }) => {
       await page.goto(`${server.url}/ui/`);
       expect(await serious(page)).toEqual([]);
-      await explain(page, server.url, "#head=0.0&against=8&silenced=0.0");
+      const head = await keptHead(server);
+      await explain(page, server.url, `#against=8&head=${head}&silenced=${head}`);
       await page.getByText(/→/).first().waitFor();
       await page.getByRole("button", { name: "Remove each head in turn" }).click();
       await page.locator("table.causal").waitFor();

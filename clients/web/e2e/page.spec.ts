@@ -1,11 +1,11 @@
-import { expect } from "@playwright/test";
-import { bmp, explain, picture, test } from "./server";
+import { expect, type Page } from "@playwright/test";
+import { headName } from "../src/arithmetic";
+import { bmp, explain, keptHead, picture, test } from "./server";
 
 const HEAD = "table.heads button";
-const first = "0.0"; // the tests' model keeps its first head
 
 /** The numbers of a column of the table of parts. */
-async function column(page: import("@playwright/test").Page, nth: number): Promise<number[]> {
+async function column(page: Page, nth: number): Promise<number[]> {
   const texts = await page.locator(`.waterfall tbody tr td:nth-child(${nth})`).allInnerTexts();
   return texts.map((text) => Number(text.replace("−", "-").replace("%", "").trim()));
 }
@@ -88,19 +88,21 @@ test("another label is explained, and two are compared", async ({ page, server }
 });
 
 test("pointing at a head shows its map and its card, and a click keeps them", async ({ page, server }) => {
+  const first = await keptHead(server);
+  const name = headName(first);
   await explain(page, server.url);
   const caption = page.locator(".side figcaption");
   await expect(caption).toContainText("All parts together");
   await page.locator(`[data-head="${first}"]`).hover();
-  await expect(caption).toContainText("encoder 0 head 0");
+  await expect(caption).toContainText(name);
   await expect(caption).toContainText("not “the region that matters”");
-  await expect(page.getByRole("img", { name: /Map of encoder 0 head 0: strongest/ })).toBeVisible();
+  await expect(page.getByRole("img", { name: `Map of ${name}: strongest` })).toBeVisible();
   await expect(page.locator(".card")).toContainText(/Recognises over the data set.*n = \d+ images/s);
   await page.locator("h1").hover();
   await expect(caption).toContainText("All parts together");
   await page.locator(`[data-head="${first}"]`).click();
   await page.locator("h1").hover();
-  await expect(caption).toContainText("encoder 0 head 0");
+  await expect(caption).toContainText(name);
 });
 
 test("everything is there for the keyboard alone", async ({ page, server }) => {
@@ -128,6 +130,7 @@ test("everything is there for the keyboard alone", async ({ page, server }) => {
 });
 
 test("heads are silenced by a click, the labels move, and all come back", async ({ page, server }) => {
+  const first = await keptHead(server);
   await explain(page, server.url);
   await page.getByLabel("What if?").check();
   await page.locator(`[data-head="${first}"]`).click();
@@ -149,9 +152,11 @@ test("the causal check states its cost, then sets effects beside contributions",
 });
 
 test("a link shows the same view of another picture, and what is not there is said", async ({ page, server }) => {
+  const first = await keptHead(server);
+  const name = headName(first);
   await explain(page, server.url, `#model=digits&label=7&against=1&head=${first}&silenced=${first},9.9`);
   await expect(page.getByRole("heading", { name: "Why “7” and not “1”" })).toBeVisible();
-  await expect(page.locator(".side figcaption")).toContainText("encoder 0 head 0");
+  await expect(page.locator(".side figcaption")).toContainText(name);
   await expect(page.locator(".what-if")).toContainText("Silent");
   await expect(page.getByText("what this model does not have: head 9.9")).toBeVisible();
 });

@@ -52,6 +52,16 @@ export async function start(...more: string[]): Promise<Running> {
   }
 }
 
+/** The first head that the model `digits` keeps, as the page names it. */
+export async function keptHead(server: Running): Promise<string> {
+  const { manifest } = (await (await fetch(`${server.url}/v1/models/digits`)).json()) as {
+    manifest: { head_cards: { encoder?: number; head?: number; row?: number }[] };
+  };
+  const card = manifest.head_cards.find(({ row }) => row === 0);
+  if (!card) throw new Error("the model keeps no head");
+  return `${card.encoder ?? 0}.${card.head ?? 0}`;
+}
+
 /** Tests with a server that all of them leave running. */
 export const test = base.extend<object, { server: Running }>({
   server: [

@@ -70,7 +70,7 @@ function Result({ target, check, shown }: { target: Target; check: CausalCheck; 
         <thead>
           <tr>
             <th scope="col">head</th>
-            <th scope="col">direct</th>
+            <th scope="col">adds directly to “{target.label}”</th>
             <th scope="col">when removed, “{target.label}” falls by</th>
           </tr>
         </thead>

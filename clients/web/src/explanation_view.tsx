@@ -121,7 +121,7 @@ export function ExplanationView(props: Props) {
             />
             <div class="beside">
               {model.tokenGrid && <div class="again">{seen}</div>}
-              <Card card={card} part={part} whole={ofWhole} causal={causal} />
+              <Card card={card} part={part} whole={ofWhole} causal={causal} label={target.label} />
             </div>
           </div>
           {model.tokenGrid ? (

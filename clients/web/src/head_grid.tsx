@@ -109,7 +109,7 @@ export function HeadGrid({ model, parts, whole, looked, silenced, silences, onLo
 }
 
 function described(card: HeadCard, value: number, whole: number | null, isSilenced: boolean): string {
-  const share = whole === null ? "" : ` (${perCent(value, whole)})`;
+  const share = whole === null ? "" : `, ${perCent(value, whole)}`;
   const recognises = card.expertLabels.length ? `; recognises ${few(card.expertLabels)} over the data set` : "";
   const name = headName(headId(card.encoder, card.head));
   return `${name}: ${signed(value, 2)} logits${share}${recognises}${isSilenced ? "; silenced" : ""}`;

@@ -32,10 +32,12 @@ interface CardProps {
   part: Part | null;
   whole: number | null;
   causal: CausalCheck | null;
+  /** That the causal check was made for. */
+  label: string;
 }
 
 /** A head: what it does to this picture, and what it recognises over the data set. */
-export function Card({ card, part, whole, causal }: CardProps) {
+export function Card({ card, part, whole, causal, label }: CardProps) {
   if (!card || !part) {
     return (
       <p class="card empty">
@@ -51,7 +53,7 @@ export function Card({ card, part, whole, causal }: CardProps) {
         <dt>In this picture</dt>
         <dd>
           {signed(part.value, 2)} logits{whole !== null && `, ${perCent(part.value, whole)}`}
-          {effect !== undefined && `; removed alone, the logit falls by ${signed(effect, 2)}`}
+          {effect !== undefined && `; when it alone is removed, the logit of “${label}” falls by ${signed(effect, 2)}`}
         </dd>
         <dt>Recognises over the data set</dt>
         <dd>
@@ -61,7 +63,7 @@ export function Card({ card, part, whole, causal }: CardProps) {
           <small>
             {" "}
             (n = {card.images} images
-            {card.pValue !== null && `; p = ${card.pValue.toFixed(3)} if its nodes were dealt to heads at random`})
+            {card.pValue !== null && `; p = ${card.pValue.toFixed(3)} against nodes dealt to heads at random`})
           </small>
         </dd>
       </dl>

@@ -19,7 +19,7 @@ interface Props {
 export function PictureView({ picture, model, map, of }: Props) {
   const { height, width, isGrey, isCropped } = model.input;
   return (
-    <div class="frame" style={{ aspectRatio: `${width} / ${height}` }}>
+    <div class={`frame ${map ? "mapped" : ""}`} style={{ aspectRatio: `${width} / ${height}` }}>
       <img
         src={picture.url}
         alt={`${picture.name}, as the model frames it`}
