@@ -31,7 +31,7 @@ from headwise_exporter.studies.speed import batches, timed_at, variant_title
 
 KINDS = {HEADS: BLUE, FEED_FORWARD_HIDDEN: ORANGE, FEED_FORWARD_OUT: GREEN}
 MASK_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
-MATRIX_LABEL_INCHES = 0.1
+MATRIX_LABEL_INCHES, MATRIX_INCHES = 0.1, 4.0  # a side of a confusion matrix, by label and at least
 SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
 MOST_CHANGES = 12  # labels that lost, and as many that gained
 Record = Mapping[str, Any]
@@ -82,7 +82,7 @@ def confusion_map(confusion_KK: NDArray[np.int64], label_names: Sequence[str]) -
     """
     order = _neighbours(confusion_KK)
     share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
-    side = MATRIX_LABEL_INCHES * len(order)
+    side = max(MATRIX_LABEL_INCHES * len(order), MATRIX_INCHES)
     drawn, axes = figure(2.6 + side, 1.4 + side)
     image = axes.imshow(100 * share_KK[order][:, order], cmap="cividis", norm=PowerNorm(0.5, 0, 100))
     names = short_names([label_names[label] for label in order])
