@@ -31,14 +31,13 @@ from deletion_curves import (
     SHARES,
     TILES,
     area,
+    curves_of_image,
     filling,
-    first_patches,
     logits_without,
     patch_of_pixel,
     ranks,
     steps,
     stride_pixels,
-    values,
 )
 from headwise_exporter.commands import console
 from headwise_exporter.commands.shared import set_threads
@@ -74,7 +73,7 @@ from torch import Tensor
 
 PLOT = "deletion.svg"
 BASELINES = {"to_centre": CENTRE, "to_random": RANDOM}
-# Ways to remove a patch; of all but the first only the fall of the logit is recorded.
+# Ways to remove a patch; of all but the first only the fall of the logit is recorded, of fewer images.
 CONDITIONS = ((TILES, MEAN), (TILES, BLURRED), (CENTRED, MEAN))
 FALL, DELETION_AREA, INSERTION_AREA = "fall", "deletion_area", "insertion_area"
 EARLY = SHARES.index(3 / 16)
@@ -139,31 +138,6 @@ def method_ranks(
     several = {CENTRE: near_T.expand(orders, -1), RANDOM: torch.zeros(orders, len(near_T))}
     of_methods = {name: scores_T.unsqueeze(0) for name, scores_T in scores.items()} | several
     return {method: ranks(of_methods[method], generator) for method in METHODS}
-
-
-def curves_of_image(
-    logits: Callable[[Tensor], Tensor], rank: Mapping[str, Tensor], label: int, put_back: bool
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Of each measure, by the names in `Curves`: fall and rise by method and step (M, S), and the fall without all."""
-    rank_OT = torch.cat(list(rank.values()))
-    tokens = rank_OT.shape[1]
-    first_OST = first_patches(rank_OT, steps(tokens))
-    removed_WOST = torch.stack((first_OST, ~first_OST) if put_back else (first_OST,))
-    none_and_all_2T = torch.tensor([[False], [True]]).expand(-1, tokens)
-    measured = values(logits(torch.cat((none_and_all_2T, removed_WOST.flatten(0, 2)))), label)
-    borders = np.cumsum([len(orders_OT) for orders_OT in rank.values()])[:-1]
-
-    def of_methods(of_orders_OS: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([orders_OS.mean(0) for orders_OS in np.split(of_orders_OS, borders)])
-
-    curves = {}
-    for name, of_masks in measured.items():
-        whole, empty = of_masks[:2]
-        without_OS, *with_OS = of_masks[2:].reshape(removed_WOST.shape[:3])
-        curves[name] = {"fall_NMS": of_methods(whole - without_OS), "whole_N": whole - empty}
-        if with_OS:
-            curves[name]["rise_NMS"] = of_methods(with_OS[0] - empty)
-    return curves
 
 
 def curves_of(
@@ -239,21 +213,23 @@ def rows_of(curves: Curves) -> list[dict[str, Any]]:
     ]
 
 
-def measure(model: CCT, data: LabelledImages, orders: int) -> dict[str, Any]:
-    """The whole record, but for the machine."""
+def measure(model: CCT, data: LabelledImages, fewer: int, orders: int) -> dict[str, Any]:
+    """The whole record, but for the machine; the first condition on all images, others on the first few."""
     labels_N, tokens = predicted(model, data), model.config.tokens
     with console.progress("explain", len(data), "images") as advance:
         scores, seconds = scores_of(model, data, labels_N, advance)
     tables = []
     for condition in CONDITIONS:
-        with console.progress(f"remove {' '.join(condition)}", len(data), "images") as advance:
-            of_measures, took = curves_of(model, data, labels_N, scores, condition, orders, advance)
+        some = data if condition == CONDITIONS[0] else data.chosen(torch.arange(min(fewer, len(data))))
+        with console.progress(f"remove {' '.join(condition)}", len(some), "images") as advance:
+            of_measures, took = curves_of(model, some, labels_N, scores, condition, orders, advance)
         seconds.setdefault(OCCLUSION, took)
         for name in MEASURES if condition == CONDITIONS[0] else (LOGIT,):
             curves = of_measures[name]
             whole = float(curves.whole_N.mean())
             patches, fill = condition
-            tables.append({"patches": patches, "fill": fill, "measure": name, "whole": whole, "rows": rows_of(curves)})
+            about = {"patches": patches, "fill": fill, "measure": name, "images": len(some), "whole": whole}
+            tables.append(about | {"rows": rows_of(curves)})
     costs = [
         dict(zip(("method", "forward", "backward"), (method, *passes(method, tokens)), strict=True))
         | {"seconds": seconds.get(method, 0.0)}
@@ -262,6 +238,7 @@ def measure(model: CCT, data: LabelledImages, orders: int) -> dict[str, Any]:
     return {
         "split": "validation",
         "images": len(data),
+        "fewer_images": min(fewer, len(data)),
         "accuracy": float((labels_N == data.labels_N).double().mean()),
         "image_size": model.config.image_size,
         "tokens_a_side": model.config.map_sides[-1],
@@ -318,13 +295,14 @@ def main(
     run: RunArgument,
     name: NameArgument,
     images: Annotated[int, typer.Option(min=2, help="Validation images, drawn at random.")] = 300,
+    fewer: Annotated[int, typer.Option(min=2, help="Of these, under all but the first way to remove patches.")] = 100,
     orders: Annotated[int, typer.Option(min=1, help="Of patches that a baseline scores alike.")] = ORDERS,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Measure, record and draw."""
     set_threads(1)
     data = split_images(trained_dataset(run, console.progress), "validation").sample(images)
-    record = measure(load_model(run / DENSE), data, orders)
+    record = measure(load_model(run / DENSE), data, fewer, orders)
     write_record(results / name / DELETION, record)
     plot(record, results / name / PLOT)
     console.out.print(table(record))

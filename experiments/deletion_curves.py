@@ -14,7 +14,7 @@ Shape suffixes: B images, C channels, Y rows, X columns, T tokens, M masks of an
 K labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 
 TILES, CENTRED = "tiles", "centred"
 MEAN, BLURRED = "mean", "blurred"
-SHARES = (1 / 16, 2 / 16, 3 / 16, 5 / 16, 8 / 16, 12 / 16)  # of the patches that are removed, or put back
+SHARES = (1 / 16, 3 / 16, 6 / 16, 10 / 16)  # of the patches that are removed, or put back
 LOGIT, ABOVE_MEAN, PROBABILITY = "logit", "logit_less_mean", "probability"
 MEASURES = (LOGIT, ABOVE_MEAN, PROBABILITY)  # of the predicted label; the mean is that of all labels' logits
 BATCH = 64
@@ -110,6 +110,37 @@ def ranks(scores_OT: Tensor, generator: torch.Generator) -> Tensor:
     shuffled_OT = scores_OT.gather(1, shuffle_OT)
     order_OT = shuffle_OT.gather(1, shuffled_OT.argsort(dim=1, descending=True, stable=True))
     return order_OT.argsort(1)
+
+
+def curves_of_image(
+    logits: Callable[[Tensor], Tensor], rank: Mapping[str, Tensor], label: int, put_back: bool
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Of each measure `fall_NMS` and `rise_NMS`, of one image (M, S), and `whole_N` (), the fall without any patch.
+
+    Args:
+        logits: of masks (M, T) that say what is removed.
+        rank: orders of the patches (O, T) by method; the mean over its orders is a method's.
+        put_back: whether patches are also put back into an empty image; without, there is no rise.
+    """
+    rank_OT = torch.cat(list(rank.values()))
+    tokens = rank_OT.shape[1]
+    first_OST = first_patches(rank_OT, steps(tokens))
+    removed_WOST = torch.stack((first_OST, ~first_OST) if put_back else (first_OST,))
+    none_and_all_2T = torch.tensor([[False], [True]]).expand(-1, tokens)
+    measured = values(logits(torch.cat((none_and_all_2T, removed_WOST.flatten(0, 2)))), label)
+    borders = np.cumsum([len(orders_OT) for orders_OT in rank.values()])[:-1]
+
+    def of_methods(of_orders_OS: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack([orders_OS.mean(0) for orders_OS in np.split(of_orders_OS, borders)])
+
+    curves = {}
+    for name, of_masks in measured.items():
+        whole, empty = of_masks[:2]
+        without_OS, *with_OS = of_masks[2:].reshape(removed_WOST.shape[:3])
+        curves[name] = {"fall_NMS": of_methods(whole - without_OS), "whole_N": whole - empty}
+        if with_OS:
+            curves[name]["rise_NMS"] = of_methods(with_OS[0] - empty)
+    return curves
 
 
 def area(curve_NMS: NDArray[np.float64], whole_N: NDArray[np.float64], shares: Sequence[float]) -> NDArray[np.float64]:

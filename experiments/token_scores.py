@@ -25,7 +25,7 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.snp import Probe
 from torch import Tensor, nn
 
-INTEGRATION_STEPS = 32
+INTEGRATION_STEPS = 16
 ALL_PARTS, CENTRED_PARTS = "exact maps, all parts", "exact maps, all parts, less the mean of all labels"
 ALL_HEADS, LAST_ENCODER = "exact maps, all heads", "exact maps, heads of the last encoder"
 STRONGEST_HEAD, REVERSED = "exact maps, strongest head", "exact maps, all heads, reversed"
