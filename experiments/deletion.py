@@ -16,6 +16,7 @@ puts them into docs/results.md.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,7 @@ from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.stages.run import DENSE, trained_dataset
 from headwise_exporter.studies.wording import p_value
 from numpy.typing import NDArray
-from paired_means import RESAMPLES, holm_adjusted, mean_interval, sign_p_value
+from paired_means import RESAMPLES, holm_adjusted, mean_interval, p_value_of_zero
 from records import DELETION, RESULTS, NameArgument, ResultsOption, RunArgument, write_record
 from rich import box
 from rich.table import Table
@@ -150,31 +151,35 @@ def curves_of(
     advance: Callable[[int], None],
 ) -> tuple[dict[str, Curves], float]:
     """Of each measure under one condition; and the seconds an image that occlusion takes."""
-    patches, fill = condition
+    (patches, fill), put_back = condition, condition == CONDITIONS[0]
     patch_YX = patch_of_pixel(model.config, patches)
-    near_T, generator = nearness(patch_YX), torch.Generator().manual_seed(0)
-    of_images, seconds = [], 0.0
+    near_T, of_images, seconds = nearness(patch_YX), [], 0.0
     for first in range(0, len(data), BATCH):
         chosen, images = batch(data, labels_N, first)
         fill_BCYX = filling(images.normalised_BCYX, fill, stride_pixels(model.config))
         start = time.process_time()
         scores_B = {OCCLUSION: occlusion(model, images, patch_YX, fill_BCYX)}
         seconds += time.process_time() - start
-        scores_B |= {name: in_patches(scored[chosen], patch_YX) for name, scored in scores.items()}
+        scores_B |= {name: in_patches(of_all[chosen], patch_YX) for name, of_all in scores.items()}
         for index, label in enumerate(images.labels_B.tolist()):
-            rank = method_ranks({name: of[index] for name, of in scores_B.items()}, near_T, orders, generator)
-            image_CYX, fill_CYX = images.normalised_BCYX[index], fill_BCYX[index]
-
-            def logits(removed_MT: Tensor, image: Tensor = image_CYX, filled: Tensor = fill_CYX) -> Tensor:
-                return logits_without(model, image, removed_MT, patch_YX, filled)
-
-            of_images.append(curves_of_image(logits, rank, label, condition == CONDITIONS[0]))
+            scored = {name: of_images_BT[index] for name, of_images_BT in scores_B.items()}
+            rank = method_ranks(scored, near_T, orders, torch.Generator().manual_seed(first + index))
+            logits = partial(logits_without, model, images.normalised_BCYX[index], fill_BCYX[index], patch_YX)
+            of_images.append(curves_of_image(logits, rank, label, put_back))
             advance(1)
-    stacked = {
-        measure: Curves(**{"rise_NMS": None} | {key: np.array([of[measure][key] for of in of_images]) for key in keys})
-        for measure, keys in of_images[0].items()
+
+    def stacked(measure: str, name: str) -> NDArray[np.float64]:
+        return np.array([of_image[measure][name] for of_image in of_images])
+
+    of_measures = {
+        measure: Curves(
+            stacked(measure, "fall_NMS"),
+            stacked(measure, "rise_NMS") if put_back else None,
+            stacked(measure, "whole_N"),
+        )
+        for measure in MEASURES
     }
-    return stacked, seconds / len(data)
+    return of_measures, seconds / len(data)
 
 
 def estimate(values_N: NDArray[np.float64]) -> dict[str, float]:
@@ -192,7 +197,7 @@ def compared(quantity_MN: NDArray[np.float64]) -> list[dict[str, Any]]:
         if method != baseline
     ]
     differences = {(row, to): quantity_MN[row] - quantity_MN[other] for row, to, other in pairs}
-    adjusted = holm_adjusted([sign_p_value(difference_N) for difference_N in differences.values()])
+    adjusted = holm_adjusted([p_value_of_zero(difference_N) for difference_N in differences.values()])
     rows: list[dict[str, Any]] = [estimate(values_N) for values_N in quantity_MN]
     for (row, to), difference_N, p in zip(differences, differences.values(), adjusted, strict=True):
         rows[row][to] = estimate(difference_N) | {"p_value": p}

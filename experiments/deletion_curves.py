@@ -29,7 +29,7 @@ MEAN, BLURRED = "mean", "blurred"
 SHARES = (1 / 16, 3 / 16, 6 / 16, 10 / 16)  # of the patches that are removed, or put back
 LOGIT, ABOVE_MEAN, PROBABILITY = "logit", "logit_less_mean", "probability"
 MEASURES = (LOGIT, ABOVE_MEAN, PROBABILITY)  # of the predicted label; the mean is that of all labels' logits
-BATCH = 64
+BATCH = 16  # masks at once, so few that activations stay in a processor's caches
 
 
 def stride_pixels(config: CCTConfig) -> int:
@@ -72,7 +72,7 @@ def filling(images_BCYX: Tensor, fill: str, stride: int) -> Tensor:
 
 
 def logits_without(
-    model: CCT, image_CYX: Tensor, removed_MT: Tensor, patch_YX: Tensor, fill_CYX: Tensor, batch: int = BATCH
+    model: CCT, image_CYX: Tensor, fill_CYX: Tensor, patch_YX: Tensor, removed_MT: Tensor, batch: int = BATCH
 ) -> Tensor:
     """Logits (M, K) of one image, under each mask without the patches that it removes; equal masks run once."""
     distinct_MT, place_M = torch.unique(removed_MT, dim=0, return_inverse=True)

@@ -1,6 +1,7 @@
 """Patches, their removal, and what methods are compared by."""
 
 from dataclasses import replace
+from functools import partial
 
 import deletion_curves
 import numpy as np
@@ -34,24 +35,21 @@ def test_tiles_are_squares_of_one_stride(config: CCTConfig) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.tokens} tokens")
 def test_receptive_fields_are_where_centred_patches_say(config: CCTConfig) -> None:
-    """The pixels that change a token lie around its centre, evenly as far as the image goes."""
+    """The rows that can change a token lie around its centre, in an image too large for its edges to matter."""
     torch.manual_seed(0)
-    tokenizer = Tokenizer(replace(config, image_size=4 * config.image_size))
+    large = replace(config, image_size=4 * config.image_size)
+    tokenizer, side = Tokenizer(large), large.map_sides[-1]
     for parameter in tokenizer.parameters():
         torch.nn.init.uniform_(parameter, 0.5, 1.0)
-    side = 4 * config.map_sides[-1]
-    image = (1 + torch.rand(1, config.channels, 4 * config.image_size, 4 * config.image_size)).requires_grad_()
     token = side // 2
-    # Every pixel that a maximum could be of: the largest of several random images.
-    seen_Y = torch.zeros(4 * config.image_size, dtype=torch.bool)
-    for _ in range(60):
-        image = torch.rand_like(image).requires_grad_()
+    seen_Y = torch.zeros(large.image_size, dtype=torch.bool)
+    for _ in range(60):  # a pool passes on the gradient of its largest value alone, and every value must have been it
+        image = torch.rand(1, large.channels, large.image_size, large.image_size, requires_grad=True)
         tokens_BTD = tokenizer(image)[0]
         (gradient,) = torch.autograd.grad(tokens_BTD[0, token * side + token].sum(), image)
         seen_Y |= gradient.abs().sum((0, 1, 3)) > 0
-    rows = seen_Y.nonzero().flatten()
-    middle = (int(rows.min()) + int(rows.max())) / 2
-    assert middle == deletion_curves.first_centre(config) + token * deletion_curves.stride_pixels(config)
+    first, last = seen_Y.nonzero().flatten()[[0, -1]].tolist()
+    assert (first + last) / 2 == deletion_curves.first_centre(config) + token * deletion_curves.stride_pixels(config)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.tokens} tokens")
@@ -84,7 +82,7 @@ def test_removed_pixels_are_those_of_the_filling(fill: str) -> None:
     mixed = image.clone()
     mixed[..., 8:16, 8:16] = filled[..., 8:16, 8:16]
     expected_MK = model(torch.cat((image, filled, mixed, mixed)))[0].detach()
-    logits_MK = deletion_curves.logits_without(model, image[0], removed_MT, patch_YX, filled[0])
+    logits_MK = deletion_curves.logits_without(model, image[0], filled[0], patch_YX, removed_MT)
     torch.testing.assert_close(logits_MK, expected_MK, atol=1e-4, rtol=1e-4)
 
 
@@ -147,9 +145,7 @@ def test_several_orders_of_a_method_count_as_their_mean() -> None:
     image, patch_YX = image_of(SIXTEEN_TOKENS)[0], deletion_curves.patch_of_pixel(SIXTEEN_TOKENS, TILES)
     rank_OT = deletion_curves.ranks(torch.zeros(3, 16), torch.Generator().manual_seed(0))
 
-    def logits(removed_MT: torch.Tensor) -> torch.Tensor:
-        return deletion_curves.logits_without(model, image, removed_MT, patch_YX, torch.zeros_like(image))
-
+    logits = partial(deletion_curves.logits_without, model, image, torch.zeros_like(image), patch_YX)
     rank = {"all": rank_OT} | {str(index): rank_OT[index : index + 1] for index in range(3)}
     for of_measure in deletion_curves.curves_of_image(logits, rank, 2, put_back=False).values():
         assert set(of_measure) == {"fall_NMS", "whole_N"}

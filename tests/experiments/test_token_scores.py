@@ -111,7 +111,7 @@ def test_occlusion_is_the_fall_without_each_patch(model: CCT, images: token_scor
     masks_MT = torch.cat((torch.zeros(1, 16, dtype=torch.bool), torch.eye(16, dtype=torch.bool)))
     for index, label in enumerate(images.labels_B.tolist()):
         logits_MK = deletion_curves.logits_without(
-            model, images.normalised_BCYX[index], masks_MT, PATCHES, fill_BCYX[index]
+            model, images.normalised_BCYX[index], fill_BCYX[index], PATCHES, masks_MT
         )
         torch.testing.assert_close(fall_BT[index], logits_MK[0, label] - logits_MK[1:, label], atol=1e-4, rtol=1e-3)
 
