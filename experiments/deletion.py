@@ -38,7 +38,6 @@ from deletion_curves import (
     patch_of_pixel,
     ranks,
     steps,
-    stride_pixels,
 )
 from headwise_exporter.commands import console
 from headwise_exporter.commands.shared import set_threads
@@ -156,7 +155,7 @@ def curves_of(
     near_T, of_images, seconds = nearness(patch_YX), [], 0.0
     for first in range(0, len(data), BATCH):
         chosen, images = batch(data, labels_N, first)
-        fill_BCYX = filling(images.normalised_BCYX, fill, stride_pixels(model.config))
+        fill_BCYX = filling(images.normalised_BCYX, fill, model.config.token_grid.stride_pixels)
         start = time.process_time()
         scores_B = {OCCLUSION: occlusion(model, images, patch_YX, fill_BCYX)}
         seconds += time.process_time() - start
@@ -224,7 +223,7 @@ def measure(model: CCT, data: LabelledImages, fewer: int, orders: int) -> dict[s
     with console.progress("explain", len(data), "images") as advance:
         scores, seconds = scores_of(model, data, labels_N, advance)
     tables = []
-    for condition in CONDITIONS:
+    for condition in CONDITIONS if fewer else CONDITIONS[:1]:
         some = data if condition == CONDITIONS[0] else data.chosen(torch.arange(min(fewer, len(data))))
         with console.progress(f"remove {' '.join(condition)}", len(some), "images") as advance:
             of_measures, took = curves_of(model, some, labels_N, scores, condition, orders, advance)
@@ -247,7 +246,7 @@ def measure(model: CCT, data: LabelledImages, fewer: int, orders: int) -> dict[s
         "accuracy": float((labels_N == data.labels_N).double().mean()),
         "image_size": model.config.image_size,
         "tokens_a_side": model.config.map_sides[-1],
-        "stride_pixels": stride_pixels(model.config),
+        "stride_pixels": model.config.token_grid.stride_pixels,
         "shares": SHARES,
         "patches": steps(tokens),
         "orders": orders,
@@ -300,7 +299,7 @@ def main(
     run: RunArgument,
     name: NameArgument,
     images: Annotated[int, typer.Option(min=2, help="Validation images, drawn at random.")] = 300,
-    fewer: Annotated[int, typer.Option(min=2, help="Of these, under all but the first way to remove patches.")] = 100,
+    fewer: Annotated[int, typer.Option(help="Of these, under all but the first way to remove patches; 0: not.")] = 100,
     orders: Annotated[int, typer.Option(min=1, help="Of patches that a baseline scores alike.")] = ORDERS,
     results: ResultsOption = RESULTS,
 ) -> None:

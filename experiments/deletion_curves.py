@@ -32,28 +32,13 @@ MEASURES = (LOGIT, ABOVE_MEAN, PROBABILITY)  # of the predicted label; the mean 
 BATCH = 16  # masks at once, so few that activations stay in a processor's caches
 
 
-def stride_pixels(config: CCTConfig) -> int:
-    """From a token to the next one."""
-    stride: int = (2 * config.conv_stride) ** (1 + len(config.conv_hidden_channels))
-    return stride
-
-
-def first_centre(config: CCTConfig) -> float:
-    """Position of the pixel that the first token's receptive field is centred on, in both directions."""
-    centre, step = 0.0, 1
-    for _ in range(1 + len(config.conv_hidden_channels)):
-        centre += step * ((config.conv_kernel - 1) / 2 - config.conv_padding)
-        step *= 2 * config.conv_stride  # a pool of 3 with padding 1 is centred on every other place
-    return centre
-
-
 def patch_of_pixel(config: CCTConfig, patches: str) -> Tensor:
     """Index of the token that each pixel belongs to (Y, X), tokens row by row."""
-    side, stride = config.map_sides[-1], stride_pixels(config)
-    pixel_Y = torch.arange(config.image_size)
-    start = {TILES: 0.0, CENTRED: first_centre(config) - stride / 2}[patches]
-    row_Y = ((pixel_Y - start) / stride).floor().long().clamp(0, side - 1)
-    return row_Y.unsqueeze(1) * side + row_Y
+    grid = config.token_grid
+    center_Y = torch.arange(config.image_size) + 0.5
+    start = {TILES: 0.0, CENTRED: grid.first_center_pixels - grid.stride_pixels / 2}[patches]
+    row_Y = ((center_Y - start) / grid.stride_pixels).floor().long().clamp(0, grid.rows - 1)
+    return row_Y.unsqueeze(1) * grid.columns + row_Y
 
 
 def patch_centres(patch_YX: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import support
 import torch
 from deletion_curves import CENTRED, LOGIT, SHARES, TILES
-from headwise_exporter.model.cct import CCT, Tokenizer
+from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.config import CCTConfig, cct_7_7x2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,36 +28,17 @@ def image_of(config: CCTConfig, seed: int = 0) -> torch.Tensor:
 def test_tiles_are_squares_of_one_stride(config: CCTConfig) -> None:
     """As many as there are tokens, row by row."""
     patch_YX = deletion_curves.patch_of_pixel(config, TILES)
-    stride = deletion_curves.stride_pixels(config)
+    stride = config.token_grid.stride_pixels
     assert torch.bincount(patch_YX.flatten()).tolist() == [stride**2] * config.tokens
     assert (patch_YX[0, 0], patch_YX[0, stride], patch_YX[stride, 0]) == (0, 1, config.map_sides[-1])
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.tokens} tokens")
-def test_receptive_fields_are_where_centred_patches_say(config: CCTConfig) -> None:
-    """The rows that can change a token lie around its centre, in an image too large for its edges to matter."""
-    torch.manual_seed(0)
-    large = replace(config, image_size=4 * config.image_size)
-    tokenizer, side = Tokenizer(large), large.map_sides[-1]
-    for parameter in tokenizer.parameters():
-        torch.nn.init.uniform_(parameter, 0.5, 1.0)
-    token = side // 2
-    seen_Y = torch.zeros(large.image_size, dtype=torch.bool)
-    for _ in range(60):  # a pool passes on the gradient of its largest value alone, and every value must have been it
-        image = torch.rand(1, large.channels, large.image_size, large.image_size, requires_grad=True)
-        tokens_BTD = tokenizer(image)[0]
-        (gradient,) = torch.autograd.grad(tokens_BTD[0, token * side + token].sum(), image)
-        seen_Y |= gradient.abs().sum((0, 1, 3)) > 0
-    first, last = seen_Y.nonzero().flatten()[[0, -1]].tolist()
-    assert (first + last) / 2 == deletion_curves.first_centre(config) + token * deletion_curves.stride_pixels(config)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.tokens} tokens")
 def test_centred_patches_are_of_the_nearest_token(config: CCTConfig) -> None:
     """In rows and in columns alike."""
     patch_YX, side = deletion_curves.patch_of_pixel(config, CENTRED), config.map_sides[-1]
-    centres = deletion_curves.first_centre(config) + deletion_curves.stride_pixels(config) * torch.arange(side)
-    away_YS = (torch.arange(config.image_size).unsqueeze(1) - centres).abs()
+    centers_S = config.token_grid.first_center_pixels + config.token_grid.stride_pixels * torch.arange(side)
+    away_YS = (torch.arange(config.image_size).unsqueeze(1) + 0.5 - centers_S).abs()
     chosen_Y = patch_YX[:, 0] // side
     torch.testing.assert_close(away_YS.gather(1, chosen_Y.unsqueeze(1)).squeeze(1), away_YS.min(1).values)
     assert torch.equal(patch_YX.T // side, patch_YX % side)
