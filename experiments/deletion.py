@@ -226,7 +226,7 @@ def measure(model: CCT, data: LabelledImages, fewer: int, orders: int) -> dict[s
     for condition in CONDITIONS if fewer else CONDITIONS[:1]:
         some = data if condition == CONDITIONS[0] else data.chosen(torch.arange(min(fewer, len(data))))
         with console.progress(f"remove {' '.join(condition)}", len(some), "images") as advance:
-            of_measures, took = curves_of(model, some, labels_N, scores, condition, orders, advance)
+            of_measures, took = curves_of(model, some, labels_N[: len(some)], scores, condition, orders, advance)
         seconds.setdefault(OCCLUSION, took)
         for name in MEASURES if condition == CONDITIONS[0] else (LOGIT,):
             curves = of_measures[name]

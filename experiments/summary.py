@@ -118,7 +118,7 @@ def expert_agreement(seeds: Record) -> list[EncoderAgreement]:
 def outcome(difference: Record) -> str:
     """What a paired difference shows, its p-value being adjusted for all that were looked at."""
     if difference["p_value"] >= SIGNIFICANT:
-        return "no different from"
+        return "not shown to differ from"
     return "better than" if difference["mean"] > 0 else "worse than"
 
 

@@ -79,7 +79,7 @@ def test_agreement_is_a_mean_over_pairs_that_share_labels() -> None:
 
 @pytest.mark.parametrize(
     ("mean", "p_value", "words"),
-    [(0.1, 0.01, "better than"), (-0.1, 0.01, "worse than"), (5.0, 0.05, "no different from")],
+    [(0.1, 0.01, "better than"), (-0.1, 0.01, "worse than"), (5.0, 0.05, "not shown to differ from")],
 )
 def test_outcome_goes_by_the_adjusted_p_value(mean: float, p_value: float, words: str) -> None:
     """However large the difference is."""
