@@ -27,6 +27,7 @@ from headwise_exporter.studies.validation import without_pictures
 from headwise_exporter.studies.wording import FILTERS
 from jinja2 import Environment, StrictUndefined
 from records import (
+    DELETION,
     FINE_TUNING,
     IMAGES_TO_MEASURE_ON,
     MASKED_TRAINING,
@@ -42,7 +43,7 @@ from records import (
     read_record,
     write_record,
 )
-from summary import expert_agreement, few_labels, label_gains
+from summary import deletion_verdict, expert_agreement, few_labels, label_gains, outcome
 
 PAGE = ROOT / "docs/results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
@@ -90,8 +91,9 @@ def results_page(results: Path) -> str:
     """docs/results.md, from every record there is."""
     shown = [summarised(study, results) for study in studies(results)]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters.update(FILTERS)
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(studies=shown)
+    environment.filters.update({**FILTERS, "deletion_verdict": deletion_verdict, "outcome": outcome})
+    deletions = [read_record(path) | {"name": path.parent.name} for path in sorted(results.glob(f"*/{DELETION}"))]
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(studies=shown, deletions=deletions)
 
 
 def main(

@@ -14,7 +14,7 @@ TRAINING, STUDY, TEACHER = "training.json", "study.json", "teacher.json"
 # What this folder's other scripts record of a data set beside these.
 SEEDS, IMAGES_TO_MEASURE_ON = "seeds.json", "images_to_measure_on.json"
 FINE_TUNING, MASKED_TRAINING, RECOVERY = "fine_tuning.json", "masked_training.json", "recovery.json"
-SPECIALISE = "specialise.json"
+SPECIALISE, DELETION = "specialise.json", "deletion.json"
 
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a trained run.")]
 MeasuredRunArgument = Annotated[Path, typer.Argument(help="Folder of a measured run.")]

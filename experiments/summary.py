@@ -7,6 +7,8 @@ profits from being chosen; the side with more choices, SNPs, profits more. `perm
 `few_labels`: the smallest share of hidden nodes that was tried for subsets of the labels, by several criteria.
 
 `expert_agreement`: how far other trainings name the same experts, encoder by encoder.
+
+`deletion_verdict`: whether patches that a method names matter more than those that a baseline names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +17,8 @@ from itertools import groupby
 from typing import Any
 
 from headwise_exporter.pruning.names import DENSE, GRADUAL, PERMUTED
+from headwise_exporter.studies.verdicts import SIGNIFICANT
+from headwise_exporter.studies.wording import p_value
 
 LABEL_BLIND = ("random", "magnitude", "wanda")
 CRITERIA = ("snp", "taylor", "magnitude", "random")
@@ -109,3 +113,24 @@ def expert_agreement(seeds: Record) -> list[EncoderAgreement]:
         significant = sum(row["p_value"] < 0.05 for row in pairs)
         agreements.append(EncoderAgreement(encoder, agreement, by_chance, len(pairs), significant))
     return agreements
+
+
+def outcome(difference: Record) -> str:
+    """What a paired difference shows, its p-value being adjusted for all that were looked at."""
+    if difference["p_value"] >= SIGNIFICANT:
+        return "not shown to differ from"
+    return "better than" if difference["mean"] > 0 else "worse than"
+
+
+def deletion_verdict(record: Record, method: str) -> str:
+    """A sentence on the fall of the logit under the first way to remove patches."""
+    rows = {row["method"]: row["fall"] for row in record["tables"][0]["rows"]}
+    own = rows[method]
+    against = (
+        f"{outcome(own[to])} {words} ({rows[baseline]['mean']:.2f}, p {p_value(own[to]['p_value'])})"
+        for to, baseline, words in (
+            ("to_random", "random", "random patches"),
+            ("to_centre", "centre of the photo", "the centre"),
+        )
+    )
+    return f"{method} {own['mean']:.2f}: {', '.join(against)}"

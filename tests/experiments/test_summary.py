@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from summary import Best, EncoderAgreement, expert_agreement, few_labels, label_gains
+import pytest
+from summary import (
+    Best,
+    EncoderAgreement,
+    deletion_verdict,
+    expert_agreement,
+    few_labels,
+    label_gains,
+    outcome,
+)
 
 
 def result(share: float, mask_by: str, at_once: float, trained: float) -> dict[str, Any]:
@@ -66,3 +75,24 @@ def test_agreement_is_a_mean_over_pairs_that_share_labels() -> None:
         EncoderAgreement(0, 0.625, 0.25, 2, 1),
         EncoderAgreement(1, 0.625, 0.25, 2, 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "p_value", "words"),
+    [(0.1, 0.01, "better than"), (-0.1, 0.01, "worse than"), (5.0, 0.05, "not shown to differ from")],
+)
+def test_outcome_goes_by_the_adjusted_p_value(mean: float, p_value: float, words: str) -> None:
+    """However large the difference is."""
+    assert outcome({"mean": mean, "p_value": p_value}) == words
+
+
+def test_deletion_verdict_names_both_baselines_with_their_means() -> None:
+    """Of the fall under the first way to remove patches."""
+    rows = [
+        {"method": "maps", "fall": {"mean": 0.83, "to_centre": {"mean": -0.4, "p_value": 0.0004}}},
+        {"method": "centre of the photo", "fall": {"mean": 1.27}},
+        {"method": "random", "fall": {"mean": 0.54}},
+    ]
+    rows[0]["fall"]["to_random"] = {"mean": 0.29, "p_value": 0.02}
+    verdict = deletion_verdict({"tables": [{"rows": rows}, {"rows": []}]}, "maps")
+    assert verdict == "maps 0.83: better than random patches (0.54, p 0.020), worse than the centre (1.27, p <0.001)"
