@@ -1,7 +1,7 @@
 """What Explain says of one photo: the picture and the table of the README, from one recorded reply.
 
     exporter build --dataset flowers102 --init checkpoint:flowers102 --epochs 0 --mask-by none --criterion taylor \
-        --set prune.epochs=3 --set findings.draws=10
+        --set prune.removal=budget --set prune.epochs=3 --set findings.draws=10
     headwise-server --repository models --engine onnxruntime &
     python experiments/explain_photo.py --server localhost:50051
 
@@ -101,10 +101,9 @@ def draw_parts(axes: Axes, result: Explanation, target: int, limit: float) -> No
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_title(f"{score.label}, {LABELS[score.label]}: {100 * score.probability:.0f} %", fontsize=9)
     above = score.logit - float(result.logits_K.mean())
-    title = f"{score.label}, {LABELS[score.label]}: {100 * score.probability:.0f} %, logit {above:+.2f} above the mean"
-    axes.set_title(title, fontsize=9)
-    axes.set(xlim=(-limit, limit), xlabel="against  ←  part of the logit  →  for")
+    axes.set(xlim=(-limit, limit), xlabel=f"against  ←  parts of {above:+.2f}, the logit above the mean  →  for")
 
 
 @styled
