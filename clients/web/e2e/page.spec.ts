@@ -71,7 +71,7 @@ test("of several pictures each is explained when it is chosen", async ({ page, s
 });
 
 test("a photo of many pixels is sent as it is", async ({ page, server }) => {
-  const large = { ...picture, buffer: bmp(1200, (row, column) => ((row * column) % 97) / 97) };
+  const large = { ...picture, buffer: bmp(600, (row, column) => ((row * column) % 97) / 97) };
   await explain(page, server.url, "", large);
   await expect(page.locator(".claim")).toBeVisible();
 });

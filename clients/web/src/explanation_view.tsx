@@ -86,7 +86,9 @@ export function ExplanationView(props: Props) {
         {model.tokenGrid && (
           <label class="switch">
             <input type="checkbox" checked={hasMap} onChange={(event) => setHasMap(event.currentTarget.checked)} />
-            Show the map: <span class="for-text">■ for</span>, <span class="against-text">▨ against</span>
+            <span>
+              Show the map: <span class="for-text">■ for</span>, <span class="against-text">▨ against</span>
+            </span>
           </label>
         )}
         {labels}
