@@ -103,7 +103,8 @@ def draw_parts(axes: Axes, result: Explanation, target: int, limit: float) -> No
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_title(f"{score.label}, {LABELS[score.label]}: {100 * score.probability:.0f} %", fontsize=9)
     above = score.logit - float(result.logits_K.mean())
-    axes.set(xlim=(-limit, limit), xlabel=f"against  ←  parts of {above:+.2f} above the mean  →  for")
+    axes.set_xlim(-limit, limit)
+    axes.set_xlabel(f"against  ←  parts of {above:+.2f} above the mean  →  for", fontsize=9)
 
 
 @styled
