@@ -106,6 +106,13 @@ def test_workers_need_a_port(listen: str) -> None:
         resolve({"repository": "m", "workers": 2, "listen": listen}, {}, {}, None)
 
 
+def test_page_needs_the_port_of_http() -> None:
+    """There is nowhere else to serve it."""
+    with pytest.raises(SettingsError, match="expected http_listen with ui, found none"):
+        resolve({"repository": "models", "ui": True}, {}, {}, None)
+    assert resolve({"repository": "models", "ui": True, "http_listen": "127.0.0.1:0"}, {}, {}, None).settings.ui
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
