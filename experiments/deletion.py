@@ -275,7 +275,7 @@ def table(record: Mapping[str, Any]) -> Table:
 
 def plot(record: Mapping[str, Any], path: Path) -> None:
     """Fall and rise of the logit against the share of the patches, under the first condition."""
-    from headwise_exporter.studies.plots import STYLE, STYLES
+    from headwise_exporter.studies.drawing import STYLE, STYLES
     from matplotlib import pyplot
 
     shown = record["tables"][0]
