@@ -134,7 +134,7 @@ def test_output_fits_the_terminals_encoding(words: tuple[str, ...], encoding: di
 def test_text_that_an_encoding_lacks_is_escaped_and_bars_are_drawn_plainly() -> None:
     """Any script can be read again, and columns keep their width."""
     text = ascii("█│ 数 \udce9")
-    code = f"from headwise.entry import _output\nwith _output(): print({text})"
+    code = f"from headwise.entry import _output\nwith _output('headwise'): print({text})"
     assert run(code, PYTHONIOENCODING="ascii").stdout == "#| \\u6570 \\udce9\n"
 
 

@@ -46,7 +46,7 @@ class Biased:
     def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """The real outputs with an error in the first label of every image."""
         time.sleep(0.01 if self.precision == "f32" else 0.0)
-        outputs = self.inner.run(images_NYXC)
+        outputs = self.inner.run(images_NYXC, **others)
         outputs["logits"] = outputs["logits"] + self.error * np.eye(10, dtype=np.float32)[0]
         return outputs
 

@@ -44,7 +44,7 @@ class Late:
     def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """The real outputs, late."""
         time.sleep(0.02)
-        return self.inner.run(images_NYXC)
+        return self.inner.run(images_NYXC, **others)
 
 
 def slowed(name: str, *precisions: Precision) -> Engine:
@@ -167,5 +167,7 @@ def test_gpu_engine_takes_the_float16_graph(bundle: Path, tmp_path: Path) -> Non
         return Late(session) if precision == "f32" else session
 
     model = load(copy, Engine("tensorrt", open_session, lambda: None), "auto")
-    assert opened == [("classify.onnx", "f32"), ("classify.fp16.onnx", "f16"), ("explain.onnx", "f32")]
+    others = [(graph, "f32") for graph in ("explain.onnx", "maps.onnx", "silenced.onnx")]
+    assert opened == [("classify.onnx", "f32"), ("classify.fp16.onnx", "f16"), *others]
+    assert not any(isinstance(session, str) for session in model.further.values())
     assert (model.classify.precision, model.explain.precision) == ("f16", "f32")

@@ -305,7 +305,7 @@ class Slow:
     def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
         """The real outputs, late."""
         time.sleep(self.seconds)
-        outputs: Outputs = self.inner.run(images_NYXC)
+        outputs: Outputs = self.inner.run(images_NYXC, **others)
         return outputs
 
 
