@@ -16,6 +16,7 @@ from headwise import Client
 from headwise.bundle import BundleError, file_sha256, read_manifest, write_manifest
 from headwise_server import loading
 from headwise_server.engines import Engine, EngineError, Outputs, Precision, Session, create
+from headwise_server.errors import NotInBundle
 from headwise_server.loading import LoadSettings
 from headwise_server.models import Model
 
@@ -51,6 +52,18 @@ class Biased:
         return outputs
 
 
+class Doubled:
+    """A session that gives twice one of its outputs."""
+
+    def __init__(self, inner: Session, output: str) -> None:
+        self.inner, self.output, self.precision = inner, output, inner.precision
+
+    def run(self, images_NYXC: np.ndarray, **others: np.ndarray) -> Outputs:
+        """The real outputs but for that one."""
+        outputs = self.inner.run(images_NYXC, **others)
+        return outputs | {self.output: 2 * outputs[self.output]}
+
+
 def biased_engine(full: float, reduced: float) -> Engine:
     """An engine with an error in float32 and another in bf16."""
     return Engine(
@@ -66,6 +79,32 @@ def test_bundle_is_loaded_by_name_and_version(bundle: Path) -> None:
     served = model.served(model.classify)
     assert (served.name, served.version, served.engine, served.precision) == ("digits", "1", "onnxruntime", "f32")
     assert served.sha256 == file_sha256(bundle / "manifest.json")
+
+
+def test_bundle_of_an_older_release_is_served_without_maps(copy: Path) -> None:
+    """Its graphs are the two that it has; what needs the others is refused with the reason."""
+    manifest = read_manifest(copy)
+    for graph in ("maps.onnx", "silenced.onnx"):
+        (copy / graph).unlink()
+    support.rehash(copy, manifest)
+    model = load(copy)
+    for graph in ("maps.onnx", "silenced.onnx"):
+        with pytest.raises(NotInBundle, match=f"with {graph}, found it without: its bundle was"):
+            model.graph(graph)
+
+
+def test_graph_of_maps_that_does_not_pass_is_left_out(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Maps that do not add up: all else is served, the log says why, and so does each refusal."""
+
+    def open_session(path: Path, precision: Precision, streams: int, cache: Path) -> Session:
+        session = create("onnxruntime").open_session(path, precision, streams, cache)
+        return Doubled(session, "head_maps") if path.name == "maps.onnx" else session
+
+    model = load(bundle, Engine("doubled", open_session, lambda: None))
+    model.graph("silenced.onnx")
+    assert "requests that need it are refused" in caplog.text
+    with pytest.raises(NotInBundle, match=r"it does not pass here: .* golden set differs by"):
+        model.graph("maps.onnx")
 
 
 @pytest.mark.parametrize("name", ["classify.onnx", "explain.onnx", "weights.bin", "golden.npz"])
