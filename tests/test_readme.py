@@ -105,6 +105,8 @@ def test_speeds_are_those_of_the_records() -> None:
     onnxruntime, openvino = ([ratio[f"{name} f32", batch] for batch in (1, 8)] for name in ("onnxruntime", "openvino"))
     assert f"costs {onnxruntime[0]} Classify in ONNX Runtime and {openvino[0]} in OpenVINO at batch 1" in text
     assert f"{onnxruntime[1]} and {openvino[1]} at batch 8" in text
+    maps = [f"{row['maps']['ratio']:.2f}" for row in LATENCY["rows"]]
+    assert f"with maps of {LATENCY['targets']} labels {min(maps)} to {max(maps)} x" in text
     assert f"n = {THROUGHPUT['rounds']} and {LATENCY['rounds']} rounds" in text
     assert f"{THROUGHPUT['machine']['cores']} cores of an {THROUGHPUT['machine']['processor']}" in text
 
