@@ -116,7 +116,7 @@ def grad_cam(model: CCT, images: Images) -> Scores:
     """At what the last encoder's attention reads (B, T)."""
     seamed = copy.deepcopy(model)
     last, transposed = seamed.encoders[-1], Transposed()
-    setattr(last, "pre_norm", nn.Sequential(last.pre_norm, transposed, Transposed()))  # noqa: B010 (another type)
+    setattr(last, "pre_norm", nn.Sequential(last.pre_norm, transposed, Transposed()))  # noqa: B010  # mypy knows it as another type
     cam = LayerGradCam(logits_of(seamed), transposed)
     return {GRAD_CAM: cam.attribute(images.normalised_BCYX, images.labels_B).detach().flatten(1)}
 
