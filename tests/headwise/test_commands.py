@@ -92,7 +92,8 @@ def test_explain_shows_maps_falls_silence_and_a_contrast(server: support.ServerP
     falls = headwise(server, "explain", digit, "--causal", "--parts", "9")
     assert "fall" in falls.output
     assert "(Spearman)" in falls.output
-    best = headwise(server, "explain", digit, "--against", "9")
+    best = headwise(server, "explain", digit, "--against", "9", "--silence", "1.0")
+    assert len(best.output.split("heads silent")[1].split("─┘")[0].split("┡")[1].splitlines()) <= 4  # two labels
     assert best.exit_code == 0
     assert " ".join(best.output.split()).count("rather than 9") == 1
 

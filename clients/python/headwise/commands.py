@@ -139,7 +139,9 @@ def _print_explanation(
     if result.head_maps_RJYX is not None:
         _print_note(MAPS_NOTE)
     if result.silenced_logits_K is not None:
-        out.print(tables.silenced(result.targets, result.silenced()))
+        silent, others = result.silenced(), [] if against is None else [labels.index(against)]
+        asked = list(dict.fromkeys([*targets, *others]))
+        out.print(tables.silenced([result.targets[row] for row in asked], [silent[row] for row in asked]))
 
 
 @app.command()
