@@ -1,7 +1,9 @@
 """`headwise-server`: what it takes, and what it says when it cannot start."""
 
 import asyncio
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,20 @@ from typer.testing import CliRunner
 def invoke(*arguments: str, **environment: str) -> Any:
     """Run the command in this process."""
     return CliRunner().invoke(commands.app, list(arguments), env={"COLUMNS": "200", **environment})
+
+
+LOGGERS = ("", "headwise_server", "headwise_server.access", "uvicorn")
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging() -> Iterator[None]:
+    """The command sets up the logging of its process, which is here that of all other tests: it is put back."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers[:], logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 @pytest.fixture
