@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from headwise.bundle import GOLDEN_SET, BundleError, accepted_variants, check_consistency, parse_golden_set, read_bundle
+from headwise.bundle import (
+    GOLDEN_SET,
+    BundleContent,
+    BundleError,
+    accepted_variants,
+    check_consistency,
+    parse_golden_set,
+    read_bundle,
+)
 from headwise.graphs import (
     CLASSIFY_GRAPH,
     EXPLAIN_GRAPH,
@@ -96,6 +104,7 @@ class _Opening:
     manifest: Bundle
     sha256: str
     golden: Outputs
+    head_samples: bytes  # the picture, if the bundle has one
     settings: LoadSettings
 
     @property
@@ -146,6 +155,15 @@ def remove_copies() -> None:
         shutil.rmtree(name, ignore_errors=True)
 
 
+def _head_samples(content: BundleContent) -> bytes:
+    path = content.manifest.head_samples.path
+    if not path:
+        return b""
+    if path not in content.files:
+        raise BundleError(f"expected the picture of the head_samples, {path}, among the manifest's files, found none.")
+    return content.files[path]
+
+
 @contextmanager
 def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
     """A bundle that has been verified, in a folder of its own that goes again.
@@ -158,6 +176,7 @@ def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
     try:
         golden = parse_golden_set(content.files[GOLDEN_SET])
         check_consistency(content.manifest, golden)
+        head_samples = _head_samples(content)
     except BundleError as error:
         raise BundleError(f"{folder}: {error}") from error
     try:
@@ -174,7 +193,7 @@ def _private_copy(folder: Path, settings: LoadSettings) -> Iterator[_Opening]:
             ) from error
         manifest, sha256 = content.manifest, content.sha256
         del content  # the runtimes hold the weights from here on
-        yield _Opening(folder, Path(name), manifest, sha256, golden, settings)
+        yield _Opening(folder, Path(name), manifest, sha256, golden, head_samples, settings)
 
 
 def _golden_failure(session: Session, candidate: _Candidate, manifest: Bundle, golden: Outputs) -> str | None:
@@ -321,4 +340,12 @@ def load(folder: Path, settings: LoadSettings) -> Model:
         classify = _open_classify(opening)
         explain = _open_checked(opening, _Candidate(EXPLAIN_GRAPH, FULL))
         further = {graph: _open_optional(opening, graph) for graph in OPTIONAL_GRAPHS}
-        return Model(opening.manifest, opening.sha256, settings.engine.name, classify, explain, further)
+        return Model(
+            opening.manifest,
+            opening.sha256,
+            settings.engine.name,
+            classify,
+            explain,
+            further,
+            opening.head_samples,
+        )

@@ -23,6 +23,7 @@ class Model:
     classify: TimedSession
     explain: TimedSession
     further: Mapping[str, TimedSession | str] = field(default_factory=dict)  # by graph; or why it is not served
+    head_samples: bytes = b""  # the picture that the manifest describes; none where the bundle has none
 
     @cached_property
     def label_bytes(self) -> list[int]:

@@ -93,6 +93,16 @@ def test_bundle_of_an_older_release_is_served_without_maps(copy: Path) -> None:
             model.graph(graph)
 
 
+def test_picture_that_the_manifest_does_not_list_is_not_served(copy: Path) -> None:
+    """A bundle whose parts do not fit together is refused, as with any other file."""
+    manifest = read_manifest(copy)
+    assert load(copy).head_samples == (copy / manifest.head_samples.path).read_bytes()
+    manifest.head_samples.path = "/etc/passwd"
+    support.rehash(copy, manifest)
+    with pytest.raises(BundleError, match="expected the picture of the head_samples, /etc/passwd, among"):
+        load(copy)
+
+
 def test_graph_of_maps_that_does_not_pass_is_left_out(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Maps that do not add up: all else is served, the log says why, and so does each refusal."""
 

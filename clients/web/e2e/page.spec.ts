@@ -98,6 +98,9 @@ test("pointing at a head shows its map and its card, and a click keeps them", as
   await expect(caption).toContainText("not “the region that matters”");
   await expect(page.getByRole("img", { name: `Map of ${name}: strongest` })).toBeVisible();
   await expect(page.locator(".card")).toContainText(/Recognises over the data set.*n = \d+ images/s);
+  const tile = page.locator(".card .tile").first();
+  await expect(tile).toHaveAccessibleName(/^\d, \+\d/);
+  await expect(tile).toHaveCSS("background-image", /^url\("blob:/);
   await page.locator("h1").hover();
   await expect(caption).toContainText("All parts together");
   await page.locator(`[data-head="${first}"]`).click();

@@ -26,6 +26,16 @@ export interface ServedModel {
   precision: string;
 }
 
+/** Images of the data set to which each head contributed most, as tiles of one picture. */
+export interface HeadSamples {
+  tileWidth: number;
+  tileHeight: number;
+  columns: number;
+  /** That they were chosen from. */
+  images: number;
+  samples: { row: number; column: number; label: string; contribution: number }[];
+}
+
 export interface Model {
   name: string;
   version: string;
@@ -34,6 +44,8 @@ export interface Model {
   cards: HeadCard[];
   /** Null in bundles without maps, which cannot silence heads either. */
   tokenGrid: TokenGrid | null;
+  /** Null where the bundle was to hold no pictures. */
+  samples: HeadSamples | null;
   accuracy: { value: number; low: number; high: number; images: number } | null;
 }
 
@@ -144,10 +156,32 @@ interface Manifest {
     p_value?: number;
   }[];
   architecture?: { token_grid?: TokenGrid };
+  head_samples?: {
+    tile_width?: number;
+    tile_height?: number;
+    columns?: number;
+    images?: number;
+    samples?: { row?: number; column?: number; label?: string; contribution?: number }[];
+  };
   metrics?: {
     test_images?: number;
     pruned_accuracy?: number;
     pruned_accuracy_interval?: { low?: number; high?: number };
+  };
+}
+
+function samplesOf(given: NonNullable<Manifest["head_samples"]>): HeadSamples {
+  return {
+    tileWidth: given.tile_width ?? 1,
+    tileHeight: given.tile_height ?? 1,
+    columns: given.columns ?? 1,
+    images: given.images ?? 0,
+    samples: (given.samples ?? []).map((sample) => ({
+      row: sample.row ?? 0,
+      column: sample.column ?? 0,
+      label: sample.label ?? "",
+      contribution: sample.contribution ?? 0,
+    })),
   };
 }
 
@@ -173,6 +207,7 @@ export function modelOf(served: ServedModel, manifest: Manifest): Model {
       pValue: card.p_value ?? null,
     })),
     tokenGrid: manifest.architecture?.token_grid ?? null,
+    samples: manifest.head_samples ? samplesOf(manifest.head_samples) : null,
     accuracy: metrics?.test_images
       ? {
           value: metrics.pruned_accuracy ?? 0,
@@ -200,6 +235,13 @@ export class Server {
     return modelOf(reply.model, reply.manifest);
   }
 
+  /** The picture that `model.samples` are tiles of. */
+  async headSamples(model: Model): Promise<Blob> {
+    const version = encodeURIComponent(model.version);
+    const response = await this.send(`models/${encodeURIComponent(model.name)}/versions/${version}/head-samples`, {});
+    return response.blob();
+  }
+
   async explain(name: string, picture: Blob, question: Question, signal: AbortSignal): Promise<ExplainReply> {
     const query = new URLSearchParams();
     for (const [parameter, value] of Object.entries(question)) {
@@ -211,6 +253,10 @@ export class Server {
   }
 
   private async ask<Reply>(path: string, options: RequestInit = {}): Promise<Reply> {
+    return (await (await this.send(path, options)).json()) as Reply;
+  }
+
+  private async send(path: string, options: RequestInit): Promise<Response> {
     const headers = new Headers(options.headers);
     if (this.token) headers.set("authorization", `Bearer ${this.token}`);
     let response: Response;
@@ -222,6 +268,6 @@ export class Server {
     }
     performance.mark("headwise:reply");
     if (!response.ok) throw await refusal(response);
-    return (await response.json()) as Reply;
+    return response;
   }
 }

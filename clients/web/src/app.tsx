@@ -8,6 +8,7 @@ import { Foot } from "./foot";
 import { Labels } from "./labels";
 import { Picker } from "./picker";
 import { type Picture, pictureOf } from "./pictures";
+import { useSheet } from "./samples";
 import { TroubleView } from "./trouble";
 import { useExplanation } from "./use_explanation";
 import { readView, type View, writeView } from "./view";
@@ -65,6 +66,7 @@ export function App({ server }: { server: Server }) {
     };
   }, [server, view.model, attempt]);
 
+  const sheet = useSheet(server, model);
   const known = (label: string) => (model?.labels.includes(label) ? label : "");
   const missing = model ? missingOf(model, view) : [];
   const silenced = view.silenced.filter((head) => !missing.includes(`head ${head}`));
@@ -159,6 +161,7 @@ export function App({ server }: { server: Server }) {
             view={shown}
             onChange={change}
             onCheck={() => check(label)}
+            sheet={sheet}
             labels={
               <Labels
                 model={model}

@@ -37,12 +37,14 @@ interface Props {
   onChange: (change: Partial<View>) => void;
   onCheck: () => void;
   labels: ComponentChildren;
+  /** Address of the picture of all heads' samples; empty without one. */
+  sheet: string;
 }
 
 const KINDS = { head: "attention heads", "feed-forward": "feed-forwards", embedding: "embedding", biases: "biases" };
 
 export function ExplanationView(props: Props) {
-  const { model, picture, answer, silence, causal, isBusy, view, onChange, onCheck, labels } = props;
+  const { model, picture, answer, silence, causal, isBusy, view, onChange, onCheck, labels, sheet } = props;
   const [pointed, setPointed] = useState("");
   const [hasMap, setHasMap] = useState(true);
   const [silences, setSilences] = useState(false);
@@ -123,7 +125,15 @@ export function ExplanationView(props: Props) {
             />
             <div class="beside">
               {model.tokenGrid && <div class="again">{seen}</div>}
-              <Card card={card} part={part} whole={ofWhole} causal={causal} label={target.label} />
+              <Card
+                model={model}
+                card={card}
+                part={part}
+                whole={ofWhole}
+                causal={causal}
+                label={target.label}
+                sheet={sheet}
+              />
             </div>
           </div>
           {model.tokenGrid ? (

@@ -3,6 +3,7 @@
 import type { HeadCard, Model } from "./api";
 import { headId, type Part, perCent, signed, total } from "./arithmetic";
 import { few } from "./head_grid";
+import { Samples } from "./samples";
 import type { CausalCheck } from "./use_explanation";
 
 /** What is beside a picture with a map. */
@@ -28,16 +29,19 @@ export function MapCaption({ part, map, model }: { part: Part | null; map: numbe
 }
 
 interface CardProps {
+  model: Model;
   card: HeadCard | null;
   part: Part | null;
   whole: number | null;
   causal: CausalCheck | null;
   /** That the causal check was made for. */
   label: string;
+  /** Address of the picture of all samples; empty without one. */
+  sheet: string;
 }
 
 /** A head: what it does to this picture, and what it recognises over the data set. */
-export function Card({ card, part, whole, causal, label }: CardProps) {
+export function Card({ model, card, part, whole, causal, label, sheet }: CardProps) {
   if (!card || !part) {
     return (
       <p class="card empty">
@@ -66,10 +70,22 @@ export function Card({ card, part, whole, causal, label }: CardProps) {
             {card.pValue !== null && `; p = ${card.pValue.toFixed(3)} against nodes dealt to heads at random`})
           </small>
         </dd>
+        {model.samples && sheet && card.row !== null && (
+          <>
+            <dt>Added most to the right label of</dt>
+            <dd>
+              <Samples samples={model.samples} sheet={sheet} row={card.row} />
+              <small>
+                One picture of a label, of those among {model.samples.images} validation images that the model labels
+                rightly.
+              </small>
+            </dd>
+          </>
+        )}
       </dl>
       <p class="caption">
-        That is what it tells apart in general. The figure above is its direct effect on this picture's logit: what
-        later parts make of it counts there.
+        What it recognises is what it tells apart in general. The figure at the top is its direct effect on this
+        picture's logit: what later parts make of it counts there.
       </p>
     </div>
   );

@@ -23,6 +23,19 @@ describe("a manifest", () => {
       { encoder: 0, head: 1, row: null, expertLabels: [], images: 0, pValue: null },
     ]);
     expect(model.tokenGrid).toBeNull();
+    expect(model.samples).toBeNull();
+  });
+
+  it("says which pictures the heads have", () => {
+    const head_samples = { tile_width: 8, tile_height: 6, columns: 4, images: 50, samples: [{ label: "3", row: 1 }] };
+    const model = modelOf(SERVED, { labels: ["3"], input: { height: 8, width: 8 }, head_samples });
+    expect(model.samples).toEqual({
+      tileWidth: 8,
+      tileHeight: 6,
+      columns: 4,
+      images: 50,
+      samples: [{ row: 1, column: 0, label: "3", contribution: 0 }],
+    });
   });
 });
 
@@ -36,6 +49,13 @@ describe("the server", () => {
     expect(String(address)).toBe(`${BASE}models`);
     expect(options?.credentials).toBe("omit");
     expect(new Headers(options?.headers).get("authorization")).toBe("Bearer secret");
+  });
+
+  it("gives the heads' pictures of the very version that is shown", async () => {
+    const asked = answering(200, "picture");
+    const model = modelOf(SERVED, { labels: ["3"], input: { height: 8, width: 8 } });
+    expect(await (await new Server(BASE).headSamples(model)).text()).toBe("picture");
+    expect(String(asked.mock.calls[0]?.[0])).toBe(`${BASE}models/digits/versions/1/head-samples`);
   });
 
   it.each([

@@ -176,8 +176,8 @@ PicturesOption = Annotated[
     bool | None,
     typer.Option(
         "--pictures/--no-pictures",
-        help="Small copies of validation images in the report, which is part of the bundle. By default as last said of "
-        "the run, and at first with them.",
+        help="Small copies of validation images in the bundle: errors in its report, and images for which each head "
+        "spoke. By default as last said of the run, and at first with them.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

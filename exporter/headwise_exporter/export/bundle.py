@@ -36,6 +36,7 @@ from headwise_exporter.data.images import split_images
 from headwise_exporter.export.attribution import ExactSplit
 from headwise_exporter.export.golden import golden_set
 from headwise_exporter.export.graphs import check_graphs, export_graphs, run_on_golden_set
+from headwise_exporter.export.head_samples import candidates, head_samples
 from headwise_exporter.export.manifest import EVALUATED_MODELS, BundleContents, make_manifest
 from headwise_exporter.export.quantization import QuantizationError
 from headwise_exporter.export.settings import QuantizationSettings
@@ -97,6 +98,8 @@ def write_bundle(
             advance(0, "checking the golden set")
             check_graphs(temporary, golden, manifest.golden_tolerance)
         manifest.variants.extend(make_variants(temporary, golden, dataset, quantization, progress))
+        if contents.pictures:
+            _write_head_samples(split, contents, manifest, temporary, progress)
         np.savez(temporary / GOLDEN_SET, allow_pickle=False, **golden)
         if timed is not None:
             manifest.bench.CopyFrom(
@@ -113,6 +116,18 @@ def write_bundle(
         manifest.files.extend(list_files(temporary))
         write_manifest(manifest, temporary)
     return folder
+
+
+def _write_head_samples(
+    split: ExactSplit, contents: BundleContents, manifest: pb.Bundle, folder: Path, progress: Progress
+) -> None:
+    dataset = contents.dataset
+    with progress("pictures for the heads", len(candidates(len(dataset.validation.labels_N))), "images") as advance:
+        samples = head_samples(split, dataset.validation, dataset.label_names, advance)
+    if samples is not None:
+        described, content = samples
+        manifest.head_samples.CopyFrom(described)
+        (folder / described.path).write_bytes(content)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class BundleContents:
     seed: int  # of the training
     report: Callable[[pb.Bundle], str]  # HTML page, with what the manifest says; its list of files is empty still
     specialisation: pb.Specialisation | None = None  # of a model for some labels of another one's
+    pictures: bool = True  # whether it may hold validation images
 
 
 def tap_point_metrics(name: str, node: NodeMeasurement, threshold: float) -> pb.TapPointMetrics:

@@ -21,6 +21,7 @@ from headwise_exporter.model.checkpoints import load_model
 from headwise_exporter.nodes.measurements import load_measurements
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.stages.original import specialisation
+from headwise_exporter.stages.report import pictures_chosen
 from headwise_exporter.stages.run import (
     DENSE,
     DENSE_MEASUREMENTS,
@@ -73,6 +74,7 @@ def bundle_contents(run: Path, dataset: Dataset) -> BundleContents:
         seed=trained_recipe(run).training.seed,
         report=lambda manifest: report_page(run, manifest),
         specialisation=specialisation(run, split_images(dataset, "validation")),
+        pictures=pictures_chosen(run),
     )
 
 

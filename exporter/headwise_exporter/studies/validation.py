@@ -7,7 +7,6 @@ Shape suffixes: N images, K labels, E errors, Y rows, X columns, C channels.
 """
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from headwise_exporter.data.thumbnails import encoded, kind_of, picture
 from headwise_exporter.model.cct import CCT, count_parameters
 from headwise_exporter.model.config import count_macs
 
 SHOWN_ERRORS = 24  # the most confident ones [our choice]
 THUMBNAIL_PIXELS = 96  # a side, at most [our choice]
-LOSSLESS_PIXELS = 32  # a side up to which a thumbnail is a PNG, and every pixel counts
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,10 @@ def confusion_matrix(record: Mapping[str, Any]) -> NDArray[np.int64]:
 
 def thumbnail(image_YXC: NDArray[np.uint8]) -> str:
     """A small copy of an image as a data URI."""
-    image = Image.fromarray(image_YXC.squeeze(-1) if image_YXC.shape[-1] == 1 else image_YXC)
+    image = picture(image_YXC)
     image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    kind = "png" if max(image.size) <= LOSSLESS_PIXELS else "jpeg"
-    content = io.BytesIO()
-    image.save(content, kind, optimize=True)
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+    kind = kind_of(*image.size)
+    return f"data:image/{kind};base64,{base64.b64encode(encoded(image, kind)).decode('ascii')}"
 
 
 def as_record(

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from headwise_server.errors import InvalidArgument
 from headwise_server.http.bodies import check_query, form_files, json_body, parsed, shown, whole_number
 from headwise_server.http.reception import TIMEOUT, Received
-from headwise_server.http.replies import JSON, UnsupportedMediaType, json_reply, json_response, message_json
+from headwise_server.http.replies import JSON, NoSuchPath, UnsupportedMediaType, json_reply, json_response, message_json
 from headwise_server.inference import State
 from headwise_server.services.headwise import classify as classify_images
+from headwise_server.services.headwise import head_samples as pictures_of_heads
 from headwise_server.services.headwise import list_models
 
 FORM, OCTETS = "multipart/form-data", "application/octet-stream"
@@ -87,3 +88,14 @@ async def model(state: State, received: Received) -> Response:
         "manifest": MessageToDict(asked.manifest, preserving_proto_field_name=True),
     }
     return json_response(reply)
+
+
+async def head_samples(state: State, received: Received) -> Response:
+    """GET /v1/models/NAME/head-samples: the picture that the manifest's head_samples describe."""
+    check_query(received.query, ())
+    asked = state.model(received.path["name"], received.path.get("version", ""))
+    content = pictures_of_heads(state, asked)
+    if not content:
+        raise NoSuchPath("expected a model whose bundle holds pictures for its heads, found one without.")
+    kind = asked.manifest.head_samples.path.rpartition(".")[2]
+    return Response(content, media_type=f"image/{kind}", headers={"X-Content-Type-Options": "nosniff"})

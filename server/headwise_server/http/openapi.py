@@ -231,9 +231,12 @@ def _paths(example: Mapping[str, str]) -> dict[str, Schema]:
         "/v1/models": {"get": _operation("All models served", "Models", ("400",))},
         "/v2": {"get": _operation("The server", "Server", ("400",))},
     }
+    pictures = _operation("Pictures for which each head spoke", "Model", OF_MODELS)
+    pictures["responses"]["200"]["content"] = {"image/png": {"schema": BINARY}, "image/jpeg": {"schema": BINARY}}
     infer_body = {"required": True, "content": _json(_one("InferRequest"))}
     of_models = {
         "/v1/models/{name}": {"get": _operation("A model and its manifest", "Model", OF_MODELS)},
+        "/v1/models/{name}/head-samples": {"get": pictures},
         "/v1/models/{name}:classify": {"post": _upload("Labels of images", "Classify", [TOP])},
         "/v1/models/{name}:explain": {"post": _upload("What each head says to labels", "Explain", OF_EXPLAIN)},
         "/v2/models/{name}": {"get": _operation("The tensors of a model", "ModelDescription", OF_MODELS)},

@@ -22,6 +22,7 @@ from headwise_server.reception import Reception
 GET, POST = "GET", "POST"
 V1, V2 = "/v1/models/{name}", "/v2/models/{name}"
 VERSION = "/versions/{version}"
+HEAD_SAMPLES = "/head-samples"
 
 
 async def openapi(state: State, received: Received) -> Response:
@@ -54,6 +55,8 @@ def model_routes(health_servicer: health.aio.HealthServicer) -> Routes:
         (GET, "/v1/models"): classification.models,
         (GET, V1): classification.model,
         (GET, V1 + VERSION): classification.model,
+        (GET, V1 + HEAD_SAMPLES): classification.head_samples,
+        (GET, V1 + VERSION + HEAD_SAMPLES): classification.head_samples,
         (POST, V1 + ":classify"): classification.classify,
         (POST, V1 + VERSION + ":classify"): classification.classify,
         (POST, V1 + ":explain"): explanation.explain,

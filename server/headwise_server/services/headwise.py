@@ -14,6 +14,7 @@ from headwise.v1 import service_pb2_grpc
 from headwise_server.errors import ServiceError
 from headwise_server.identity import Action
 from headwise_server.inference import Caller, Context, State, Work, check_reply, run
+from headwise_server.models import Model
 from headwise_server.receiving import Arrived
 from headwise_server.reception import as_service_error
 from headwise_server.replies import classify_reply_bytes, classify_response
@@ -35,6 +36,17 @@ async def classify(state: State, request: pb.ClassifyRequest, caller: Caller) ->
         [answer] = await run(state, model, [Work(model.classify)], request.images, caller)
         measured.ran(len(request.images), answer)
         return classify_response(model, answer, request.top_k, arrived)
+
+
+def head_samples(state: State, model: Model) -> bytes:
+    """The picture for which each head spoke; empty where the bundle has none.
+
+    Raises:
+        ServiceError: the caller may not explain, or it is more than a reply may hold.
+    """
+    state.identity().require(Action.EXPLAIN)
+    check_reply(state, len(model.head_samples) + model.manifest.ByteSize())
+    return model.head_samples
 
 
 def list_models(state: State) -> pb.ListModelsResponse:
@@ -94,9 +106,12 @@ class HeadwiseService(service_pb2_grpc.HeadwiseServiceServicer):
                 yield reply
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """The manifest of a served model."""
+        """The manifest of a served model, and pictures for its heads where they are asked for."""
         model = self._state.model(request.model, request.version)
-        return pb.GetModelResponse(model=model.served(model.classify), manifest=model.manifest)
+        response = pb.GetModelResponse(model=model.served(model.classify), manifest=model.manifest)
+        if request.head_samples:
+            response.head_samples = head_samples(self._state, model)
+        return response
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """All models served, by name and version."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,18 @@ def test_bundle_holds_what_it_lists_and_nothing_else(bundle: Path) -> None:
     """Every file beside the manifest is listed with its size and sha256."""
     names = {path.name for path in bundle.iterdir()} - {"manifest.json"}
     assert names == {entry.path for entry in read_manifest(bundle).files}
-    assert names == {*INPUTS, "weights.bin", "golden.npz", "report.html"}
+    assert names == {*INPUTS, "weights.bin", "golden.npz", "report.html", "head_samples.png"}
+
+
+def test_bundle_that_was_to_hold_no_pictures_has_none(
+    built: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a file nor a word about one."""
+    monkeypatch.setattr("headwise_exporter.export.bundle.export_graphs", support.copied_graphs(bundle))
+    contents = replace(bundle_contents(built / "run", load(DatasetSettings("digits"))), pictures=False)
+    folder = write_bundle(contents, tmp_path / "models", "digits", 1, timed=None)
+    assert not read_manifest(folder).HasField("head_samples")
+    assert not list(folder.glob("head_samples*"))
 
 
 def test_manifest_is_readable_json_without_a_path_of_this_machine(bundle: Path) -> None:

@@ -39,6 +39,7 @@ def test_tokens_permit_over_http_what_they_do_over_grpc(bundle: Path, tmp_path: 
             assert status_of(http.get(path, headers=as_("u"))) == (403, "NOT_ALLOWED"), path
         for path in ("/v1/models/other:classify", "/v1/models/digits:explain"):
             assert status_of(http.post(path, data=PNG, headers=as_("u"))) == (403, "NOT_ALLOWED"), path
+        assert status_of(http.get("/v1/models/digits/head-samples", headers=as_("u"))) == (403, "NOT_ALLOWED")
         assert [model["name"] for model in http.get("/v1/models", headers=as_("u")).json()["models"]] == ["digits"]
         assert "other" not in http.get("/openapi.json", headers=as_("u")).text.replace("other_parts", "")
         assert "headwise_requests" in http.get("/metrics", headers=as_("w")).text

@@ -1,13 +1,17 @@
 """Classify and Explain over HTTP: the numbers of gRPC, whatever form a picture comes in."""
 
 import base64
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
+import support
 from headwise import Client
-from http_support import PIXELS, PNG, SECONDS, HttpServer, status_of
+from headwise.bundle import read_manifest
+from http_support import PIXELS, PNG, SECONDS, HttpServer, running_http_server, status_of
 
 MODEL = "/v1/models/digits"
 FORM = [("image", ("a.png", PNG, "image/png")), ("image", ("b.png", PNG, "image/png"))]
@@ -130,3 +134,25 @@ def test_models_and_their_manifests_are_listed(http: HttpServer, client: Client)
         assert value["model"] == listed
         assert value["manifest"]["labels"] == [str(digit) for digit in range(10)]
     assert status_of(http.get("/v1/models/other")) == (404, "MODEL_NOT_FOUND")
+
+
+def test_pictures_for_the_heads_are_an_image(http: HttpServer, bundle: Path) -> None:
+    """The bundle's file, of the type that its name says."""
+    for path in (MODEL, f"{MODEL}/versions/1"):
+        reply = http.get(f"{path}/head-samples")
+        assert reply.status_code == 200
+        assert reply.headers["content-type"] == "image/png"
+        assert reply.content == (bundle / "head_samples.png").read_bytes()
+
+
+def test_bundle_without_pictures_has_no_such_path(repository: Path, tmp_path: Path) -> None:
+    """As where the exporter was told to put none in it; all else is served."""
+    copy = Path(shutil.copytree(repository, tmp_path / "models")) / "digits" / "1"
+    manifest = read_manifest(copy)
+    (copy / manifest.head_samples.path).unlink()
+    manifest.ClearField("head_samples")
+    support.rehash(copy, manifest)
+    with running_http_server(copy.parent.parent) as http:
+        http.wait_until_ready()
+        assert status_of(http.get(f"{MODEL}/head-samples")) == (404, "PATH_NOT_FOUND")
+        assert http.classify().status_code == 200

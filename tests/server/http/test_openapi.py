@@ -15,7 +15,7 @@ def test_description_has_every_route_and_no_other(http: HttpServer) -> None:
         [method] = [name for name in paths[template] if name != "parameters"]
         assert http.session.request(method, http.url + path).status_code in (200, 415), path
         assert http.session.request("DELETE", http.url + path).status_code == 405
-    assert len(paths) == len(filled) == 20
+    assert len(paths) == len(filled) == 22
 
 
 # That a text is a picture, or the name of a label, cannot be said in a schema: such requests may be refused. A deadline

@@ -271,3 +271,10 @@ def test_manifest_of_a_model_is_given(stub: HeadwiseServiceStub, bundle: Path) -
     reply = stub.GetModel(pb.GetModelRequest(), timeout=SECONDS)
     assert reply.manifest == read_manifest(bundle)
     assert list(stub.ListModels(pb.ListModelsRequest(), timeout=SECONDS).models) == [reply.model]
+
+
+def test_pictures_for_the_heads_are_given_where_they_are_asked_for(stub: HeadwiseServiceStub, bundle: Path) -> None:
+    """The file that the manifest names, as it is."""
+    reply = stub.GetModel(pb.GetModelRequest(head_samples=True), timeout=SECONDS)
+    assert reply.head_samples == (bundle / reply.manifest.head_samples.path).read_bytes()
+    assert not stub.GetModel(pb.GetModelRequest(), timeout=SECONDS).head_samples

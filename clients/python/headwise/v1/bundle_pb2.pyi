@@ -166,6 +166,7 @@ class Bundle(_message.Message):
     VARIANTS_FIELD_NUMBER: _builtins.int
     BENCH_FIELD_NUMBER: _builtins.int
     SPECIALISATION_FIELD_NUMBER: _builtins.int
+    HEAD_SAMPLES_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format. A reader refuses a version it does not know."""
     name: _builtins.str
@@ -219,6 +220,10 @@ class Bundle(_message.Message):
     def specialisation(self) -> Global___Specialisation:
         """Of a model for some of the labels that another one has."""
 
+    @_builtins.property
+    def head_samples(self) -> Global___HeadSamples:
+        """Pictures for which each head spoke. Absent where the bundle was to hold none."""
+
     def __init__(
         self,
         *,
@@ -241,16 +246,91 @@ class Bundle(_message.Message):
         variants: _abc.Iterable[Global___Variant] | None = ...,
         bench: Global___Bench | None = ...,
         specialisation: Global___Specialisation | None = ...,
+        head_samples: Global___HeadSamples | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation", "architecture", b"architecture", "bench", b"bench", "data", b"data", "input", b"input", "metrics", b"metrics", "pruning", b"pruning", "specialisation", b"specialisation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation", "architecture", b"architecture", "bench", b"bench", "data", b"data", "head_samples", b"head_samples", "input", b"input", "metrics", b"metrics", "pruning", b"pruning", "specialisation", b"specialisation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation", "architecture", b"architecture", "bench", b"bench", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "specialisation", b"specialisation", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation", "architecture", b"architecture", "bench", b"bench", "completeness_tolerance", b"completeness_tolerance", "created", b"created", "data", b"data", "files", b"files", "format_version", b"format_version", "golden_tolerance", b"golden_tolerance", "golden_tolerance_reduced", b"golden_tolerance_reduced", "head_cards", b"head_cards", "head_samples", b"head_samples", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "producers", b"producers", "pruning", b"pruning", "specialisation", b"specialisation", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__specialisation: _TypeAlias = _typing.Literal["specialisation"]  # noqa: Y015
     _WhichOneofArgType__specialisation: _TypeAlias = _typing.Literal["_specialisation", b"_specialisation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__specialisation) -> _WhichOneofReturnType__specialisation | None: ...
 
 Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
+
+@_typing.final
+class HeadSamples(_message.Message):
+    """Validation images, small, to which each head contributed most: above the mean of all labels, to their own label, which
+    the model gives them. Each of a head's images is of another label.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    TILE_WIDTH_FIELD_NUMBER: _builtins.int
+    TILE_HEIGHT_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """One picture of all: a row for each row of the heads in explain.onnx, the largest contribution first. PNG or JPEG;
+    what it is says the name.
+    """
+    tile_width: _builtins.int
+    tile_height: _builtins.int
+    columns: _builtins.int
+    """Tiles in a row. Those that are left over are black."""
+    images: _builtins.int
+    """Of the images that they were chosen from."""
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeadSample]: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        tile_width: _builtins.int = ...,
+        tile_height: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        images: _builtins.int = ...,
+        samples: _abc.Iterable[Global___HeadSample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "images", b"images", "path", b"path", "samples", b"samples", "tile_height", b"tile_height", "tile_width", b"tile_width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeadSamples: _TypeAlias = HeadSamples  # noqa: Y015
+
+@_typing.final
+class HeadSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    CONTRIBUTION_FIELD_NUMBER: _builtins.int
+    row: _builtins.int
+    """Of the head in explain.onnx, and of the tile."""
+    column: _builtins.int
+    label: _builtins.str
+    contribution: _builtins.float
+    """Above the mean of all labels, in logits."""
+    def __init__(
+        self,
+        *,
+        row: _builtins.int = ...,
+        column: _builtins.int = ...,
+        label: _builtins.str = ...,
+        contribution: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "contribution", b"contribution", "label", b"label", "row", b"row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeadSample: _TypeAlias = HeadSample  # noqa: Y015
 
 @_typing.final
 class Variant(_message.Message):

@@ -545,19 +545,23 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    HEAD_SAMPLES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """May be empty where one model alone is served."""
     version: _builtins.str
     """Empty for the newest version served."""
+    head_samples: _builtins.bool
+    """Give the picture that the manifest's head_samples describe, where the bundle has one. Takes the right to explain."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         version: _builtins.str = ...,
+        head_samples: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_samples", b"head_samples", "model", b"model", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -569,6 +573,9 @@ class GetModelResponse(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
+    HEAD_SAMPLES_FIELD_NUMBER: _builtins.int
+    head_samples: _builtins.bytes
+    """A PNG or JPEG. Empty where it was not asked for, or the bundle has none."""
     @_builtins.property
     def model(self) -> Global___ServedModel: ...
     @_builtins.property
@@ -578,10 +585,11 @@ class GetModelResponse(_message.Message):
         *,
         model: Global___ServedModel | None = ...,
         manifest: _bundle_pb2.Bundle | None = ...,
+        head_samples: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_samples", b"head_samples", "manifest", b"manifest", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
