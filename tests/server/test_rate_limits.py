@@ -8,6 +8,7 @@ import pytest
 import support
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from headwise.bundle import read_manifest
 from headwise.v1 import service_pb2 as pb
 from headwise.v1.service_pb2_grpc import HeadwiseServiceStub
 from headwise_server import rate_limits
@@ -143,3 +144,19 @@ def test_images_of_a_call_count(repository: Path) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stub.Classify(request, timeout=support.LONG_SECONDS)
         assert "images a second" in caught.value.details()
+
+
+def test_further_inferences_of_an_explanation_count_as_images(repository: Path, bundle: Path) -> None:
+    """One for each head that is removed and one for those that are silent, as the delay of the next call says."""
+    heads = sum(shape.heads for shape in read_manifest(bundle).architecture.pruned_encoders)
+    options = ["--engine", "onnxruntime", "--client-images-per-second", "0.001"]
+    with support.running_server(repository, options) as server, grpc.insecure_channel(server.address) as channel:
+        stub = HeadwiseServiceStub(channel)
+        support.wait_until(lambda: stub.ListModels(pb.ListModelsRequest()).models if server else None)
+        request = pb.ExplainRequest(images=[image()], causal=True, silenced_heads=[0])
+        stub.Explain(request, timeout=support.LONG_SECONDS)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Classify(pb.ClassifyRequest(images=[image()]), timeout=support.LONG_SECONDS)
+        retry = error_details_pb2.RetryInfo()
+        assert any(detail.Unpack(retry) for detail in rpc_status.from_call(caught.value).details)
+        assert 0.9 < retry.retry_delay.ToSeconds() / (1000 * (1 + heads + 1)) <= 1
