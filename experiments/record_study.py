@@ -1,6 +1,6 @@
 """Record what a run's report rests on under results/, and write all pages about records.
 
-    exporter measure --run runs/cifar100
+    exporter measure --run runs/cifar100 --controls
     exporter compare --run runs/cifar100 --seeds 3
     exporter subsets --run runs/cifar100
     exporter report runs/cifar100
@@ -8,7 +8,8 @@
 
 writes results/NAME/study.json, all that the run's report rests on, with the machine that it was made on; then, of every
 such record, results/NAME/report.html, and docs/results.md. The report of a run that took a checkpoint's weights has the
-curve of that checkpoint's training (`record_training.py`). Without arguments verdicts and pages are made from the
+curve of that checkpoint's training (`record_training.py`). With `--nodes-only` a run of the same weights gives what was
+measured of nodes and heads, and the rest of the record stays. Without arguments verdicts and pages are made from the
 records there are; `--check` writes nothing and fails where docs/results.md is not that of the records.
 results/README.md has the commands that made the records.
 """
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 from headwise_exporter.files import atomic_write, write_json
+from headwise_exporter.machine import machine
 from headwise_exporter.stages.run import REPORT_RECORD
 from headwise_exporter.studies.drawing import svg
 from headwise_exporter.studies.pictures import pictures
@@ -61,6 +63,22 @@ def recorded(run: Path, name: str) -> dict[str, Any]:
     return {**report, "name": name}
 
 
+def with_nodes_of(record: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """A record with what was measured of the same model's nodes and heads later, and on which machine.
+
+    Raises:
+        SystemExit: it is another model.
+    """
+    of = [
+        (each["label_names"], each["training"]["initial_weights"], each["training"]["recipe"]["model"])
+        for each in (record, later)
+    ]
+    if of[0] != of[1] or of[0][1] is None:
+        raise SystemExit("expected a run that took the weights of the recorded one as they are, found another model")
+    measured = {key: later[key] for key in ("findings", "controls", "examples")}
+    return {**record, **measured, "nodes_machine": machine()}
+
+
 def studies(results: Path) -> list[dict[str, Any]]:
     """Every record of a study, with its verdicts as of now."""
     return [with_verdicts(read_record(path)) for path in sorted(results.glob(f"*/{STUDY}"))]
@@ -84,7 +102,7 @@ def summarised(study: dict[str, Any], results: Path) -> dict[str, Any]:
         "few_labels": few_labels(study["subsets"]) if study["subsets"] else None,
         "agreements": expert_agreement(beside["seeds"]) if beside["seeds"] else [],
     }
-    return study | beside | summary
+    return {"controls": None} | study | beside | summary  # which earlier records lack
 
 
 def results_page(results: Path) -> str:
@@ -99,6 +117,9 @@ def results_page(results: Path) -> str:
 def main(
     run: Annotated[Path | None, typer.Argument(help="Folder of a run with a report.")] = None,
     name: NameArgument = "",
+    nodes_only: Annotated[
+        bool, typer.Option("--nodes-only", help="Record nodes and heads alone, and keep the rest of the record.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only compare the page with the records.")] = False,
     results: ResultsOption = RESULTS,
     page: Annotated[Path, typer.Option(help="The page of all records.")] = PAGE,
@@ -109,7 +130,11 @@ def main(
             raise SystemExit(f"{page} is not that of the records: run {Path(__file__).name} without --check")
         return
     if run is not None:
-        write_record(results / name / STUDY, recorded(run, name))
+        path = results / name / STUDY
+        if nodes_only:
+            write_json(path, with_nodes_of(read_record(path), recorded(run, name)))
+        else:
+            write_record(path, recorded(run, name))
     for study in studies(results):
         folder = results / study["name"]
         write_json(folder / STUDY, study)

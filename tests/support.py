@@ -38,8 +38,9 @@ from headwise_exporter.nodes.snp import NodeMeasurement, Probe, ProbeSettings
 from headwise_exporter.progress import Advance
 from headwise_exporter.pruning.settings import PruneSettings
 from headwise_exporter.recipes import ModelSettings, Recipe
-from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage, train_stage
+from headwise_exporter.stages.build import prune_stage, train_stage
 from headwise_exporter.stages.export import bundle_contents
+from headwise_exporter.stages.measure import findings_stage, measure_stage
 from headwise_exporter.stages.report import report_stage
 from headwise_exporter.training.settings import TrainingSettings
 from PIL import Image

@@ -34,6 +34,19 @@ def test_run_is_recorded_and_both_pages_are_written(built: Path, tmp_path: Path,
     assert support.script(record_study.main, "--check", *folders).exit_code == 0
 
 
+def test_nodes_of_the_same_weights_are_recorded_alone(tmp_path: Path) -> None:
+    """All else stays as it was; nodes of another model are refused."""
+    earlier = json.loads((RESULTS / "cifar100/study.json").read_text("utf-8"))
+    later = json.loads(json.dumps(earlier)) | {"findings": {"images": 3}, "controls": {}, "examples": []}
+    later["comparison"] = None
+    together = record_study.with_nodes_of(earlier, later)
+    assert (together["findings"], together["comparison"]) == ({"images": 3}, earlier["comparison"])
+    assert together["nodes_machine"]["cores"] >= 1
+    later["training"]["recipe"]["model"]["width"] += 1
+    with pytest.raises(SystemExit, match="found another model"):
+        record_study.with_nodes_of(earlier, later)
+
+
 def test_page_that_is_not_of_the_records_is_named(built: Path, tmp_path: Path, folders: tuple[str, ...]) -> None:
     """With what makes it that again; nothing is written."""
     support.script(record_study.main, built / "run", "small", *folders)

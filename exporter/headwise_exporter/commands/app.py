@@ -18,6 +18,7 @@ from headwise_exporter.commands.bench import bench
 from headwise_exporter.commands.demo import demonstrate
 from headwise_exporter.commands.export import export, export_run, quantize
 from headwise_exporter.commands.options import (
+    ControlsOption,
     CriterionOption,
     DataDirOption,
     DatasetOption,
@@ -146,7 +147,8 @@ def build(
     """Train, measure, prune, export and quantise: from a data set to a bundle. Goes on where an earlier one stopped."""
     with clear_errors():
         from headwise_exporter.commands.settings import assignments, chosen_recipe, dataset_settings, teacher_file
-        from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
+        from headwise_exporter.stages.build import prune_stage
+        from headwise_exporter.stages.measure import findings_stage, measure_stage
 
         pruning = {"layers": layers, "mask_by": mask_by, "criterion": criterion, "max_drop": max_drop}
         pruning |= {"speedup": speedup, "macs": macs}
@@ -216,13 +218,14 @@ def measure(
     run: RunOption,
     threads: ThreadsOption = None,
     split: MeasureSplitOption = None,
+    controls: ControlsOption = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the probes of a run's dense model and measure every node and head; all is in findings.json."""
     with clear_errors():
         from headwise_exporter.commands.settings import assignments
-        from headwise_exporter.stages.build import findings_stage, measure_stage
+        from headwise_exporter.stages.measure import controls_stage, findings_stage, measure_stage
         from headwise_exporter.stages.run import run_findings, trained_dataset, trained_recipe
 
         set_threads(threads)
@@ -230,6 +233,8 @@ def measure(
         data = trained_dataset(run, console.progress)
         say("measure", measure_stage(run, recipe.probes, data, console.progress))
         say("findings", findings_stage(run, recipe.findings, recipe.probes, data, console.progress))
+        if controls:
+            say("controls", controls_stage(run, recipe.findings, recipe.probes, data, console.progress))
         findings = run_findings(run)
         if as_json:
             print(json.dumps(findings))

@@ -172,6 +172,14 @@ Int8ImagesOption = Annotated[
         "--images", min=1, help=_help("int8_images", "Training images that ranges of activations are read from.")
     ),
 ]
+ControlsOption = Annotated[
+    bool,
+    typer.Option(
+        "--controls",
+        help="Also measure two untrained models, and the trained one with exchanged labels, without which the report "
+        "reaches no verdict on nodes and heads. Takes about three times as long.",
+    ),
+]
 PicturesOption = Annotated[
     bool | None,
     typer.Option(

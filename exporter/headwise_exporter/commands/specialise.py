@@ -104,8 +104,9 @@ def specialise(
     """
     with clear_errors():
         from headwise_exporter.commands.settings import assignments
-        from headwise_exporter.stages.build import findings_stage, measure_stage, prune_stage
+        from headwise_exporter.stages.build import prune_stage
         from headwise_exporter.stages.export import export_stage
+        from headwise_exporter.stages.measure import findings_stage, measure_stage
         from headwise_exporter.stages.report import pictures_chosen, report_stage
         from headwise_exporter.stages.run import trained_dataset, trained_recipe
         from headwise_exporter.stages.specialise import FOLDER, check_pruned, specialise_stage, specialised_name

@@ -1,7 +1,8 @@
 """What the nodes and heads of a model recognise, as plain values for a JSON file.
 
-tap_points  for each: probe accuracy, the figures of `nodes.summary` with their bootstrap, at every threshold, and
-            how many nodes have 0, 1, 2 ... clusters and so much noise
+tap_points  for each: probe accuracy, the figures of `nodes.summary` with their intervals, those of the ratio at every
+            threshold among them, all figures at every threshold, and how many nodes have 0, 1, 2 ... clusters and so
+            much noise
 heads       for each encoder: recognising nodes, experts, sharpness against its null, the labels of the head
             matrices, images right by each head alone and without it, agreement of two halves of the images, and
             of each further training of the probes
@@ -33,7 +34,7 @@ from headwise_exporter.nodes.snp import (
     statistics,
     train_probes,
 )
-from headwise_exporter.nodes.summary import bootstrap, summarise, sweep
+from headwise_exporter.nodes.summary import ANY_THRESHOLD, bootstrap, ratios, summarise, sweep
 from headwise_exporter.progress import Count, uncounted
 from headwise_exporter.training.evaluation import wilson_interval
 
@@ -80,7 +81,7 @@ def _tap_point(tap: TapPoint, pooled: PooledNodes, threshold: float, draws: int)
         "nodes": tap.nodes,
         "probe_accuracy": measurement.accuracy(),
         "probe_accuracy_interval": [interval.low, interval.high],
-        "figures": asdict(summarise(node_statistics)),
+        "figures": asdict(summarise(node_statistics)) | {ANY_THRESHOLD: ratios(measurement)[ANY_THRESHOLD]},
         "uncertainties": {figure: asdict(uncertainty) for figure, uncertainty in uncertainties.items()},
         "sweep": [{"threshold": at, **asdict(summary)} for at, summary in sweep(measurement).items()],
         "nodes_by_clusters": torch.bincount(node_statistics.clusters_N).tolist(),

@@ -4,12 +4,16 @@ N_c clusters a node, C_s their mean size, n noise a node (definitions: `nodes.sn
 and over all nodes; and two signal-to-noise ratios [our choice; the paper's formula is not public]: mean signal over
 mean noise of the Boolean matrices, and N_c C_s / n.
 
-Intervals are percentile bootstraps over images [our choice]: each label's images are drawn again with replacement, as
-many as it has, and everything after the pooled values is computed again. Probes and model stay as they are, so what
-another training would give is not in them.
+The ratio without a threshold [our choice] takes the mean of signal and of noise over all thresholds from 0 to 1, which
+is each field over its node's largest where it is positive, and divides then. Where labels say nothing ratios are 1.
 
-Limit: with few images of a label a draw holds fewer different ones, its label means scatter more than those of the
-sample, and noise rises with scatter: an interval then lies beside its figure. `bias` is the mean of the draws minus it.
+Intervals [our choice] are figure +- 1.96 standard deviations of a bootstrap: each label's images are drawn again with
+replacement, as many as it has, and everything after the pooled values is computed again. They are intervals for what
+other images, as many of each label, would give on average: label means of fewer images scatter more, and noise rises
+with scatter, so the figures depend on how many there are, and data sets are comparable at equal numbers alone.
+Intervals from the draws' quantiles lie beside their figure for the same reason (`experiments/interval_coverage.py` says
+how often each covers). `bias` is the mean of the draws minus the figure. Probes and model stay as they are, so what
+another training would give is not in them.
 
 Shape suffixes: as in `nodes.snp`.
 """
@@ -22,7 +26,8 @@ from torch import Tensor
 from headwise_exporter.nodes.snp import THRESHOLD, NodeMeasurement, NodeStatistics, PooledNodes, statistics
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
-LEVEL = 0.95
+DEVIATIONS = 1.96  # of a normal distribution, around its mean: 95 %
+ANY_THRESHOLD = "snr_any_threshold"
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,28 @@ def sweep(measurement: NodeMeasurement) -> dict[float, Summary]:
     return {threshold: summarise(statistics(measurement, threshold)) for threshold in THRESHOLDS}
 
 
+def ratios(measurement: NodeMeasurement) -> dict[str, float | None]:
+    """The signal-to-noise ratio without a threshold, and at each of `THRESHOLDS`, by name; None where nothing is noise.
+
+    At a threshold it is that of `Summary`, without finding clusters.
+    """
+    matrices_NKK = measurement.matrices()
+    labels = matrices_NKK.shape[1]
+    maxima_N11 = matrices_NKK.amax((1, 2), keepdim=True)
+    relative_NKK = matrices_NKK.div_(torch.where(maxima_N11 > 0, maxima_N11, torch.inf)).clamp_(min=0.0)
+    diagonal_NK = relative_NKK.diagonal(dim1=1, dim2=2)
+
+    def ratio(signal: float, everything: float) -> float | None:
+        noise = (everything - signal) / (labels - 1)
+        return signal / noise if noise else None
+
+    named = {ANY_THRESHOLD: ratio(float(diagonal_NK.sum()), float(relative_NKK.sum()))}
+    for threshold in THRESHOLDS:
+        above = (float(torch.count_nonzero(values > threshold)) for values in (diagonal_NK, relative_NKK))
+        named[f"snr_{threshold}"] = ratio(*above)
+    return named
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """Of one figure, by the bootstrap."""
@@ -96,19 +123,18 @@ def draw_images(labels_P: Tensor, generator: torch.Generator) -> Tensor:
 def bootstrap(
     pooled: PooledNodes, threshold: float = THRESHOLD, draws: int = 100, seed: int = 0
 ) -> dict[str, Uncertainty]:
-    """Uncertainty of every figure of the tap point that has a value in all draws."""
+    """Uncertainty of every figure of the tap point, and of its `ratios`, that has a value in all draws."""
     generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for _ in range(draws):
-        measurement = pooled.chosen(draw_images(pooled.labels_P, generator)).measurement()
-        rows.append(asdict(summarise(statistics(measurement, threshold))))
-    observed = asdict(summarise(statistics(pooled.measurement(), threshold)))
-    tail = (1 - LEVEL) / 2
+
+    def figures(measurement: NodeMeasurement) -> dict[str, float | None]:
+        return asdict(summarise(statistics(measurement, threshold))) | ratios(measurement)
+
+    rows = [figures(pooled.chosen(draw_images(pooled.labels_P, generator)).measurement()) for _ in range(draws)]
     uncertainties = {}
-    for name, value in observed.items():
-        if value is None or any(row[name] is None for row in rows):
-            continue
-        drawn = torch.tensor([row[name] for row in rows], dtype=torch.float64)
-        low, high = drawn.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-        uncertainties[name] = Uncertainty(low, high, float(drawn.mean()) - value)
+    for name, value in figures(pooled.measurement()).items():
+        drawn = [row[name] for row in rows]
+        known = torch.tensor([each for each in drawn if each is not None], dtype=torch.float64)
+        if value is not None and len(known) == draws:
+            spread = DEVIATIONS * float(known.std(correction=min(1, draws - 1)))
+            uncertainties[name] = Uncertainty(value - spread, value + spread, float(known.mean()) - value)
     return uncertainties

@@ -1,12 +1,11 @@
 """The stages of a build, each from files of the run's folder to files of the run's folder.
 
     train     data set                      -> dense.safetensors, training.json (and a log, `training.log`)
-    measure   dense                         -> dense.measurements.safetensors
-    findings  dense, its measurements       -> findings.json (`nodes.findings`)
     prune     dense, its measurements       -> masked.safetensors, pruned.safetensors, pruning.json, and the pruned
                                                model's own measurements, which Explain needs
 
-What is tried on a finished run is in `stages.study`, its page in `stages.report`, the bundle in `stages.export`.
+Between the two the dense model is measured (`stages.measure`). What is tried on a finished run is in `stages.study`,
+its page in `stages.report`, the bundle in `stages.export`.
 
 A stage whose inputs have not changed is skipped (`stages.stage`).
 """
@@ -33,26 +32,17 @@ from headwise_exporter.model.cct import CCT
 from headwise_exporter.model.checkpoints import load_model, save_model
 from headwise_exporter.model.config import CCTConfig
 from headwise_exporter.model.initial_weights import load_initial_weights, weights_path
-from headwise_exporter.nodes.findings import FindingsSettings, findings, further_seeds, pool_heads
-from headwise_exporter.nodes.measurements import (
-    Measurements,
-    load_measurements,
-    measure_model,
-    measured_images,
-    pruning_measurements,
-    save_measurements,
-)
-from headwise_exporter.nodes.snp import THRESHOLD, PooledNodes, ProbeSettings, pool_nodes
+from headwise_exporter.nodes.measurements import load_measurements, pruning_measurements, save_measurements
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.pruning.provenance import provenance
 from headwise_exporter.pruning.prune import fine_tunings, prune, pruning_images
 from headwise_exporter.pruning.search import macs_cost
 from headwise_exporter.recipes import Recipe
+from headwise_exporter.stages.measure import measured
 from headwise_exporter.stages.original import original_of
 from headwise_exporter.stages.run import (
     DENSE,
     DENSE_MEASUREMENTS,
-    FINDINGS,
     MASKED,
     PRUNED,
     PRUNED_MEASUREMENTS,
@@ -71,8 +61,6 @@ from headwise_exporter.training.messages import PROBED, TrainingMessages, end_li
 from headwise_exporter.training.teacher_files import TeacherFile
 
 TRAIN_STAGE = Stage("train", (), (DENSE, TRAINING))
-MEASURE_STAGE = Stage("measure", (DENSE, TRAINING), (DENSE_MEASUREMENTS,))
-FINDINGS_STAGE = Stage("findings", (DENSE, TRAINING, DENSE_MEASUREMENTS), (FINDINGS,))
 PRUNE_STAGE = Stage("prune", (DENSE, TRAINING, DENSE_MEASUREMENTS), (MASKED, PRUNED, PRUNING, PRUNED_MEASUREMENTS))
 
 
@@ -201,48 +189,6 @@ def train_stage(
     return True
 
 
-def measure_stage(run: Path, settings: ProbeSettings, dataset: Dataset, progress: Progress) -> bool:
-    """Train the probes of the dense model and measure its nodes; True when there was something to do."""
-
-    def produce() -> None:
-        measurements = _measured(load_model(run / DENSE), dataset, settings, progress, "measure")
-        save_measurements(run / DENSE_MEASUREMENTS, measurements)
-
-    return carry_out(run, MEASURE_STAGE, asdict(settings), produce)
-
-
-def _measured(model: CCT, dataset: Dataset, settings: ProbeSettings, progress: Progress, title: str) -> Measurements:
-    train_data, held_out = (split_images(dataset, name) for name in ("train", "validation"))
-    with progress(title, measured_images(train_data, held_out, settings), "images") as advance:
-        return measure_model(model, train_data, held_out, settings, advance)
-
-
-def findings_stage(
-    run: Path, settings: FindingsSettings, probes: ProbeSettings, dataset: Dataset, progress: Progress
-) -> bool:
-    """What the dense model's nodes and heads know, and how sure that is; True when there was something to do.
-
-    Raises:
-        CheckpointError: the run was not measured.
-    """
-
-    def produce() -> None:
-        model, measurements = load_model(run / DENSE), load_measurements(run / DENSE_MEASUREMENTS)
-        train_data, held_out = split_images(dataset, "train"), split_images(dataset, settings.split)
-        others: list[dict[str, PooledNodes]] = []
-        for further in further_seeds(probes, settings.probe_seeds):
-            images = measured_images(train_data, held_out, further)
-            with progress(f"probes again, seed {further.seed}", images, "images") as advance:
-                others.append(pool_heads(model, train_data, held_out, further, advance))
-        with progress("pool the nodes", len(held_out), "images") as advance:
-            pooled = pool_nodes(model, measurements.probes, held_out, on_images=advance)
-        with progress("findings", len(pooled), "tap points") as advance:
-            record = findings(model, pooled, others, THRESHOLD, settings.draws, lambda name: advance(1, name))
-        write_json(run / FINDINGS, {"split": settings.split, **record})
-
-    return carry_out(run, FINDINGS_STAGE, {"findings": asdict(settings), "probes": asdict(probes)}, produce)
-
-
 def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress) -> bool:
     """Mask and prune the dense model, and measure what is left; True when there was something to do."""
     settings, probes, training = recipe.prune, recipe.probes, recipe.training
@@ -276,7 +222,7 @@ def prune_stage(run: Path, recipe: Recipe, dataset: Dataset, progress: Progress)
                 original=original_of(run, validation_data),
             )
         small = pruned.chosen.model
-        measurements = _measured(small, dataset, probes, progress, "measure the pruned model")
+        measurements = measured(small, dataset, probes, progress, "measure the pruned model")
         save_model(run / MASKED, pruned.masked.model)
         save_model(run / PRUNED, small)
         save_measurements(run / PRUNED_MEASUREMENTS, measurements)

@@ -23,6 +23,7 @@ from headwise_exporter.nodes.measurements import load_measurements
 from headwise_exporter.progress import Progress, silent
 from headwise_exporter.stages.run import (
     COMPARISON,
+    CONTROLS,
     DENSE,
     DENSE_MEASUREMENTS,
     FINDINGS,
@@ -35,6 +36,7 @@ from headwise_exporter.stages.run import (
     VALIDATION,
     pruning_record,
     run_comparison,
+    run_controls,
     run_findings,
     run_subsets,
     run_validation,
@@ -46,7 +48,7 @@ from headwise_exporter.training.evaluation import predict
 VALIDATE_STAGE = Stage("validate", (DENSE, PRUNED), (VALIDATION,))
 REPORT_STAGE = Stage(
     "report",
-    (TRAINING, FINDINGS, DENSE_MEASUREMENTS, PRUNING, VALIDATION, COMPARISON, SUBSETS),
+    (TRAINING, FINDINGS, CONTROLS, DENSE_MEASUREMENTS, PRUNING, VALIDATION, COMPARISON, SUBSETS),
     (REPORT, REPORT_RECORD),
 )
 
@@ -126,6 +128,7 @@ def report_stage(
             name,
             training,
             findings,
+            run_controls(run),
             validated,
             compared,
             run_subsets(run) if (run / SUBSETS).is_file() else None,

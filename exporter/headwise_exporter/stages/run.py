@@ -3,7 +3,7 @@
     dense.safetensors, masked.safetensors, pruned.safetensors              models
     original.safetensors                                                   that dense was made from (`stages.original`)
     dense.measurements.safetensors, pruned.measurements.safetensors        their probes and nodes
-    training.json findings.json pruning.json validation.json
+    training.json findings.json controls.json pruning.json validation.json
     comparison.json subsets.json                                           records
     report/                                                                the page and its figures
 
@@ -30,7 +30,7 @@ from headwise_exporter.recipes import Recipe, from_record
 DENSE, MASKED, PRUNED = "dense.safetensors", "masked.safetensors", "pruned.safetensors"
 ORIGINAL = "original.safetensors"
 DENSE_MEASUREMENTS, PRUNED_MEASUREMENTS = "dense.measurements.safetensors", "pruned.measurements.safetensors"
-TRAINING, FINDINGS, PRUNING = "training.json", "findings.json", "pruning.json"
+TRAINING, FINDINGS, CONTROLS, PRUNING = "training.json", "findings.json", "controls.json", "pruning.json"
 COMPARISON, COMPARISON_SO_FAR = "comparison.json", "comparison.resume.json"
 SUBSETS = "subsets.json"
 VALIDATION = "validation.json"
@@ -99,6 +99,20 @@ def run_findings(run: Path) -> dict[str, Any]:
         RunError: the run was not measured.
     """
     return run_record(run / FINDINGS, "measured model", "measure")
+
+
+def run_controls(run: Path) -> dict[str, Any] | None:
+    """The same of the controls (`nodes.controls`); None where none were measured, or on other images.
+
+    Raises:
+        RunError: the model was not measured.
+    """
+    if not (run / CONTROLS).is_file():
+        return None
+    findings, controls = run_findings(run), run_record(run / CONTROLS, "measured controls", "measure --controls")
+    of = ("split", "images", "threshold", "draws")
+    same = all(each[key] == findings[key] for each in controls.values() for key in of)
+    return controls if same else None
 
 
 def run_comparison(run: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Picture:
 def pictures(record: Mapping[str, Any]) -> list[Picture]:
     """Every figure of a record, in the order of the page."""
     findings, names = record["findings"], record["label_names"]
+    controls = record.get("controls")
     last = len(findings["heads"]) - 1
     drawn = []
     if (validation := record.get("validation")) and matrix(validation) is None:
@@ -49,8 +50,9 @@ def pictures(record: Mapping[str, Any]) -> list[Picture]:
             "knowledge",
             "encoders",
             "Along the encoders",
-            f"Bands are 95 % of {findings['draws']} bootstrap draws over images.",
-            partial(plots.along_encoders, findings),
+            "Bands in colour are 95 % intervals over images"
+            + ("; in grey from the lowest to the highest of all controls." if controls else "."),
+            partial(plots.along_encoders, findings, controls),
         ),
         Picture("knowledge", "histograms", f"Nodes of encoder {last}", "", partial(plots.histograms, findings, last)),
         Picture(
@@ -64,8 +66,9 @@ def pictures(record: Mapping[str, Any]) -> list[Picture]:
             "knowledge",
             "sharpness",
             "Heads against chance",
-            f"The same nodes dealt at random to heads of the same size, {findings['heads'][0]['deals']:,} times.",
-            partial(plots.sharpness, findings),
+            f"The same nodes dealt at random to heads of the same size, {findings['heads'][0]['deals']:,} times"
+            + ("; and the same heads of controls, each of which has a null of its own." if controls else "."),
+            partial(plots.sharpness, findings, controls),
         ),
     ]
     if examples := record["examples"]:

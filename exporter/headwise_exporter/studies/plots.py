@@ -28,9 +28,11 @@ from headwise_exporter.studies.drawing import (
     styled,
 )
 from headwise_exporter.studies.speed import batches, timed_at, variant_title
+from headwise_exporter.studies.wording import CONTROL_NAMES
 
 KINDS = {HEADS: BLUE, FEED_FORWARD_HIDDEN: ORANGE, FEED_FORWARD_OUT: GREEN}
 MASK_STYLES = dict(zip((ANDC, PERMUTED, *SCORES), STYLES, strict=False))
+CONTROL_MARKERS = ("1", "2", "x")
 MATRIX_LABEL_INCHES, MATRIX_INCHES = 0.1, 4.0  # a side of a confusion matrix, by label and at least
 SHOWN_LABELS, SHOWN_OTHERS = 20, 5  # of a node's matrix, and at least how many outside its clusters
 MOST_CHANGES = 12  # labels that lost, and as many that gained
@@ -93,10 +95,23 @@ def confusion_map(confusion_KK: NDArray[np.int64], label_names: Sequence[str]) -
     return drawn
 
 
+def _control_band(axes: Axes, controls: Record) -> None:
+    """From the lowest to the highest ratio of all controls and kinds of tap points, encoder by encoder."""
+    by_encoder: dict[int, list[float]] = {}
+    for control in controls.values():
+        for tap in control["tap_points"]:
+            if tap["kind"] in KINDS and tap["figures"]["snr"] is not None:
+                by_encoder.setdefault(tap["encoder"], []).append(tap["figures"]["snr"])
+    low, high = ([end(values) for values in by_encoder.values()] for end in (min, max))
+    axes.fill_between(list(by_encoder), low, high, color=BLACK, alpha=0.15, linewidth=0, label="controls")
+
+
 @styled
-def along_encoders(findings: Record) -> Figure:
-    """Signal-to-noise ratio with its interval, and the probe's accuracy, encoder by encoder."""
+def along_encoders(findings: Record, controls: Record | None = None) -> Figure:
+    """Signal-to-noise ratio with its interval, and the probe's accuracy, encoder by encoder; controls as a band."""
     drawn, (ratio_axes, accuracy_axes) = figure(7, 3.2, 2)
+    if controls:
+        _control_band(ratio_axes, controls)
     for kind, colour in KINDS.items():
         taps = [tap for tap in findings["tap_points"] if tap["kind"] == kind]
         name = kind.replace("_", " ")
@@ -194,8 +209,11 @@ def expertise_map(findings: Record, label_names: Sequence[str]) -> Figure:
 
 
 @styled
-def sharpness(findings: Record) -> Figure:
-    """Each head's sharpness beside that of nodes re-dealt at random, mean and 90 % of the deals, with its p-value."""
+def sharpness(findings: Record, controls: Record | None = None) -> Figure:
+    """Each head's sharpness beside that of nodes re-dealt at random, mean and 90 % of the deals, with its p-value.
+
+    And the sharpness of the same heads of each control, which has null and p-value of its own.
+    """
     keys = ("sharpness_H", "null_mean_H", "null_low_H", "null_high_H", "p_value_H")
     names = [f"{encoder['encoder']}.{head}" for encoder in findings["heads"] for head in range(len(encoder[keys[0]]))]
     own, null, low, high, p = (
@@ -205,6 +223,9 @@ def sharpness(findings: Record) -> Figure:
     places = np.arange(len(names))
     axes.plot(own, places, "o", color=BLUE, label="head")
     axes.errorbar(null, places, xerr=[null - low, high - null], fmt="|", color=VERMILION, label="re-dealt, 90 %")
+    for (name, control), marker in zip((controls or {}).items(), CONTROL_MARKERS, strict=False):
+        sharp = np.concatenate([np.asarray(encoder["sharpness_H"]) for encoder in control["heads"]])
+        axes.plot(sharp, places, marker, color=BLACK, alpha=0.5, markersize=5, label=CONTROL_NAMES[name])
     for place, value in enumerate(p):
         axes.text(1.02, place, f"p = {value:.3f}", va="center", fontsize=7, transform=axes.get_yaxis_transform())
     axes.set_yticks(places, names)

@@ -86,6 +86,7 @@ def make_record(
     name: str,
     training: Mapping[str, Any],
     findings: dict[str, Any],
+    controls: Mapping[str, Any] | None,
     validation: Mapping[str, Any] | None,
     comparison: dict[str, Any] | None,
     subsets: dict[str, Any] | None,
@@ -114,6 +115,7 @@ def make_record(
         "label_names": list(label_names),
         "training": training,
         "findings": findings,
+        "controls": controls,
         "validation": validation,
         "examples": examples,
         "comparison": comparison,
@@ -142,7 +144,7 @@ def with_verdicts(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **record,
         "outcomes": [asdict(other) for other in outcomes(comparison)],
-        "verdicts": [asdict(verdict) for verdict in verdicts(findings, comparison)],
+        "verdicts": [asdict(verdict) for verdict in verdicts(findings, record.get("controls"), comparison)],
     }
 
 
@@ -166,6 +168,7 @@ def page(record: Mapping[str, Any], drawn: Sequence[tuple[Picture, str]], manife
     values = {
         **record,
         "validation": validation,
+        "controls": record.get("controls"),
         "title": manifest.name if manifest else record["name"],
         "bundle": manifest,
         "card": card(validation, manifest),

@@ -6,9 +6,11 @@ from typing import Any, Final
 
 from headwise.text import shown
 
+from headwise_exporter.nodes.names import EXCHANGED, UNTRAINED, UNTRAINED_AGAIN
 from headwise_exporter.pruning.names import GRADUAL
 
 NO_MASKS = "none"
+CONTROL_NAMES = {UNTRAINED: "untrained", UNTRAINED_AGAIN: "untrained again", EXCHANGED: "labels exchanged"}
 LAYERS = {"classifier_head": "classifier head", "feed_forward": "feed-forward layers", "both": "both groups of layers"}
 MOST_COLUMNS = 28  # of a label's name
 SMALLEST_P_VALUE = 0.001  # that is written out
@@ -94,7 +96,34 @@ def tally(outcomes: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-FILTERS: Final[dict[str, Callable[..., str]]] = {
-    function.__name__: function
-    for function in (percent, short, mean_percent, points, spread, at_once, p_value, fine_tuning, masks, tally)
-}
+def ratio(value: float | None) -> str:
+    """A ratio to two digits; a dash where it has no denominator."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def control(name: str) -> str:
+    """One of `nodes.controls` in words."""
+    return CONTROL_NAMES[name]
+
+
+def controls(findings: Mapping[str, str]) -> str:
+    """What was found of each control, by its words, in one clause."""
+    return ", ".join(f"{name} {finding}" for name, finding in findings.items())
+
+
+SHOWN = (
+    percent,
+    short,
+    mean_percent,
+    points,
+    spread,
+    at_once,
+    p_value,
+    fine_tuning,
+    masks,
+    tally,
+    ratio,
+    control,
+    controls,
+)
+FILTERS: Final[dict[str, Callable[..., str]]] = {function.__name__: function for function in SHOWN}

@@ -6,8 +6,16 @@ import math
 import hypothesis.strategies as st
 import pytest
 import torch
-from headwise_exporter.nodes.snp import PooledNodes, statistics
-from headwise_exporter.nodes.summary import THRESHOLDS, bootstrap, draw_images, summarise, sweep
+from headwise_exporter.nodes.snp import NodeMeasurement, PooledNodes, statistics
+from headwise_exporter.nodes.summary import (
+    ANY_THRESHOLD,
+    THRESHOLDS,
+    bootstrap,
+    draw_images,
+    ratios,
+    summarise,
+    sweep,
+)
 from hypothesis import given
 
 LABELS = 5
@@ -66,8 +74,8 @@ def test_draws_differ_and_reach_every_image() -> None:
 def test_images_that_are_all_alike_leave_no_doubt() -> None:
     """Without scatter among a label's images every draw gives the figure itself."""
     for uncertainty in bootstrap(pooled_nodes(4, noise=0.0), draws=5).values():
-        assert uncertainty.low == uncertainty.high
-        assert uncertainty.bias == 0.0
+        assert uncertainty.low == pytest.approx(uncertainty.high)
+        assert uncertainty.bias == pytest.approx(0.0)
 
 
 def test_interval_narrows_with_the_images() -> None:
@@ -79,11 +87,30 @@ def test_interval_narrows_with_the_images() -> None:
     assert widths[1] < 0.8 * widths[0]
 
 
-def test_interval_covers_what_many_images_give() -> None:
-    """Of 20 samples most have the figure of a sample 40 times as large in their interval."""
-    truth = summarise(statistics(pooled_nodes(4000, noise=2.0, seed=99).measurement())).signal
-    intervals = [bootstrap(pooled_nodes(100, noise=2.0, seed=seed), draws=40)["signal"] for seed in range(20)]
-    assert sum(interval.low <= truth <= interval.high for interval in intervals) >= 16
+@given(st.integers(0, 99), st.floats(0.1, 3))
+def test_ratio_at_each_threshold_is_that_of_the_clipped_matrices(seed: int, noise: float) -> None:
+    """Without finding clusters."""
+    measurement = pooled_nodes(4, noise=noise, seed=seed).measurement()
+    given_ratios = ratios(measurement)
+    for threshold, summary in sweep(measurement).items():
+        assert given_ratios[f"snr_{threshold}"] == pytest.approx(summary.snr)
+
+
+def test_ratio_without_a_threshold_is_one_where_labels_say_nothing() -> None:
+    """As the mean over many thresholds of signal over that of noise has it; more where nodes tell labels apart."""
+    measurement = pooled_nodes(6, noise=1.0).measurement()
+    clipped = [statistics(measurement, (step + 0.5) / 500).signal_and_noise() for step in range(500)]
+    signal, noise = (sum(values) for values in zip(*clipped, strict=True))
+    assert ratios(measurement)[ANY_THRESHOLD] == pytest.approx(signal / noise, rel=1e-2)
+    same = NodeMeasurement(torch.ones(LABELS, 3), torch.randn(LABELS, 3), 0, 1)
+    assert ratios(same)[ANY_THRESHOLD] == pytest.approx(1.0)
+    assert float(ratios(measurement)[ANY_THRESHOLD] or 0) > 1.5
+
+
+def test_node_that_recognises_nothing_adds_neither_signal_nor_noise() -> None:
+    """Its largest field is not positive."""
+    silent = NodeMeasurement(torch.zeros(LABELS, 2), torch.ones(LABELS, 2), 0, 1)
+    assert set(ratios(silent).values()) == {None}
 
 
 def test_bootstrap_depends_on_its_seed_alone() -> None:

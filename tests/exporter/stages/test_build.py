@@ -1,37 +1,29 @@
 """The stages of a build, from files to files."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import support
-import torch
 from headwise.bundle import file_sha256
 from headwise_exporter import recipes
 from headwise_exporter.commands.console import progress
 from headwise_exporter.data.base import DatasetSettings
 from headwise_exporter.data.datasets import load
-from headwise_exporter.data.images import split_images
 from headwise_exporter.model.cct import CCT
-from headwise_exporter.model.checkpoints import CheckpointError, load_model, save_model
+from headwise_exporter.model.checkpoints import CheckpointError, save_model
 from headwise_exporter.model.initial_weights import shipped_checkpoint
 from headwise_exporter.model.shipped import RANDOM
-from headwise_exporter.nodes.findings import FindingsSettings
-from headwise_exporter.nodes.heads import agreement, recognising_nodes
-from headwise_exporter.nodes.measurements import load_measurements
-from headwise_exporter.nodes.snp import ProbeSettings, measure, recognised_labels, statistics, train_probes
-from headwise_exporter.nodes.summary import summarise
 from headwise_exporter.recipes import Recipe
 from headwise_exporter.stages.build import (
     dataset_fingerprint,
-    findings_stage,
-    measure_stage,
     prune_stage,
     train_stage,
 )
-from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, PRUNED, run_findings, training_record
+from headwise_exporter.stages.measure import findings_stage, measure_stage
+from headwise_exporter.stages.run import DENSE, PRUNED, training_record
 from headwise_exporter.training.loop import TrainingError
 
 
@@ -65,38 +57,6 @@ def test_lost_result_is_made_again_and_is_the_same(run: Path) -> None:
     (run / PRUNED).unlink()
     assert carry_out_all(run) == [False, False, False, True]
     assert file_sha256(run / PRUNED) == before
-
-
-def test_findings_follow_from_the_measurements(run: Path) -> None:
-    """Every tap point with its figures, and every head with its images, as they follow from the saved label means."""
-    findings, nodes = run_findings(run), load_measurements(run / DENSE_MEASUREMENTS).nodes
-    assert [tap["name"] for tap in findings["tap_points"]] == list(nodes)
-    for tap in findings["tap_points"]:
-        assert tap["figures"] == asdict(summarise(statistics(nodes[tap["name"]])))
-        assert tap["sweep"][2]["clusters_per_node"] == tap["figures"]["clusters_per_node"]  # at 0.3
-        assert sum(tap["nodes_by_clusters"]) == sum(tap["nodes_by_noise"]) == tap["nodes"]
-        signal = tap["uncertainties"]["signal"]
-        assert signal["low"] <= signal["high"]
-    assert [len(encoder["sharpness_H"]) for encoder in findings["heads"]] == [4, 4]
-    for encoder in findings["heads"]:
-        correct = nodes[f"encoders.{encoder['encoder']}.heads"].correct
-        assert sum(encoder["together_K"]) == correct
-        assert sum(encoder["images_K"]) == findings["images"]
-
-
-def test_findings_on_another_split_with_more_probes(run: Path) -> None:
-    """They leave the measurements as they are, and have the agreement of experts between probes of two seeds."""
-    before, data, probes = file_sha256(run / DENSE_MEASUREMENTS), load(DatasetSettings("digits")), ProbeSettings(2)
-    assert findings_stage(run, FindingsSettings("test", draws=2, probe_seeds=2), probes, data, progress)
-    findings = run_findings(run)
-    assert (findings["split"], findings["images"]) == ("test", 360)
-    model, test = load_model(run / DENSE), split_images(data, "test")
-    again = measure(model, train_probes(model, split_images(data, "train"), replace(probes, seed=1)), test)
-    for index, encoder in enumerate(findings["heads"]):
-        others_HK = recognising_nodes(recognised_labels(again[f"encoders.{index}.heads"]), 4)
-        expected = agreement(torch.tensor(encoder["recognising_nodes_HK"]), others_HK)
-        assert encoder["seeds"] == [asdict(expected)]
-    assert file_sha256(run / DENSE_MEASUREMENTS) == before
 
 
 def test_fingerprint_is_of_every_pixel_and_label() -> None:

@@ -16,6 +16,7 @@ from headwise_exporter.data.base import Dataset, DatasetSettings
 from headwise_exporter.data.datasets import load
 from headwise_exporter.data.images import split_images
 from headwise_exporter.nodes.snp import NodeMeasurement
+from headwise_exporter.stages.measure import controls_stage
 from headwise_exporter.stages.report import report_stage
 from headwise_exporter.stages.run import COMPARISON, SUBSETS, RunError, run_comparison
 from headwise_exporter.stages.study import compare_stage, subsets_stage
@@ -57,6 +58,7 @@ def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on which everything was tried, and reported."""
     folder = Path(shutil.copytree(built / "run", tmp_path_factory.mktemp("report") / "run"))
     data = load(DatasetSettings("digits"))
+    controls_stage(folder, small_recipe().findings, small_recipe().probes, data, progress)
     compare_stage(folder, SETTINGS, small_recipe().training, "validation", data, progress)
     subsets_stage(folder, SubsetSettings(labels=3, subsets=2, images=40), "validation", data, progress)
     report_stage(folder, lambda: data)
@@ -113,6 +115,7 @@ def test_page_has_every_verdict(run: Path, html: str) -> None:
     for verdict in record["verdicts"]:
         assert verdict["claim"] in html
         assert f">{verdict['finding']}<" in html
+        assert all(f"{name} {finding}" in html for name, finding in verdict["controls"].items())
     assert "<code>random</code> masks" in html
     assert "`" not in html
     assert re.search(r"their clusters: node \d+: {\d", html)

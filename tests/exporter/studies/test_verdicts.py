@@ -4,6 +4,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
+from headwise_exporter.nodes.summary import ANY_THRESHOLD, THRESHOLDS
 from headwise_exporter.studies.verdicts import (
     MaskOutcome,
     better_masks,
@@ -17,19 +18,38 @@ from headwise_exporter.studies.verdicts import (
 from hypothesis import given
 
 
-def tap(encoder: int | None, kind: str, snr: float | None, recognised: float = 2.0) -> dict[str, Any]:
-    """A tap point whose interval is a tenth wide."""
-    spread = {} if snr is None else {"snr": {"low": snr - 0.05, "high": snr + 0.05, "bias": 0.0}}
-    figures = {"snr": snr, "clusters_per_node": recognised, "cluster_size": 1.0, "noise_per_node": 1.0}
-    return {"encoder": encoder, "kind": kind, "figures": figures, "uncertainties": spread}
+def spread(value: float) -> dict[str, float]:
+    """An interval that is a tenth wide."""
+    return {"low": value - 0.05, "high": value + 0.05, "bias": 0.0}
 
 
-def findings(first: float | None, last: float | None, recognised: float = 2.0) -> dict[str, Any]:
-    """Two encoders, 20 labels, the same ratio at every kind of tap point."""
+def tap(
+    encoder: int | None, kind: str, snr: float | None, recognised: float = 2.0, free: float | None = None
+) -> dict[str, Any]:
+    """A tap point; the ratio is the same at every threshold, and without one unless another is given."""
+    ratios = {"snr": snr, ANY_THRESHOLD: snr if free is None else free}
+    known = {name: spread(value) for name, value in ratios.items() if value is not None}
+    if snr is not None:
+        known |= {f"snr_{threshold}": spread(snr) for threshold in THRESHOLDS}
+    figures = {**ratios, "clusters_per_node": recognised, "cluster_size": 1.0, "noise_per_node": 1.0}
+    return {"encoder": encoder, "kind": kind, "figures": figures, "uncertainties": known}
+
+
+def findings(
+    first: float | None, last: float | None, recognised: float = 2.0, free: float | None = None
+) -> dict[str, Any]:
+    """Two encoders, 20 labels, the same ratios at every kind of tap point."""
     kinds = ("heads", "feed_forward_hidden", "feed_forward_out")
     ratios = (first, last)
-    taps = [tap(encoder, kind, ratios[encoder], recognised) for encoder in (0, 1) for kind in kinds]
+    taps = [
+        tap(encoder, kind, ratios[encoder], recognised, free if encoder else None)
+        for encoder in (0, 1)
+        for kind in kinds
+    ]
     return {"tap_points": [*taps, tap(None, "classifier_head", None)], "heads": [{"expert_K": [0] * 20}]}
+
+
+FLAT = {"untrained": findings(1.2, 1.2), "untrained_again": findings(1.2, 1.2), "exchanged": findings(1.0, 1.0)}
 
 
 def heads(*p_values: list[float]) -> dict[str, Any]:
@@ -47,6 +67,9 @@ def heads(*p_values: list[float]) -> dict[str, Any]:
             for index, values in enumerate(p_values)
         ]
     }
+
+
+CHANCE = {"untrained": heads([0.9] * 4)}
 
 
 def result(
@@ -84,23 +107,67 @@ def comparison(andc: float, **others: float) -> dict[str, Any]:
 )
 def test_ratio_must_rise_beyond_both_intervals(first: float, last: float | None, expected: str) -> None:
     """From the first encoder to the last; no noise at all is above any ratio."""
-    assert sharpening(findings(first, last)).finding == expected
+    assert sharpening(findings(first, last), FLAT).finding == expected
+
+
+def test_ratio_must_rise_without_a_threshold_as_well() -> None:
+    """A rise at one threshold alone may be the threshold's."""
+    assert sharpening(findings(1.5, 2.0, free=1.5), FLAT).finding == "does not hold here"
+
+
+def test_ratio_must_rise_more_than_that_of_a_control() -> None:
+    """Twice as much; a smaller rise of theirs is no objection."""
+    rising = FLAT | {"untrained": findings(1.2, 1.35)}
+    assert sharpening(findings(1.5, 2.0), rising).finding == "does not hold here"
+    assert sharpening(findings(1.5, 3.0), rising).finding == "holds"
 
 
 def test_ratio_that_rises_for_some_kinds_holds_in_part() -> None:
     """One of three kinds is enough for that."""
     record = findings(2.0, 1.5)
     record["tap_points"][3] = tap(1, "heads", 3.0)
-    assert sharpening(record).finding == "holds in part"
+    assert sharpening(record, FLAT).finding == "holds in part"
+
+
+def test_thresholds_at_which_the_ratio_rises_and_falls_are_named() -> None:
+    """By intervals that are apart; the others are not."""
+    record = findings(1.5, 1.5)
+    record["tap_points"][3]["uncertainties"] |= {"snr_0.1": spread(2.0), "snr_0.8": spread(1.1)}
+    assert "it rises at 0.1 and falls at 0.8." in sharpening(record, FLAT).numbers[0]
+    assert "it neither rises nor falls at any." in sharpening(record, FLAT).numbers[1]
 
 
 @pytest.mark.parametrize(
     ("ratio", "recognised", "expected"),
-    [(2.0, 5.0, "holds"), (2.0, 5.1, "does not hold here"), (1.04, 2.0, "does not hold here")],
+    [(2.0, 5.0, "holds"), (2.0, 5.1, "does not hold here"), (1.5, 2.0, "does not hold here")],
 )
-def test_few_labels_are_a_quarter_and_more_than_noise(ratio: float, recognised: float, expected: str) -> None:
-    """Of 20 labels five; with an interval above 1."""
-    assert few_labels(findings(ratio, ratio, recognised)).finding == expected
+def test_few_labels_are_a_quarter_and_told_apart_twice_as_well(ratio: float, recognised: float, expected: str) -> None:
+    """Of 20 labels five; untrained the ratio is 1.25 at most, so 1.5 is wanted of the lower end."""
+    assert few_labels(findings(ratio, ratio, recognised), FLAT).finding == expected
+
+
+def test_controls_are_judged_by_the_same_rule() -> None:
+    """Each against the others; their verdicts stand beside the model's."""
+    verdict = few_labels(findings(2.0, 2.0), FLAT)
+    nothing = "does not hold here"
+    assert verdict.controls == {"untrained": nothing, "untrained again": nothing, "labels exchanged": nothing}
+
+
+def test_claim_that_holds_for_a_control_as_well_does_not_hold() -> None:
+    """However well the trained model does; the reason is given."""
+    judged = expert_heads(heads([0.001] * 4), CHANCE | {"exchanged": heads([0.001] * 4)})
+    assert (judged.finding, judged.controls["labels exchanged"]) == ("does not hold here", "holds")
+    assert judged.numbers[-1] == "By these bars it holds, and for a control as well (labels exchanged)."
+    partly = CHANCE | {"exchanged": heads([0.001, 0.001, 0.9, 0.9])}
+    assert expert_heads(heads([0.001] * 4), partly).finding == "holds"
+
+
+def test_without_controls_there_is_no_verdict() -> None:
+    """A bar that nothing can fail decides nothing."""
+    record = findings(1.0, 9.0) | heads([0.001] * 4)
+    for verdict in (few_labels(record, None), sharpening(record, None), expert_heads(record, None)):
+        assert verdict.finding == "not tested"
+        assert "exporter measure --controls" in verdict.numbers[0]
 
 
 @pytest.mark.parametrize(("andc", "expected"), [(0.9, "holds"), (0.896, "holds"), (0.894, "does not hold here")])
@@ -154,12 +221,12 @@ def test_difference_that_may_be_chance_is_no_advantage() -> None:
 )
 def test_heads_are_counted_after_holms_correction(p_values: list[float], expected: str) -> None:
     """Four heads at 0.04 are none."""
-    assert expert_heads(heads(p_values)).finding == expected
+    assert expert_heads(heads(p_values), CHANCE).finding == expected
 
 
 def test_numbers_have_halves_and_other_probes_where_they_were_measured() -> None:
     """The sentence about an encoder without them leaves them out."""
-    first, second = expert_heads(heads([0.001], [0.001])).numbers[1:]
+    first, second = expert_heads(heads([0.001], [0.001]), CHANCE).numbers[1:]
     assert "halves" not in first
     assert "probes" not in first
     assert "90% of the labels (25% by chance)" in second
