@@ -1,8 +1,10 @@
 """A teacher, fine-tuned, exported and recorded."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,15 +75,52 @@ def test_teacher_is_exported_and_recorded(
     assert right == record["test"]["correct"]
 
 
-def test_frozen_blocks_and_statistics_stay(source: Dataset, network: EfficientNetLite0) -> None:
+def test_frozen_blocks_and_statistics_stay(source: Dataset, network: EfficientNetLite0, tmp_path: Path) -> None:
     """Later blocks learn."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     data = split_images(source, "train")
-    teachers.fine_tune(network, data, split_images(source, "validation"), SMALL)
+    teachers.fine_tune(network, data, split_images(source, "validation"), SMALL, 0.5, tmp_path / "resume.pt")
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert all(name.startswith(("_blocks.15.", "_conv_head", "_bn1", "_fc")) for name in changed)
     assert not any("running" in name for name in changed)
+
+
+def test_interrupted_fine_tuning_goes_on(
+    source: Dataset, network: EfficientNetLite0, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the last whole epoch, to the same weights; that of other settings is not taken."""
+    train_data, validation = split_images(source, "train"), split_images(source, "validation")
+    settings, resume = replace(SMALL, epochs=2), tmp_path / "resume.pt"
+    begun, other = copy.deepcopy(network), copy.deepcopy(network)
+    torch.manual_seed(1)
+    whole = teachers.fine_tune(network, train_data, validation, settings, 0.5, tmp_path / "whole.pt")
+
+    evaluate, evaluated = teachers.accuracy, list[float]()
+
+    def interrupted(*arguments: Any) -> float:
+        if evaluated:
+            raise KeyboardInterrupt
+        evaluated.append(evaluate(*arguments))
+        return evaluated[0]
+
+    monkeypatch.setattr(teachers, "accuracy", interrupted)
+    torch.manual_seed(1)
+    with pytest.raises(KeyboardInterrupt):
+        teachers.fine_tune(begun, train_data, validation, settings, 0.5, resume)
+    monkeypatch.setattr(teachers, "accuracy", evaluate)
+    assert teachers.state_of(resume, replace(settings, epochs=3)) is None
+    resumed = teachers.fine_tune(other, train_data, validation, settings, 0.0, resume)
+    assert resumed == whole
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name]), name
+
+
+def test_weights_of_the_graph_are_in_half_precision(network: EfficientNetLite0, tmp_path: Path) -> None:
+    """The file is half as large, and its logits are those of the network."""
+    teachers.export(network, NAMES, 32, tmp_path / "teacher.onnx")
+    values = sum(tensor.numel() for tensor in network.state_dict().values())
+    assert (tmp_path / "teacher.onnx").stat().st_size < 2.3 * values
 
 
 def test_read_out_alone_learns_first(source: Dataset, network: EfficientNetLite0) -> None:
