@@ -104,8 +104,16 @@ def test_readme_has_the_verdicts_on_the_claims(name: str, column: int) -> None:
         assert cell.startswith(verdict["finding"])
     lost = [-100 * row["to_dense"]["mean"] for row in recorded["comparison"]["results"] if row["mask_by"] == ANDC]
     assert cells[2].endswith(": " + ", ".join("none" if points <= 100 * FREE else f"{points:.1f}" for points in lost))
-    sharp = recorded["verdicts"][3]["numbers"][0].split(" heads")[0]
-    assert cells[3].endswith(f"({sharp})")
+    counts = recorded["verdicts"][3]["numbers"][0].partition("trained ")[2]
+    assert cells[3].endswith(f"({counts.split(',')[0]})")
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_no_claim_holds_for_a_control(name: str) -> None:
+    """Nodes and heads of every record were judged against untrained models and exchanged labels, which fail."""
+    for verdict in study(name)["verdicts"]:
+        assert set(verdict["controls"].values()) <= {"does not hold here"}
+        assert len(verdict["controls"]) == (0 if "Pruning" in verdict["claim"] else 3)
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -2,20 +2,21 @@
 
 untrained        a model of the same shape with random weights, with probes trained for it
 untrained_again  another such model
-exchanged        the trained model and its probes, with the labels of the measured images exchanged at random
+exchanged        the trained model, with the labels of all images exchanged at random: those that its probes learn from,
+                 and those that are measured. Exchanging the latter alone would not do: the weights of a probe that
+                 learnt the true labels know them, and heads are sharp by these weights
 
 A finding says something only as far as it goes beyond these.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 import torch
 
+from headwise_exporter.data.images import LabelledImages
 from headwise_exporter.model.cct import CCT
 from headwise_exporter.nodes.names import UNTRAINED, UNTRAINED_AGAIN
-from headwise_exporter.nodes.snp import PooledNodes
 
 SEEDS: Final = {UNTRAINED: 0, UNTRAINED_AGAIN: 1}  # of the random weights
 
@@ -27,8 +28,7 @@ def untrained(model: CCT, seed: int) -> CCT:
         return CCT(model.config).eval()
 
 
-def exchanged(pooled: Mapping[str, PooledNodes], seed: int = 0) -> dict[str, PooledNodes]:
-    """The same nodes with the images' labels exchanged at random, in the same way at every tap point."""
-    labels_P = next(iter(pooled.values())).labels_P
-    order_P = torch.randperm(len(labels_P), generator=torch.Generator().manual_seed(seed))
-    return {name: replace(nodes, labels_P=labels_P[order_P]) for name, nodes in pooled.items()}
+def exchanged(data: LabelledImages, seed: int) -> LabelledImages:
+    """The same images with their labels exchanged at random, as many of each as before."""
+    order_N = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return replace(data, labels_N=data.labels_N[order_N.to(data.device)])

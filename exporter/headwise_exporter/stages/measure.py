@@ -97,21 +97,17 @@ def controls_stage(
     def produce() -> None:
         model, train_data = load_model(run / DENSE), split_images(dataset, "train")
         held_out = split_images(dataset, settings.split)
-        controls = {}
-        for name, seed in SEEDS.items():
-            other = untrained(model, seed)
-            images = measured_images(train_data, held_out, probes)
-            with progress(f"measure an untrained model, seed {seed}", images, "images") as advance:
-                trained = train_probes(other, train_data.sample(probes.images), probes, advance)
-                controls[name] = (other, pool_nodes(other, trained, held_out, on_images=advance))
-        with progress("pool the nodes", len(held_out), "images") as advance:
-            own_probes = load_measurements(run / DENSE_MEASUREMENTS).probes
-            controls[EXCHANGED] = (model, exchanged(pool_nodes(model, own_probes, held_out, on_images=advance)))
+        sample = train_data.sample(probes.images)
+        cases = {name: (untrained(model, seed), sample, held_out) for name, seed in SEEDS.items()}
+        cases[EXCHANGED] = (model, exchanged(sample, seed=0), exchanged(held_out, seed=1))
         record = {}
-        with progress("findings", len(controls) * len(model.tap_points()), "tap points") as advance:
-            for name, (of, pooled) in controls.items():
-                measured = findings(of, pooled, (), THRESHOLD, settings.draws, lambda tap: advance(1, tap))
-                record[name] = {"split": settings.split, **measured}
+        for name, (of, learnt, measured_on) in cases.items():
+            images = measured_images(train_data, held_out, probes)
+            with progress(f"control, {name.replace('_', ' ')}", images, "images") as advance:
+                pooled = pool_nodes(of, train_probes(of, learnt, probes, advance), measured_on, on_images=advance)
+            with progress("findings", len(pooled), "tap points") as advance:
+                own = findings(of, pooled, (), THRESHOLD, settings.draws, lambda tap: advance(1, tap))
+            record[name] = {"split": settings.split, **own}
         write_json(run / CONTROLS, record)
 
     asked = {"split": settings.split, "draws": settings.draws, "probes": asdict(probes)}

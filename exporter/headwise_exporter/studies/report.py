@@ -32,11 +32,13 @@ from headwise_exporter.studies.model_card import card
 from headwise_exporter.studies.pictures import Picture, pictures
 from headwise_exporter.studies.speed import section
 from headwise_exporter.studies.validation import THUMBNAIL_PIXELS
-from headwise_exporter.studies.verdicts import outcomes, verdicts
+from headwise_exporter.studies.verdicts import RATIOS, outcomes, verdicts
 from headwise_exporter.studies.wording import FILTERS
 
 RECORD = "report.json"
 SHOWN_NODES = 3
+CONTROL_TAP = ("name", "kind", "encoder", "probe_accuracy", "figures")
+CONTROL_HEADS = ("encoder", "expert_K", "sharpness_H", "null_mean_H", "p_value_H", "halves", "seeds")
 PNG_DOTS_PER_INCH = 150
 
 
@@ -82,6 +84,19 @@ def label_changes(comparison: Mapping[str, Any], labels_N: Tensor, labels: int, 
     return list(changes_K.tolist())
 
 
+def _brief(control: Mapping[str, Any]) -> dict[str, Any]:
+    """What is compared of a control's findings, which are as long as the model's."""
+    return {
+        **{key: control[key] for key in ("split", "images", "threshold", "draws")},
+        "tap_points": [
+            {key: tap[key] for key in CONTROL_TAP}
+            | {"uncertainties": {key: tap["uncertainties"][key] for key in RATIOS if key in tap["uncertainties"]}}
+            for tap in control["tap_points"]
+        ],
+        "heads": [{key: encoder[key] for key in CONTROL_HEADS} for encoder in control["heads"]],
+    }
+
+
 def make_record(
     name: str,
     training: Mapping[str, Any],
@@ -115,7 +130,7 @@ def make_record(
         "label_names": list(label_names),
         "training": training,
         "findings": findings,
-        "controls": controls,
+        "controls": controls and {name: _brief(control) for name, control in controls.items()},
         "validation": validation,
         "examples": examples,
         "comparison": comparison,

@@ -30,6 +30,7 @@ from headwise_exporter.studies.wording import CONTROL_NAMES, mean_percent, point
 
 FEW_LABELS = 0.25  # share of all labels
 CLEAR_EXCESS = 2.0  # of a ratio or of its change over 1, against that of a control
+RATIOS = ("snr", ANY_THRESHOLD)  # signal to noise
 FREE = 0.005  # of accuracy
 SIGNIFICANT = 0.05
 MOST, SOME = 0.75, 0.25  # share of the heads
@@ -187,8 +188,7 @@ def _rise(findings: Findings, kind: str, figure: str) -> tuple[float, float]:
 def _sharpens(findings: Findings, others: Sequence[Findings], kind: str) -> bool:
     """Whether both ratios rise, by at least `CLEAR_EXCESS` times as much as in the others."""
     rises = [
-        (_rise(findings, kind, figure)[0], max(_rise(other, kind, figure)[1] for other in others))
-        for figure in ("snr", ANY_THRESHOLD)
+        (_rise(findings, kind, figure)[0], max(_rise(other, kind, figure)[1] for other in others)) for figure in RATIOS
     ]
     return all(own > 1 and own - 1 >= CLEAR_EXCESS * (theirs - 1) for own, theirs in rises)
 

@@ -3,7 +3,6 @@
 import support
 import torch
 from headwise_exporter.nodes.controls import exchanged, untrained
-from headwise_exporter.nodes.snp import PooledNodes
 
 
 def test_untrained_model_has_the_shape_and_other_weights() -> None:
@@ -23,15 +22,11 @@ def test_untrained_model_has_the_shape_and_other_weights() -> None:
     assert not torch.equal(untrained(model, 1).classifier.fc.weight, first.classifier.fc.weight)
 
 
-def test_exchanged_labels_are_the_same_labels_in_another_order_everywhere() -> None:
-    """The nodes stay as they are, and the number of images of each label."""
-    labels_P = torch.arange(40) % 4
-    pooled = {
-        name: PooledNodes(torch.randn(40, 3), labels_P, torch.randn(4, 3), torch.zeros(4)) for name in ("one", "two")
-    }
-    other = exchanged(pooled)
-    assert torch.equal(other["one"].labels_P, other["two"].labels_P)
-    assert not torch.equal(other["one"].labels_P, labels_P)
-    assert torch.equal(other["one"].labels_P.bincount(), labels_P.bincount())
-    for name, nodes in pooled.items():
-        assert torch.equal(other[name].values_PN, nodes.values_PN)
+def test_exchanged_labels_are_the_same_labels_in_another_order() -> None:
+    """The images stay as they are, and the number of each label."""
+    data = support.random_images(torch.arange(40) % 4)
+    other = exchanged(data, seed=0)
+    assert torch.equal(other.images_NYXC, data.images_NYXC)
+    assert torch.equal(other.labels_N.bincount(), data.labels_N.bincount())
+    assert not torch.equal(other.labels_N, data.labels_N)
+    assert not torch.equal(exchanged(data, seed=1).labels_N, other.labels_N)

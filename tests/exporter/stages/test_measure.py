@@ -15,7 +15,7 @@ from headwise_exporter.nodes.findings import FindingsSettings
 from headwise_exporter.nodes.heads import agreement, recognising_nodes
 from headwise_exporter.nodes.measurements import load_measurements
 from headwise_exporter.nodes.snp import ProbeSettings, measure, recognised_labels, statistics, train_probes
-from headwise_exporter.nodes.summary import summarise
+from headwise_exporter.nodes.summary import ANY_THRESHOLD, ratios, summarise
 from headwise_exporter.stages.measure import controls_stage, findings_stage
 from headwise_exporter.stages.run import DENSE, DENSE_MEASUREMENTS, run_controls, run_findings
 
@@ -25,7 +25,8 @@ def test_findings_follow_from_the_measurements(run: Path) -> None:
     findings, nodes = run_findings(run), load_measurements(run / DENSE_MEASUREMENTS).nodes
     assert [tap["name"] for tap in findings["tap_points"]] == list(nodes)
     for tap in findings["tap_points"]:
-        assert tap["figures"] == asdict(summarise(statistics(nodes[tap["name"]])))
+        figures = asdict(summarise(statistics(nodes[tap["name"]])))
+        assert tap["figures"] == figures | {ANY_THRESHOLD: ratios(nodes[tap["name"]])[ANY_THRESHOLD]}
         assert tap["sweep"][2]["clusters_per_node"] == tap["figures"]["clusters_per_node"]  # at 0.3
         assert sum(tap["nodes_by_clusters"]) == sum(tap["nodes_by_noise"]) == tap["nodes"]
         signal = tap["uncertainties"]["signal"]

@@ -60,7 +60,7 @@ def test_section_has_machine_peaks_and_every_variant(bench: Bench) -> None:
     bench.left_out.append("pruned, cuda f32: <none>")
     section = speed.section(bench)
     assert bench.machine.processor in section["machine"]
-    assert section["peaks"][0].startswith("f32, 1 thread: ")
+    assert any(peak.startswith("f32, 1 thread: ") for peak in section["peaks"])
     assert len(section["variants"]) == len(bench.variants)
     assert section["left_out"] == ["pruned, cuda f32: <none>"]
 
