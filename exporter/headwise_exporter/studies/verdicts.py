@@ -349,10 +349,10 @@ def expert_heads(findings: Findings, controls: Controls | None) -> Verdict:
     claim = "Each head becomes the expert of a subset of labels"
     if controls is None:
         return Verdict(claim, "not tested", (WITHOUT_CONTROLS,))
-    sharp = {"trained": findings, **{CONTROL_NAMES[name]: control for name, control in controls.items()}}
-    counts = {name: _expert_heads(each, ()) for name, each in sharp.items()}
-    told = ", ".join(f"{name} {count.passed} of {count.of}" for name, count in counts.items())
-    sentences = [f"Heads that are sharper than the null (Holm, 0.05): {told}."]
+    named = {"trained": findings, **{CONTROL_NAMES[name]: control for name, control in controls.items()}}
+    counts = {name: _expert_heads(each, ()) for name, each in named.items()}
+    sharper = ", ".join(f"{name} {count.passed} of {count.of}" for name, count in counts.items())
+    sentences = [f"Heads that are sharper than the null (Holm, 0.05): {sharper}."]
     for encoder in findings["heads"]:
         pairs = zip(encoder["sharpness_H"], encoder["null_mean_H"], strict=True)
         line = f"Encoder {encoder['encoder']}: " + ", ".join(f"{own:.2f} against {null:.2f}" for own, null in pairs)

@@ -155,9 +155,9 @@ def test_controls_are_judged_by_the_same_rule() -> None:
 
 def test_claim_that_holds_for_a_control_as_well_does_not_hold() -> None:
     """However well the trained model does; the reason is given."""
-    judged = expert_heads(heads([0.001] * 4), CHANCE | {"exchanged": heads([0.001] * 4)})
-    assert (judged.finding, judged.controls["labels exchanged"]) == ("does not hold here", "holds")
-    assert judged.numbers[-1] == "By these bars it holds, and for a control as well (labels exchanged)."
+    verdict = expert_heads(heads([0.001] * 4), CHANCE | {"exchanged": heads([0.001] * 4)})
+    assert (verdict.finding, verdict.controls["labels exchanged"]) == ("does not hold here", "holds")
+    assert verdict.numbers[-1] == "By these bars it holds, and for a control as well (labels exchanged)."
     partly = CHANCE | {"exchanged": heads([0.001, 0.001, 0.9, 0.9])}
     assert expert_heads(heads([0.001] * 4), partly).finding == "holds"
 
