@@ -76,3 +76,12 @@ def test_controls_of_other_images_are_none(run: Path) -> None:
     assert run_controls(run) is None
     findings_stage(run, FindingsSettings("test", draws=2), recipe.probes, data, progress)
     assert run_controls(run) is not None
+
+
+def test_command_measures_controls_where_they_are_asked_for(run: Path) -> None:
+    """Beside the model, with the settings that it is measured with."""
+    done = support.exporter("measure", "--run", run, "--controls", "--set", "findings.draws=3")
+    assert done.exit_code == 0, done.output
+    controls = run_controls(run)
+    assert controls is not None
+    assert {control["draws"] for control in controls.values()} == {3}
