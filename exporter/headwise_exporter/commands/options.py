@@ -177,7 +177,7 @@ ControlsOption = Annotated[
     typer.Option(
         "--controls",
         help="Also measure two untrained models, and the trained one with exchanged labels, without which the report "
-        "reaches no verdict on nodes and heads. Takes about three times as long.",
+        "reaches no verdict on nodes and heads. Takes three more trainings of the probes.",
     ),
 ]
 PicturesOption = Annotated[
